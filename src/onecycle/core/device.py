@@ -1,0 +1,72 @@
+"""Which device to use, and random numbers that are the library's own."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from onecycle.core.errors import DeviceError, did_you_mean
+
+KNOWN_DEVICES = ("cpu", "cuda", "mps")
+
+
+def pick_device(name: str | torch.device | None = None) -> torch.device:
+    """The device to train on: `name`, else `ONECYCLE_DEVICE`, else CUDA, else MPS, else the CPU.
+
+    Raises DeviceError for an unknown device and for one that this machine does not have.
+    """
+    wanted = name if name is not None else os.environ.get("ONECYCLE_DEVICE") or None
+    if wanted is None:
+        return torch.device(next((kind for kind in ("cuda", "mps") if _is_there(kind)), "cpu"))
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise _unknown_device(str(wanted)) from None
+    if device.type not in KNOWN_DEVICES:
+        raise _unknown_device(str(wanted))
+    if not _is_there(device.type):
+        raise DeviceError(f'device "{wanted}" is not on this machine; use "cpu", or leave the device out')
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise DeviceError(f'device "{wanted}": this machine has {torch.cuda.device_count()} CUDA device(s), from cuda:0')
+    return device
+
+
+def _is_there(kind: str) -> bool:
+    if kind == "cuda":
+        return torch.cuda.is_available()
+    if kind == "mps":
+        return torch.backends.mps.is_available()
+    return True
+
+
+def _unknown_device(name: str) -> DeviceError:
+    return DeviceError(f'unknown device "{name}"; expected cpu, cuda, cuda:N or mps{did_you_mean(name, KNOWN_DEVICES)}')
+
+
+def default_seed() -> int:
+    """The seed of torch's global generator: what `torch.manual_seed` was given, else random for each process.
+
+    Reading it does not move that generator.
+    """
+    return torch.initial_seed() % 2**63
+
+
+def derived_seed(seed: int, *path: int) -> int:
+    """A seed that is a function of `seed` and `path` (for example the epoch and what it is for)."""
+    state = np.random.SeedSequence([seed, *path]).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))  # torch takes 63 bits
+
+
+@contextmanager
+def borrowed_generators(device: torch.device) -> Iterator[None]:
+    """Lend torch's global generators (the CPU's and `device`'s) to the block and put them back as they were."""
+    cpu_state = torch.get_rng_state()
+    device_state = None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(cpu_state)
+        if device_state is not None:
+            torch.get_device_module(device).set_rng_state(device_state, device)

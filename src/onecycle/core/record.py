@@ -1,0 +1,167 @@
+"""The record of a run: plain numbers that plots, tables and reports read, and that go to JSON and back."""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onecycle.core.errors import FileError
+from onecycle.core.files import write_text
+
+
+@dataclass
+class Record:
+    """What happened in one fit.
+
+    The first five lists have an entry for each batch trained on, the next five one for each epoch.
+    """
+
+    lrs: list[float] = field(default_factory=list[float])  # of the last layer group, as the step used it
+    moms: list[float | None] = field(default_factory=list[float | None])  # None where the optimizer has no momentum
+    batch_losses: list[float] = field(default_factory=list[float])  # as the loss function gave them
+    losses: list[float] = field(default_factory=list[float])  # smoothed, see `Smoother`
+    nb_batches: list[int] = field(default_factory=list[int])  # trained on in each epoch
+    epochs: list[int] = field(default_factory=list[int])  # numbered from 0 in each fit
+    val_losses: list[float | None] = field(default_factory=list[float | None])
+    metrics: list[list[float | None]] = field(default_factory=list[list[float | None]])
+    seconds: list[float] = field(default_factory=list[float])
+    metric_names: list[str] = field(default_factory=list[str])
+    stopped: str | None = None  # why the fit ended before its last epoch; None where it did not
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    versions: dict[str, str] = field(default_factory=dict[str, str])  # of Python, the libraries and the device
+    lr_curve: dict[str, Any] | None = None  # the finder's `lrs` and `losses`, and the `suggestion` that was taken
+    mistakes: dict[str, Any] | None = None  # what `show/interpret.py` says of the validation set
+
+    @property
+    def column_names(self) -> list[str]:
+        """The names of the table's columns."""
+        return ["epoch", "train_loss", "valid_loss", *self.metric_names, "time"]
+
+    def row(self, index: int = -1) -> list[str]:
+        """The table's row for one epoch, as text: losses and metrics `.6f`, `#na#` for none, time MM:SS."""
+        index = index % len(self.epochs)
+        batches = sum(self.nb_batches[: index + 1])
+        train_loss = self.losses[batches - 1] if batches else None
+        values = [train_loss, self.val_losses[index], *self.metrics[index]]
+        minutes, seconds = divmod(round(self.seconds[index]), 60)
+        return [str(self.epochs[index]), *map(format_value, values), f"{minutes:02d}:{seconds:02d}"]
+
+    def rows(self) -> list[list[str]]:
+        """The table: a row for each epoch."""
+        return [self.row(index) for index in range(len(self.epochs))]
+
+    def to_json(self) -> str:
+        """The record as strict JSON; NaN and infinities become the strings "nan", "inf" and "-inf"."""
+        return json.dumps(_encode(asdict(self)), indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Record":
+        """The record that `to_json` wrote; keys it does not know are left out."""
+        found: dict[str, Any] = json.loads(text)
+        known = {name.name for name in fields(cls)}
+        decoded = {
+            key: value if key in ("metric_names", "stopped") else _decode(value)
+            for key, value in found.items()
+            if key in known
+        }
+        return cls(**decoded)
+
+    def save(self, path: str | Path) -> None:
+        """Write the record to `path` as JSON, whole or not at all."""
+        write_text(Path(path), self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Record":
+        """Read a record that `save` wrote. Raises FileError where `path` is missing or is no record."""
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise FileError(f"{path}: not a readable record ({error}); expected JSON that onecycle wrote") from error
+
+
+class Smoother:
+    """The lesson's smoothing of the training loss: `m = .98 m + .02 loss`, `smooth = m / (1 - .98^n)`."""
+
+    def __init__(self, beta: float = 0.98) -> None:
+        self.beta, self.mean, self.count = beta, 0.0, 0
+
+    def add(self, losses: Iterable[float]) -> list[float]:
+        """The smoothed loss after each of `losses`, carrying on from where the last call ended."""
+        smoothed: list[float] = []
+        for loss in losses:
+            self.count += 1
+            self.mean = self.beta * self.mean + (1 - self.beta) * loss
+            smoothed.append(self.mean / (1 - self.beta**self.count))
+        return smoothed
+
+
+@dataclass(frozen=True)
+class LRCurve:
+    """What the learning-rate finder saw: the smoothed loss at each learning rate."""
+
+    lrs: list[float]
+    losses: list[float]
+
+    def suggestions(self) -> dict[str, float]:
+        """Learning rates worth trying, by name. Empty where there are too few points to tell.
+
+        - `valley`: two thirds down the longest fall of the smoothed loss over log lr (as in fastai 2's `valley`).
+        - `steep`: where the loss falls fastest over log lr.
+        - `minimum`: a tenth of the learning rate where the loss is lowest.
+        """
+        lrs, losses = np.array(self.lrs), np.array(self.losses)
+        usable = np.isfinite(losses)
+        usable[:MIN_SKIPPED] = False  # the first smoothed losses are too noisy to rank
+        lrs, losses = lrs[usable], losses[usable]
+        if len(losses) < MIN_POINTS:
+            return {}
+        slope = np.gradient(losses, np.log(lrs))
+        return {
+            "valley": float(lrs[_valley(losses)]),
+            "steep": float(lrs[slope.argmin()]),
+            "minimum": float(lrs[losses.argmin()] / 10),
+        }
+
+
+MIN_SKIPPED = 5
+MIN_POINTS = 5
+
+
+def _valley(losses: np.ndarray[Any, np.dtype[np.float64]]) -> int:
+    """The index two thirds along the longest decreasing subsequence of `losses`."""
+    n = len(losses)
+    length = np.ones(n, dtype=int)
+    for i in range(1, n):
+        below = losses[:i] > losses[i]
+        if below.any():
+            length[i] = length[:i][below].max() + 1
+    end = int(length.argmax())
+    start = end - int(length[end]) + 1
+    return start + (end - start) * 2 // 3
+
+
+def format_value(value: float | None) -> str:
+    """A number of the table: six decimals, `#na#` for none."""
+    return "#na#" if value is None else f"{value:.6f}"
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): _encode(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] -- JSON is untyped
+    if isinstance(value, list | tuple):
+        return [_encode(item) for item in value]  # pyright: ignore[reportUnknownVariableType] -- JSON is untyped
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _decode(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] -- JSON is untyped
+    if isinstance(value, list):
+        return [_decode(item) for item in value]  # pyright: ignore[reportUnknownVariableType] -- JSON is untyped
+    return float(value) if value in ("nan", "inf", "-inf") else value

@@ -1,0 +1,1 @@
+"""What outlives the process: saved weights and bundles."""

@@ -1,0 +1,77 @@
+"""Weights and optimizer state to a folder and back."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from onecycle.core.errors import FileError, ModelError
+from onecycle.keep.folder import read_folder, write_folder
+from onecycle.optim.optimizers import GroupedOptimizer
+
+_KIND = "checkpoint"
+
+
+def save_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None) -> None:
+    """Write the model's state and, where given, the optimizer's. An older checkpoint of that name is replaced."""
+    tensors: dict[str, dict[str, Tensor]] = {"model": model.state_dict()}
+    state: dict[str, Any] = {}
+    if opt is not None:
+        saved = opt.state_dict()
+        flat = [(f"{index}/{key}", value) for index, entry in saved["state"].items() for key, value in entry.items()]
+        tensors["optimizer"] = {name: value for name, value in flat if isinstance(value, Tensor)}
+        state["optimizer"] = {
+            "param_groups": saved["param_groups"],
+            "scalars": {name: value for name, value in flat if not isinstance(value, Tensor)},
+        }
+    write_folder(folder, _KIND, tensors, state, replace=True)
+
+
+def load_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None) -> bool:
+    """Put a saved state into `model` and `opt`; True where the optimizer's was there too.
+
+    Raises FileError for a missing or damaged folder, ModelError for one of another model. Nothing is changed then.
+    """
+    state, tensors = read_folder(folder, _KIND)
+    if "model" not in tensors:
+        raise FileError(f"{folder}: holds no model")
+    saved = None
+    if opt is not None and "optimizer" in state:
+        saved = _optimizer_state(folder, state["optimizer"], tensors.get("optimizer", {}))
+        if [len(g["params"]) for g in saved["param_groups"]] != [len(g["params"]) for g in opt.groups]:
+            saved = None  # frozen or split differently: the weights still fit
+    load_weights(model, tensors["model"], folder)
+    if opt is not None and saved is not None:
+        opt.load_state_dict(saved)
+    return saved is not None
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
+    """Put `weights` into `model`; ModelError, with the names that differ, where they are another model's."""
+    own = model.state_dict()
+    missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    if missing or unknown:
+        differences = [f"the model's {', '.join(missing)} missing in it"] if missing else []
+        differences += [f"it has {', '.join(unknown)} that the model lacks"] if unknown else []
+        raise ModelError(f"{source}: weights of another model ({'; '.join(differences)})")
+    for name, tensor in own.items():
+        if tensor.shape != weights[name].shape:
+            raise ModelError(
+                f"{source}: {name} has shape {tuple(weights[name].shape)}; the model's has {tuple(tensor.shape)}"
+            )
+    model.load_state_dict(weights)
+
+
+def _optimizer_state(folder: Path, about: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    try:
+        entries: dict[int, dict[str, Any]] = {}
+        for name, value in [*tensors.items(), *about["scalars"].items()]:
+            index, key = name.split("/", 1)
+            entries.setdefault(int(index), {})[key] = value
+        groups = [
+            {key: tuple(value) if key == "betas" else value for key, value in group.items()}
+            for group in about["param_groups"]
+        ]
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise FileError(f"{folder}: the optimizer's state is not one that onecycle wrote ({error})") from error
+    return {"state": entries, "param_groups": groups}

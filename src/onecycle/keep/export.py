@@ -1,0 +1,58 @@
+"""A trained model as a bundle: a folder that predicts in another process, without pickle."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from onecycle.core.errors import FileError, ModelError
+from onecycle.core.models import architecture, build
+from onecycle.keep.checkpoint import load_weights
+from onecycle.keep.folder import read_folder, write_folder
+
+_KIND = "bundle"
+
+
+@dataclass(frozen=True)
+class BundleInfo:
+    """What a bundle says of its model besides the weights."""
+
+    loss: str  # the loss function's name, which decides the activation
+    metrics: list[str]
+    classes: list[Any] | None
+    input_shape: list[int] | None  # of one row
+    pixel_scale: float | None  # what the pixels of an image are divided by; None where the rows are no images
+    versions: dict[str, str]
+
+
+def export_bundle(folder: Path, model: nn.Module, info: BundleInfo, overwrite: bool) -> None:
+    """Write `model` and what belongs to it to `folder`. Raises OutputError where it exists, unless `overwrite`."""
+    about = {"architecture": architecture(model), "model_class": type(model).__qualname__, "info": asdict(info)}
+    write_folder(folder, _KIND, {"model": model.state_dict()}, about, replace=overwrite)
+
+
+def load_bundle(folder: Path, model: nn.Module | type[nn.Module] | None = None) -> tuple[nn.Module, BundleInfo]:
+    """The model of a bundle, in eval mode, and what belongs to it.
+
+    `model` is the class (called without arguments) or an instance to fill; the library's own models need none. Raises
+    FileError for a missing or damaged bundle and ModelError for a model that does not belong to it.
+    """
+    state, tensors = read_folder(folder, _KIND)
+    if model is None:
+        if not state.get("architecture"):
+            raise ModelError(
+                f"{folder}: holds a {state.get('model_class')}, whose code is not in the bundle; "
+                f"give the class: load_learner(path, model={state.get('model_class')})"
+            )
+        model = build(state["architecture"])
+    elif isinstance(model, type):
+        model = model()
+    try:
+        found = state["info"]
+        info = BundleInfo(**{field.name: found[field.name] for field in fields(BundleInfo)})
+        weights = tensors["model"]
+    except (KeyError, TypeError) as error:
+        raise FileError(f"{folder}: not a bundle that onecycle wrote ({error} is missing)") from error
+    load_weights(model, weights, folder)
+    return model.eval(), info

@@ -1,0 +1,380 @@
+"""Learner: joins data, model, loss and optimizer, and hands each task to the room it belongs to."""
+
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onecycle.core.device import pick_device
+from onecycle.core.errors import DataError, SettingError
+from onecycle.core.record import Record
+from onecycle.data.batches import Batch, Batches, InMemoryLoader
+from onecycle.data.bunch import DataBunch
+from onecycle.data.tensors import as_dataset, as_tensor
+from onecycle.keep.checkpoint import load_checkpoint, save_checkpoint
+from onecycle.keep.export import BundleInfo, export_bundle, load_bundle
+from onecycle.optim.optimizers import AdamW, GroupedOptimizer, LayerGroup, OptFunc, Rate, freeze_groups, leaves, per_group, split_layers
+from onecycle.optim.schedules import one_cycle
+from onecycle.show.progress import make_display
+from onecycle.train import loop
+from onecycle.train.callbacks import Callback, Fit, overridden
+from onecycle.train.check import check_before_fit
+from onecycle.train.losses import activation, default_loss, loss_name
+from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs, range_schedule
+from onecycle.train.metrics import Metric, metric_name
+from onecycle.train.recorder import Recorder
+from onecycle.train.snapshot import restored
+from onecycle.train.step import LossFunc
+
+DEFAULT_LR = slice(3e-3)
+
+
+class Learner:
+    """A model, its data, and how to train the one on the other.
+
+    `loss_func` is by default cross-entropy for whole-number targets and mean squared error for floats. `opt_func` makes
+    a torch optimizer from parameter groups. `wd` is the weight decay, `true_wd` decouples it from the gradient,
+    `bn_wd=False` spares norms and biases. `callback_fns` are called with the learner at each fit and give a callback.
+    `path / model_dir` is where `save` writes. `silent=True` shows nothing.
+    """
+
+    def __init__(
+        self,
+        data: DataBunch | None,
+        model: nn.Module,
+        loss_func: LossFunc | None = None,
+        opt_func: OptFunc = AdamW,
+        metrics: Metric | Sequence[Metric] | None = None,
+        wd: float | Sequence[float] = 1e-2,
+        true_wd: bool = True,
+        bn_wd: bool = True,
+        callbacks: Callback | Sequence[Callback] | None = None,
+        callback_fns: Callable[["Learner"], Callback] | Sequence[Callable[["Learner"], Callback]] | None = None,
+        path: str | Path | None = None,
+        model_dir: str | Path = "models",
+        silent: bool | None = None,
+    ) -> None:
+        self.device = data.device if data is not None else pick_device()
+        self.model = model.to(self.device)
+        self.loss_func: LossFunc = loss_func or default_loss(data.targets if data is not None else None)
+        self.opt_func, self.wd, self.true_wd, self.bn_wd = opt_func, wd, true_wd, bn_wd
+        self.metrics: list[Metric] = _as_list(metrics)
+        self.callbacks: list[Callback] = _as_list(callbacks)
+        self.callback_fns: list[Callable[[Learner], Callback]] = _as_list(callback_fns)
+        self.path = Path(path if path is not None else data.path if data is not None else ".")
+        self.model_dir, self.silent = Path(model_dir), silent
+        self.layer_groups: list[LayerGroup] = [leaves(self.model)]
+        self.opt: GroupedOptimizer | None = None
+        self.recorder = Recorder()
+        self.epochs_trained = 0  # decides the batch order of the next epoch
+        self._data = data
+        self._info: BundleInfo | None = None  # of the bundle this learner was loaded from
+
+    @property
+    def data(self) -> DataBunch:
+        """The data. Raises DataError for a learner that was loaded without any."""
+        if self._data is None:
+            raise DataError("this learner was loaded without data; give it some: load_learner(path, data=...)")
+        return self._data
+
+    # --- training ------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        epochs: int,
+        lr: Rate = DEFAULT_LR,
+        wd: float | Sequence[float] | None = None,
+        callbacks: Sequence[Callback] | None = None,
+    ) -> None:
+        """Train for `epochs` at a constant learning rate.
+
+        `slice(a, b)` spreads the rate over the layer groups; `wd` overrides the learner's for this fit. Raises
+        SettingError for numbers that cannot be used, DataError and ModelError for what does not fit together, and
+        NonFiniteLossError where the loss becomes NaN. Ctrl-C ends the fit; `recorder.stopped` says so.
+        """
+        lrs = per_group(lr, len(self.layer_groups))
+        self._fit(epochs, lambda step: (lrs, None), wd, callbacks, {"schedule": "constant", "lr": lrs[-1]})
+
+    def fit_one_cycle(
+        self,
+        cyc_len: int,
+        max_lr: Rate = DEFAULT_LR,
+        moms: tuple[float, float] = (0.95, 0.85),
+        div_factor: float = 25.0,
+        pct_start: float = 0.3,
+        final_div: float | None = None,
+        wd: float | Sequence[float] | None = None,
+        callbacks: Sequence[Callback] | None = None,
+    ) -> None:
+        """Train for one cycle of `cyc_len` epochs (Leslie Smith, https://arxiv.org/abs/1803.09820).
+
+        The learning rate rises from `max_lr / div_factor` to `max_lr` in the first `pct_start` of the steps and falls
+        to `max_lr / final_div` (`div_factor * 1e4` where it is None); the momentum mirrors it between `moms`. Errors as
+        in `fit`.
+        """
+        peaks = per_group(max_lr, len(self.layer_groups), "max_lr")
+        final_div = div_factor * 1e4 if final_div is None else final_div
+        for name, value in (("div_factor", div_factor), ("final_div", final_div)):
+            if not 0 < value < float("inf"):
+                raise SettingError(f"{name} is {value!r}; expected a finite number above 0")
+        if not 0 <= pct_start <= 1:
+            raise SettingError(f"pct_start is {pct_start!r}; expected a share of the cycle, from 0 to 1")
+        high, low = moms
+        steps = len(self.data.train_dl) * _checked_epochs(cyc_len, "cyc_len")
+
+        def schedule(step: int) -> tuple[list[float], float]:
+            cycle = partial(one_cycle, step, steps, pct_start=pct_start)
+            return [cycle(p / div_factor, p, p / final_div) for p in peaks], cycle(high, low, high)
+
+        about = {"schedule": "one cycle", "max_lr": peaks[-1], "moms": [high, low], "div_factor": div_factor}
+        self._fit(cyc_len, schedule, wd, callbacks, about | {"pct_start": pct_start, "final_div": final_div})
+
+    def lr_find(
+        self,
+        start_lr: Rate = 1e-7,
+        end_lr: Rate = 10,
+        num_it: int = 100,
+        stop_div: bool = True,
+        wd: float | Sequence[float] | None = None,
+    ) -> LRFindResult:
+        """Try learning rates from `start_lr` to `end_lr` in `num_it` steps, and put everything back as it was.
+
+        With `stop_div` it ends early when the smoothed loss is over 4 times its best. `recorder.plot()` draws the
+        result until the next fit.
+        """
+        groups = len(self.layer_groups)
+        starts, ends = per_group(start_lr, groups, "start_lr"), per_group(end_lr, groups, "end_lr")
+        epochs = range_epochs(num_it, len(self.data.train_dl))
+        opt = self.opt or self._make_opt()
+        user_callbacks = self._all_callbacks(None)
+        test = RangeTest(num_it, stop_div)
+        recorder = Recorder(stop_at_nan=False)
+        display = make_display(self.silent, table=False)
+        with restored(self.model, opt, user_callbacks, (self, self.data)):
+            fit = self._start(epochs, opt, wd, recorder)
+            hooks = overridden([test, *user_callbacks])
+            schedule = range_schedule(starts, ends, num_it)
+            loop.fit(
+                fit, self.data.train_dl, None, self.loss_func, [], hooks, schedule, recorder, display,
+                self.data.seed, self.epochs_trained,
+            )  # fmt: skip
+        if fit.stop_reason == "interrupted":
+            raise KeyboardInterrupt
+        self.recorder = recorder
+        display.say("LR Finder is complete, type {learner_name}.recorder.plot() to see the graph.")
+        return LRFindResult(recorder.lrs, recorder.losses)
+
+    def _fit(
+        self,
+        epochs: int,
+        schedule: loop.Schedule,
+        wd: float | Sequence[float] | None,
+        callbacks: Sequence[Callback] | None,
+        about: dict[str, Any],
+    ) -> None:
+        _checked_epochs(epochs, "epochs")
+        data = self.data
+        check_before_fit(self.model, self.loss_func, data.train_dl, data.valid_dl)
+        hooks = overridden(self._all_callbacks(callbacks))
+        settings = {**about, "epochs": epochs, "bs": data.train_dl.batch_size, "seed": data.seed, **self._settings(wd)}
+        names = [metric_name(metric) for metric in self.metrics]
+        recorder = Recorder(Record(metric_names=names, settings=settings, versions=versions(self.device)))
+        self.opt = self.opt or self._make_opt()
+        fit = self._start(epochs, self.opt, wd, recorder)
+        self.recorder = recorder
+        try:
+            loop.fit(
+                fit, data.train_dl, data.valid_dl, self.loss_func, self.metrics, hooks, schedule, recorder,
+                make_display(self.silent), data.seed, self.epochs_trained,
+            )  # fmt: skip
+        finally:
+            self.epochs_trained += fit.epoch + 1 if fit.iteration else 0
+
+    def _start(self, epochs: int, opt: GroupedOptimizer, wd: float | Sequence[float] | None, recorder: Recorder) -> Fit:
+        opt.set_wd(self.wd if wd is None else wd)
+        return Fit(self.model, opt, epochs, recorder.record, self.device)
+
+    def _make_opt(self) -> GroupedOptimizer:
+        return GroupedOptimizer(self.opt_func, self.layer_groups, self.true_wd, self.bn_wd)
+
+    def _all_callbacks(self, extra: Sequence[Callback] | None) -> list[Callback]:
+        return [*self.callbacks, *(make(self) for make in self.callback_fns), *(extra or [])]
+
+    def _settings(self, wd: float | Sequence[float] | None) -> dict[str, Any]:
+        name: Any = self.opt_func.func if isinstance(self.opt_func, partial) else self.opt_func
+        return {
+            "wd": self.wd if wd is None else wd,
+            "true_wd": self.true_wd,
+            "bn_wd": self.bn_wd,
+            "optimizer": getattr(name, "__name__", repr(name)),
+            "loss": loss_name(self.loss_func),
+            "model": type(self.model).__name__,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+        }
+
+    # --- layer groups --------------------------------------------------------------------------------------------
+
+    def split(self, at: nn.Module | Iterable[nn.Module] | Callable[[nn.Module], Any]) -> "Learner":
+        """Cut the model into layer groups, each starting at one of the modules `at`; the optimizer is made anew."""
+        self.layer_groups = split_layers(self.model, [at] if isinstance(at, nn.Module) else at)
+        self.opt = None
+        return self
+
+    def freeze_to(self, n: int) -> None:
+        """Train only the layer groups from `n` on (and BatchNorm layers everywhere); the optimizer is made anew."""
+        freeze_groups(self.layer_groups, n)
+        self.opt = None
+
+    def freeze(self) -> None:
+        """Train only the last layer group. Raises SettingError where there is only one."""
+        if len(self.layer_groups) < 2:
+            raise SettingError("freeze: the model has one layer group; cut it first, for example learn.split(model.lin2)")
+        self.freeze_to(-1)
+
+    def unfreeze(self) -> None:
+        """Train all layer groups."""
+        self.freeze_to(0)
+
+    # --- looking at the model ------------------------------------------------------------------------------------
+
+    def validate(self, which: str | Batches = "valid") -> list[float]:
+        """The loss and each metric on the valid (or train, test, fix) set, averages weighed by batch size."""
+        return loop.evaluate(self.model, self._loader(which), self.loss_func, self.metrics)
+
+    def get_preds(self, which: Any = "valid") -> tuple[Tensor, Tensor | None]:
+        """Predictions and targets (None where there are none), on the CPU, in the data set's order.
+
+        `which` names a set (valid, test, fix), or is a loader, or an array or tensor of rows. Predictions are
+        probabilities (n, classes) for cross-entropy, and what the model gives for regression.
+        """
+        if isinstance(which, Tensor | np.ndarray):
+            which = InMemoryLoader(as_dataset(which, "x"), 1024, self.device, 0)  # pyright: ignore[reportUnknownArgumentType] -- an array of any dtype
+        outputs, targets = loop.predict(self.model, self._loader("fix" if which == "train" else which).epoch(0))
+        return activation(self.loss_func)(outputs.float()), targets
+
+    def predict(self, row: Any) -> tuple[Any, Tensor, Tensor]:
+        """The class of one row (an array or tensor), its number, and the probabilities of all classes.
+
+        For regression: the value as a number (or list), and twice the model's output.
+        """
+        x = as_tensor(row if isinstance(row, Tensor) else np.asarray(row), "row")
+        shape = self._input_shape()
+        if shape is not None and x.shape != shape:
+            raise DataError(f"row has shape {tuple(x.shape)}; expected one row of shape {tuple(shape)}: "
+                            "use get_preds for several")  # fmt: skip
+        output = self.get_preds(x[None])[0][0]
+        classes = self.classes
+        if classes is None:
+            return output.squeeze().tolist(), output, output
+        number = output.argmax()
+        return classes[int(number)], number, output
+
+    @property
+    def classes(self) -> list[Any] | None:
+        """The classes' names, or None for regression."""
+        return self._info.classes if self._data is None and self._info else self.data.classes
+
+    def _input_shape(self) -> torch.Size | None:
+        if self._data is None:
+            known = self._info.input_shape if self._info else None
+            return torch.Size(known) if known is not None else None
+        tensors = getattr(self._data.train_ds, "tensors", None)
+        return tensors[0].shape[1:] if tensors else None
+
+    def _loader(self, which: str | Batches) -> Batches:
+        return self.data.dl(which) if isinstance(which, str) else which
+
+    # --- files ---------------------------------------------------------------------------------------------------
+
+    def save(self, name: str, with_opt: bool = True) -> Path:
+        """Write weights and, `with_opt`, the optimizer's state to `path / model_dir / name`; returns that folder.
+
+        A checkpoint of the same name is replaced. Raises OutputError where it cannot be written.
+        """
+        folder = self.path / self.model_dir / name
+        save_checkpoint(folder, self.model, self.opt if with_opt else None)
+        return folder
+
+    def load(self, name: str, with_opt: bool = True) -> "Learner":
+        """Take over what `save` wrote. Raises FileError where it is missing or damaged, ModelError for another model."""
+        opt = (self.opt or self._make_opt()) if with_opt else None
+        if load_checkpoint(self.path / self.model_dir / name, self.model, opt):
+            self.opt = opt
+        return self
+
+    def export(self, name: str | Path = "export.onecycle", overwrite: bool = False) -> Path:
+        """Write a bundle for prediction elsewhere to the folder `path / name`, and return it.
+
+        It holds weights (safetensors) and JSON, no code and no pickle. Raises OutputError where it exists, unless
+        `overwrite`, or cannot be written.
+        """
+        shape = self._input_shape()
+        info = BundleInfo(
+            loss_name(self.loss_func),
+            [metric_name(metric) for metric in self.metrics],
+            self.classes,
+            list(shape) if shape is not None else None,
+            self._data.pixel_scale if self._data is not None else None,
+            versions(self.device),
+        )
+        folder = self.path / name
+        export_bundle(folder, self.model, info, overwrite)
+        return folder
+
+
+def load_learner(
+    path: str | Path, model: nn.Module | type[nn.Module] | None = None, data: DataBunch | None = None
+) -> Learner:
+    """A learner from a bundle that `export` wrote, ready to predict; with `data` it can be trained on.
+
+    `model` is the model's class or an instance; the library's own models need none. Raises FileError for a missing or
+    damaged bundle, ModelError where the class is needed or does not fit.
+    """
+    module, info = load_bundle(Path(path), model)
+    learner = Learner(data, module)
+    learner._info = info  # pyright: ignore[reportPrivateUsage] -- its own module
+    if data is None:
+        learner.loss_func = _NamedLoss(info.loss)
+    return learner
+
+
+class _NamedLoss:
+    """Stands for a loss of which a bundle only keeps the name."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __call__(self, preds: Any, targets: Any) -> Tensor:
+        raise DataError(f"the bundle keeps only the name of its loss ({self.__name__}); set learn.loss_func to use it")
+
+
+def versions(device: torch.device) -> dict[str, str]:
+    """What a run ran on: versions of Python and the libraries, and the device."""
+    from onecycle import __version__
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "onecycle": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(terse=True),
+        "device": f"{device} ({name}, {torch.get_num_threads()} threads)",
+    }
+
+
+def _checked_epochs(epochs: Any, name: str) -> int:
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
+        raise SettingError(f"{name} is {epochs!r}; expected a whole number of at least 0")
+    return epochs
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] -- whatever the caller gave

@@ -1,0 +1,97 @@
+"""What a classifier gets wrong: confusion matrix, most confused pairs, rows with the highest loss."""
+
+from typing import Any
+
+import numpy as np
+
+from onecycle.core.errors import DataError
+from onecycle.show.plots import as_image, plot_confusion_matrix, plot_examples
+
+Array = np.ndarray[Any, Any]
+
+
+class ClassificationInterpretation:
+    """Mistakes of a classifier: `probs` (n, classes) and `targets` (n,), and the rows `x` to show them with."""
+
+    def __init__(self, probs: Array, targets: Array, classes: list[Any], x: Array | None = None) -> None:
+        if probs.ndim != 2 or probs.shape[0] != len(targets) or probs.shape[1] < int(targets.max()) + 1:
+            raise DataError(
+                f"probs has shape {probs.shape} for {len(targets)} targets up to {targets.max()}; "
+                "expected a row for each target and a column for each class"
+            )
+        self.probs, self.targets, self.x = probs, targets, x
+        # a model may have outputs that no training row is labelled with
+        self.classes = [*classes, *range(len(classes), probs.shape[1])]
+        self.predicted: Array = probs.argmax(1)
+        picked = probs[np.arange(len(targets)), targets]
+        self.losses: Array = -np.log(np.maximum(picked, np.finfo(picked.dtype).tiny))
+
+    @classmethod
+    def from_learner(cls, learn: Any, which: str = "valid") -> "ClassificationInterpretation":
+        """The mistakes of `learn` on its valid (or train, test) set."""
+        probs, targets = learn.get_preds(which)
+        if targets is None or targets.is_floating_point() or learn.classes is None:
+            raise DataError(f"the {which} set has no class labels; an interpretation compares predictions with them")
+        tensors = getattr(learn.data.dl("fix" if which == "train" else which).dataset, "tensors", None)
+        x = tensors[0].cpu().numpy() if tensors else None
+        return cls(probs.numpy(), targets.numpy(), learn.classes, x)
+
+    def confusion_matrix(self) -> Array:
+        """Counts (classes, classes): row the actual class, column the predicted one."""
+        counts = np.zeros((len(self.classes),) * 2, dtype=np.int64)
+        np.add.at(counts, (self.targets, self.predicted), 1)
+        return counts
+
+    def most_confused(self, min_val: int = 1) -> list[tuple[Any, Any, int]]:
+        """(actual, predicted, count) of the mistakes made at least `min_val` times, most frequent first."""
+        counts = self.confusion_matrix()
+        np.fill_diagonal(counts, 0)
+        pairs = [(self.classes[i], self.classes[j], int(counts[i, j])) for i, j in np.argwhere(counts >= min_val)]
+        return sorted(pairs, key=lambda pair: pair[2], reverse=True)
+
+    def top_losses(self, k: int = 9) -> tuple[Array, Array]:
+        """The `k` highest losses and the rows that have them."""
+        rows = np.argsort(-self.losses, kind="stable")[:k]
+        return self.losses[rows], rows
+
+    def plot_confusion_matrix(self) -> Any:
+        """Draw the confusion matrix; returns the figure."""
+        return plot_confusion_matrix(self.confusion_matrix(), self.classes)
+
+    def plot_top_losses(self, k: int = 9) -> Any:
+        """Draw the rows with the highest loss, each titled predicted/actual and loss; returns the figure."""
+        if self.x is None:
+            raise DataError("the rows are not in memory; plot_top_losses needs a data set of tensors")
+        losses, rows = self.top_losses(k)
+        titles = [
+            f"{self.classes[self.predicted[row]]}, not {self.classes[self.targets[row]]}\nloss {loss:.2f}"
+            for loss, row in zip(losses, rows, strict=True)
+        ]
+        return plot_examples(self.x[rows], titles)
+
+    def summary(self, k: int = 12) -> dict[str, Any]:
+        """All of this as plain numbers, for the record: images as rows of 0 to 255."""
+        losses, rows = self.top_losses(k)
+        return {
+            "classes": [str(name) for name in self.classes],
+            "confusion_matrix": self.confusion_matrix().tolist(),
+            "most_confused": [[str(actual), str(predicted), n] for actual, predicted, n in self.most_confused()[:10]],
+            "top_losses": [
+                {
+                    "row": int(row),
+                    "loss": float(loss),
+                    "actual": str(self.classes[self.targets[row]]),
+                    "predicted": str(self.classes[self.predicted[row]]),
+                    "image": _pixels(self.x[row]) if self.x is not None else None,
+                }
+                for loss, row in zip(losses, rows, strict=True)
+            ],
+        }
+
+
+def _pixels(row: Array) -> list[Any] | None:
+    image = as_image(row)
+    if image is None:
+        return None
+    low, high = float(image.min()), float(image.max())
+    return np.round((image - low) / (high - low or 1) * 255).astype(int).tolist()

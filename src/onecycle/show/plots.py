@@ -1,0 +1,134 @@
+"""Plots of a record. Each function returns its figure, made through pyplot so that a notebook shows it."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onecycle.core.errors import SettingError
+from onecycle.core.record import LRCurve, Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def plot_lr_find(curve: LRCurve, skip_start: int = 10, skip_end: int = 5, suggestion: bool = False) -> "Figure":
+    """Loss over learning rate (log), without the first and last few points; `suggestion` marks the valley."""
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import FormatStrFormatter
+
+    last = len(curve.lrs) - skip_end
+    if last - skip_start < 2:
+        raise SettingError(f"{len(curve.lrs)} points, of which {skip_start} and {skip_end} are skipped, leave none to plot")
+    figure, ax = plt.subplots()
+    ax.plot(curve.lrs[skip_start:last], curve.losses[skip_start:last])
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(FormatStrFormatter("%.0e"))
+    _label(ax, "Learning Rate", "Loss")
+    found = curve.suggestions().get("valley") if suggestion else None
+    if found is not None:
+        loss = curve.losses[int(np.argmin(np.abs(np.log(curve.lrs) - np.log(found))))]
+        ax.plot(found, loss, "o", color="tab:red", markersize=8, label=f"suggestion {found:.2e}")
+        ax.legend()
+    return figure
+
+
+def plot_lr(record: Record, show_moms: bool = False) -> "Figure":
+    """The learning rate of each batch, with `show_moms` the momentum beside it."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4), squeeze=False) if show_moms else plt.subplots(squeeze=False)
+    axes[0, 0].plot(record.lrs)
+    _label(axes[0, 0], "Iterations", "Learning Rate")
+    if show_moms:
+        axes[0, 1].plot([np.nan if mom is None else mom for mom in record.moms])
+        _label(axes[0, 1], "Iterations", "Momentum")
+    return figure
+
+
+def plot_losses(record: Record) -> "Figure":
+    """The smoothed training loss, and the validation loss at the end of each epoch, over the batches."""
+    from matplotlib import pyplot as plt
+
+    figure, ax = plt.subplots()
+    ax.plot(record.losses, label="Train")
+    ends = np.cumsum(record.nb_batches)
+    points = [(x, y) for x, y in zip(ends, record.val_losses, strict=True) if y is not None]
+    # a single epoch is a single point, which a line alone would not show
+    ax.plot([x for x, _ in points], [y for _, y in points], label="Validation", marker="o", markersize=4)
+    _label(ax, "Batches processed", "Loss")
+    ax.legend()
+    return figure
+
+
+def plot_metrics(record: Record) -> "Figure":
+    """Each metric at the end of each epoch over the batches, one row a metric."""
+    from matplotlib import pyplot as plt
+
+    count = len(record.metric_names)
+    if not count or not record.metrics or record.metrics[0][0] is None:
+        raise SettingError("there are no metrics to plot; give the learner some (metrics=accuracy) and a validation set")
+    figure, axes = plt.subplots(count, 1, figsize=(6, 4 * count), squeeze=False)
+    ends = np.cumsum(record.nb_batches)
+    for i, name in enumerate(record.metric_names):
+        values = [np.nan if row[i] is None else row[i] for row in record.metrics]
+        axes[i, 0].plot(ends, values, marker="o", markersize=4)
+        _label(axes[i, 0], "Batches processed", name)
+    return figure
+
+
+def plot_examples(rows: "np.ndarray[Any, Any]", titles: list[str], columns: int = 3) -> "Figure":
+    """A grid of examples with titles: images where the rows are (28×28 or 784 numbers, say), else lines."""
+    from matplotlib import pyplot as plt
+
+    lines = -(-len(rows) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(1.8 * columns, 2 * lines), squeeze=False, layout="constrained")
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, row, title in zip(axes.flat, rows, titles, strict=False):
+        image = as_image(row)
+        if image is not None:
+            ax.imshow(image, cmap="gray")
+        else:
+            ax.plot(row.ravel())
+            ax.set_axis_on()
+            ax.tick_params(labelsize=6)
+        ax.set_title(title, fontsize=9)
+    return figure
+
+
+def plot_confusion_matrix(counts: "np.ndarray[Any, Any]", classes: list[Any]) -> "Figure":
+    """How often each class (row) was taken for each other (column)."""
+    from matplotlib import pyplot as plt
+
+    size = max(4.0, 0.55 * len(classes))
+    figure, ax = plt.subplots(figsize=(size, size), layout="constrained")
+    ax.imshow(counts, cmap="Blues")
+    ticks = range(len(classes))
+    ax.set_xticks(ticks, [str(name) for name in classes], rotation=90 if len(classes) > 12 else 0)
+    ax.set_yticks(ticks, [str(name) for name in classes])
+    _label(ax, "Predicted", "Actual")
+    if len(classes) <= 30:
+        dark = counts.max() / 2
+        for i, j in np.ndindex(*counts.shape):
+            if counts[i, j]:
+                color = "white" if counts[i, j] > dark else "black"
+                ax.text(j, i, str(counts[i, j]), ha="center", va="center", color=color, fontsize=8)
+    return figure
+
+
+def as_image(row: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any] | None":
+    """A row as a picture: (h, w), (1 or 3, h, w), (h, w, 3) or a square number of 64 or more values; else None."""
+    if row.ndim == 1:
+        side = round(len(row) ** 0.5)
+        return row.reshape(side, side) if side * side == len(row) and side >= 8 else None
+    if row.ndim == 3 and row.shape[0] in (1, 3):
+        row = row.transpose(1, 2, 0)
+    if row.ndim == 3 and row.shape[2] == 1:
+        row = row[:, :, 0]
+    return row if row.ndim == 2 or (row.ndim == 3 and row.shape[2] == 3) else None
+
+
+def _label(ax: "Axes", x: str, y: str) -> None:
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)

@@ -1,0 +1,170 @@
+"""Progress of a fit: a live bar and a table in a terminal or notebook, plain rows in a log."""
+
+import os
+import sys
+from typing import Any, TextIO
+
+from onecycle.core.display import Display, SilentDisplay
+
+WIDTH = 11  # of a column of the table
+
+
+def make_display(silent: bool | None = None, table: bool = True, file: TextIO | None = None) -> Display:
+    """The display for where we run: nothing if `silent`, HTML in a notebook, a live bar in a terminal, else plain rows.
+
+    Without `table` only the bar is shown, for the finder. `file` is where it goes, by default stdout.
+    """
+    if silent:
+        return SilentDisplay()
+    if file is None and _in_notebook():
+        return NotebookDisplay(table)
+    file = file or sys.stdout
+    live = file.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
+    return TerminalDisplay(file, table) if live else LogDisplay(file, table)
+
+
+class LogDisplay:
+    """Plain rows, one an epoch, for files and CI."""
+
+    def __init__(self, file: TextIO, table: bool = True) -> None:
+        self.file, self.table = file, table
+
+    def start(self, columns: list[str], epochs: int, batches: int) -> None:
+        """Write the table's head."""
+        if self.table:
+            self.say(_line(columns))
+
+    def update(self, epoch: int, batch: int, loss: float) -> None:
+        """Nothing: a log has no bar."""
+
+    def phase(self, name: str) -> None:
+        """Nothing."""
+
+    def row(self, values: list[str]) -> None:
+        """Write an epoch's row."""
+        if self.table:
+            self.say(_line(values))
+
+    def finish(self, reason: str | None) -> None:
+        """Say why the fit ended early."""
+        if reason and self.table:
+            self.say(f"stopped: {reason}; the record so far and the model are kept")
+
+    def say(self, text: str) -> None:
+        """Write a line."""
+        print(text, file=self.file, flush=True)
+
+
+class TerminalDisplay(LogDisplay):
+    """The same rows, with a live bar below them."""
+
+    def __init__(self, file: TextIO, table: bool = True) -> None:
+        super().__init__(file, table)
+        self._bar: Any = None
+
+    def start(self, columns: list[str], epochs: int, batches: int) -> None:
+        """Write the table's head and open the bar."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        super().start(columns, epochs, batches)
+        self._batches = batches
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("batches"),
+            TimeRemainingColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            console=Console(file=self.file, highlight=False),
+            transient=True,  # leaves the table alone when it is done
+            refresh_per_second=4,
+        )
+        self._task = self._bar.add_task("training", total=epochs * batches, loss="-")
+        self._bar.start()
+
+    def update(self, epoch: int, batch: int, loss: float) -> None:
+        """Move the bar."""
+        done = epoch * self._batches + batch
+        self._bar.update(self._task, completed=done, loss=f"{loss:.4f}", description=f"epoch {epoch}")
+
+    def phase(self, name: str) -> None:
+        """Name what is done now."""
+        self._bar.update(self._task, description=name)
+
+    def finish(self, reason: str | None) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        super().finish(reason)
+
+    def say(self, text: str) -> None:
+        """Write a line above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            super().say(text)
+
+
+class NotebookDisplay:
+    """An HTML table, an HTML bar while the fit runs."""
+
+    def __init__(self, table: bool = True) -> None:
+        self.table = table
+        self._handle: Any = None
+        self._rows: list[list[str]] = []
+        self._columns: list[str] = []
+
+    def start(self, columns: list[str], epochs: int, batches: int) -> None:
+        """Open the output area."""
+        from IPython.display import HTML, display  # pyright: ignore[reportMissingModuleSource, reportUnknownVariableType] -- there in a notebook
+
+        self._html: Any = HTML
+        self._columns, self._epochs, self._batches = columns, epochs, batches
+        self._handle = display(HTML(self._render(0, "starting")), display_id=True)
+
+    def update(self, epoch: int, batch: int, loss: float) -> None:
+        """Move the bar."""
+        done = epoch * self._batches + batch
+        self._show(self._render(done, f"epoch {epoch}, batch {batch} of {self._batches}, loss {loss:.4f}"))
+
+    def phase(self, name: str) -> None:
+        """Name what is done now."""
+        self._show(self._render((len(self._rows) + 1) * self._batches, name))
+
+    def row(self, values: list[str]) -> None:
+        """Add an epoch's row."""
+        self._rows.append(values)
+
+    def finish(self, reason: str | None) -> None:
+        """Leave the table without the bar."""
+        self._show(self._render_table() + (f"<p>stopped: {reason}</p>" if reason and self.table else ""))
+
+    def say(self, text: str) -> None:
+        """Write a line below."""
+        print(text)
+
+    def _show(self, html: str) -> None:
+        if self._handle is not None:
+            self._handle.update(self._html(html))
+
+    def _render(self, done: int, text: str) -> str:
+        total = max(1, self._epochs * self._batches)
+        return f'{self._render_table()}<progress value="{done}" max="{total}"></progress> {text}'
+
+    def _render_table(self) -> str:
+        if not self.table:
+            return ""
+        head = "".join(f"<th>{name}</th>" for name in self._columns)
+        body = "".join("<tr>" + "".join(f"<td>{value}</td>" for value in row) + "</tr>" for row in self._rows)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _line(values: list[str]) -> str:
+    return "  ".join(value.ljust(WIDTH) for value in values).rstrip()
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return type(shell).__name__ == "ZMQInteractiveShell"

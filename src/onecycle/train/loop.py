@@ -1,0 +1,185 @@
+"""The loop: fit, evaluate, predict."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onecycle.core.device import borrowed_generators, derived_seed
+from onecycle.core.display import Display
+from onecycle.data.batches import Batches
+from onecycle.train.callbacks import Fit, Hook
+from onecycle.train.check import explain
+from onecycle.train.metrics import Metric, weighted_mean
+from onecycle.train.recorder import Recorder
+from onecycle.train.step import LossFunc, eager_step, forward
+
+WAKE_SECONDS = 0.25  # how often the loop looks at the losses, for the display and for NaN
+_NOISE = 2  # what a derived seed is for
+Schedule = Callable[[int], tuple[list[float], "float | None"]]  # step → learning rate of each layer group, momentum
+
+
+def fit(
+    fit: Fit,
+    train_dl: Batches,
+    valid_dl: Batches | None,
+    loss_func: LossFunc,
+    metrics: Sequence[Metric],
+    hooks: dict[str, tuple[Hook, ...]],
+    schedule: Schedule,
+    recorder: Recorder,
+    display: Display,
+    seed: int,
+    first_epoch: int = 0,
+) -> None:
+    """Train.
+
+        for each epoch:
+            for each batch: set lr and momentum, step, keep the loss
+            validate, add a row
+        leave lr and momentum where the schedule ends
+
+    The batch order and the noise (dropout) of an epoch are functions of `seed` and the epoch's number, counted from
+    `first_epoch`. torch's global generators are left as they were. Ctrl-C ends the fit after the step under way; a
+    second one at once.
+    """
+    batches = len(train_dl)
+    display.start(recorder.record.column_names, fit.epochs, batches)
+    with borrowed_generators(fit.device), _interrupts(lambda: fit.stop("interrupted")):
+        try:
+            for hook in hooks["on_train_begin"]:
+                hook(fit)
+            for epoch in range(fit.epochs):
+                if fit.stop_reason:
+                    break
+                torch.manual_seed(derived_seed(seed, _NOISE, first_epoch + epoch))
+                started = time.perf_counter()
+                fit.epoch = epoch
+                fit.model.train()
+                for hook in hooks["on_epoch_begin"]:
+                    hook(fit)
+                _train_epoch(fit, train_dl.epoch(first_epoch + epoch), batches, loss_func, hooks, schedule, recorder, display)
+                if fit.stop_reason and fit.num_batch < batches:
+                    break  # in the middle of an epoch: no row for it
+                values = None
+                if valid_dl is not None:
+                    display.phase("validating")
+                    values = evaluate(fit.model, valid_dl, loss_func, metrics)
+                recorder.end_epoch(epoch, fit.num_batch, values, time.perf_counter() - started)
+                display.row(recorder.record.row())
+                for hook in hooks["on_epoch_end"]:
+                    hook(fit)
+        finally:
+            fit.opt.set_rates(*schedule(fit.iteration))
+            fit.opt.zero_grad()
+            fit.model.eval()
+            recorder.record.stopped = fit.stop_reason
+            try:
+                for hook in hooks["on_train_end"]:
+                    hook(fit)
+            finally:
+                display.finish(fit.stop_reason)
+
+
+def _train_epoch(
+    fit: Fit,
+    batches: Iterator[tuple[Any, Any]],
+    count: int,
+    loss_func: LossFunc,
+    hooks: dict[str, tuple[Hook, ...]],
+    schedule: Schedule,
+    recorder: Recorder,
+    display: Display,
+) -> None:
+    plan = [schedule(step) for step in range(fit.iteration, fit.iteration + count)]
+    lrs = [rates[-1] for rates, _ in plan]
+    moms = [fit.opt.mom if mom is None else mom for _, mom in plan]
+    losses = recorder.start_epoch(count, fit.device)
+    step = eager_step(fit, loss_func, hooks)
+    set_rates, after_batch = fit.opt.set_rates, hooks["on_batch_end"]
+    wake = time.perf_counter() + WAKE_SECONDS
+    fit.num_batch = 0
+    try:
+        for i, (xb, yb) in zip(range(count), batches, strict=False):  # a loader may give more or fewer than it says
+            set_rates(*plan[i])
+            try:
+                losses[i].copy_(step(xb, yb))
+            except (RuntimeError, IndexError, ValueError, TypeError) as error:
+                raise explain(error, fit.model, loss_func, xb, yb, "train") from error
+            for hook in after_batch:
+                hook(fit)
+            fit.iteration += 1
+            fit.num_batch = i + 1
+            if fit.stop_reason:
+                break
+            if time.perf_counter() > wake:
+                recorder.read(i + 1, lrs, moms)  # waits for the device, a few times a second
+                display.update(fit.epoch, i + 1, recorder.losses[-1])
+                wake = time.perf_counter() + WAKE_SECONDS
+    finally:
+        recorder.read(fit.num_batch, lrs, moms)  # waits for the device, once an epoch
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, loader: Batches, loss_func: LossFunc, metrics: Sequence[Metric]) -> list[float]:
+    """The loss and each metric over `loader`, averages weighed by batch size. Leaves the model in eval mode."""
+    model.eval()
+    values: list[Tensor] = []
+    sizes: list[int] = []
+    for xb, yb in loader.epoch(0):
+        try:
+            preds = forward(model, xb)
+            row = [loss_func(preds, yb), *(metric(preds, yb) for metric in metrics)]
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            raise explain(error, model, loss_func, xb, yb, "valid") from error
+        values.append(torch.stack([torch.as_tensor(value, device=row[0].device) for value in row]))
+        sizes.append(_rows(yb))
+    return weighted_mean(torch.stack(values), sizes)  # waits for the device, once
+
+
+@torch.no_grad()
+def predict(model: nn.Module, batches: Iterator[tuple[Any, Any]]) -> tuple[Tensor, Tensor | None]:
+    """The model's outputs and the targets (None where there are none), on the CPU. Leaves the model in eval mode."""
+    model.eval()
+    outputs: list[Tensor] = []
+    targets: list[Tensor] = []
+    for xb, yb in batches:
+        try:
+            outputs.append(forward(model, xb))
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            raise explain(error, model, None, xb, yb, "x") from error
+        if yb is not None:
+            targets.append(yb)
+    return torch.cat(outputs).cpu(), torch.cat(targets).cpu() if targets else None
+
+
+def _rows(yb: Any) -> int:
+    return len(yb[0]) if isinstance(yb, list | tuple) else len(yb)  # pyright: ignore[reportUnknownArgumentType] -- a batch may be anything
+
+
+@contextmanager
+def _interrupts(on_first: Callable[[], None]) -> Iterator[None]:
+    """Call `on_first` on the first Ctrl-C, so that the step under way is finished; the second one acts as usual.
+
+    Only where Ctrl-C would raise KeyboardInterrupt: a handler of the program's own stays in place.
+    """
+    own = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or own is not signal.default_int_handler:
+        yield
+        return
+
+    def first(_signal: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, own)
+        on_first()
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, own)

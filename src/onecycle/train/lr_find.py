@@ -1,0 +1,70 @@
+"""The learning-rate finder (Leslie Smith's range test, https://arxiv.org/abs/1506.01186)."""
+
+from dataclasses import dataclass
+from math import ceil, isnan
+from typing import Any
+
+from torch import Tensor
+
+from onecycle.core.errors import SettingError
+from onecycle.core.record import LRCurve, Smoother
+from onecycle.optim.schedules import exponential
+from onecycle.train.callbacks import Callback, Fit
+from onecycle.train.loop import Schedule
+
+
+@dataclass(frozen=True)
+class LRFindResult(LRCurve):
+    """The finder's result: `lrs` and smoothed `losses`, what to try, and the plot."""
+
+    @property
+    def suggestion(self) -> float | None:
+        """The learning rate to try: the valley, or None where the run was too short to tell."""
+        return self.suggestions().get("valley")
+
+    def plot(self, skip_start: int = 10, skip_end: int = 5, suggestion: bool = True) -> Any:
+        """Draw the loss over the learning rate, with the suggestion marked; returns the figure."""
+        from onecycle.show.plots import plot_lr_find
+
+        return plot_lr_find(self, skip_start, skip_end, suggestion)
+
+
+class RangeTest(Callback):
+    """Ends the fit after `num_it` batches or, with `stop_div`, when the smoothed loss is NaN or over 4 times its best."""
+
+    def __init__(self, num_it: int, stop_div: bool) -> None:
+        self.num_it, self.stop_div = num_it, stop_div
+        self.smoother, self.best = Smoother(), float("inf")
+        self.loss: Tensor | None = None
+
+    def on_backward_begin(self, fit: Fit) -> None:
+        """Keep the loss as the loss function gave it."""
+        self.loss = fit.loss.detach()
+
+    def on_batch_end(self, fit: Fit) -> None:
+        """Look at the loss; on a GPU this waits for it, which the few steps of a range test can afford."""
+        assert self.loss is not None  # on_backward_begin came first
+        smooth = self.smoother.add([self.loss.item()])[0]
+        if fit.iteration == 0 or smooth < self.best:
+            self.best = smooth
+        if self.stop_div and (smooth > 4 * self.best or isnan(smooth)):
+            fit.stop("diverged")
+        elif fit.iteration + 1 >= self.num_it:
+            fit.stop("done")
+
+
+def range_schedule(starts: list[float], ends: list[float], num_it: int) -> Schedule:
+    """From `starts` to `ends` (one for each layer group) by equal factors in `num_it` steps; momentum as it is."""
+    pairs = list(zip(starts, ends, strict=True))
+
+    def schedule(step: int) -> tuple[list[float], None]:
+        return [exponential(start, end, step / num_it) for start, end in pairs], None
+
+    return schedule
+
+
+def range_epochs(num_it: int, batches: int) -> int:
+    """How many passes over the data `num_it` batches take. Raises SettingError for fewer than one batch."""
+    if isinstance(num_it, bool) or not isinstance(num_it, int) or num_it < 1:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+        raise SettingError(f"num_it is {num_it!r}; expected a whole number of at least 1")
+    return ceil(num_it / batches)
