@@ -1,31 +1,30 @@
 """Learner: joins data, model, loss and optimizer, and hands each task to the room it belongs to."""
 
-import platform
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from onecycle.core.device import pick_device
-from onecycle.core.errors import DataError, SettingError
+from onecycle.core.errors import SettingError
 from onecycle.core.record import Record
-from onecycle.data.batches import Batch, Batches, InMemoryLoader
+from onecycle.core.versions import versions
+from onecycle.data.batches import Batches
 from onecycle.data.bunch import DataBunch
-from onecycle.data.tensors import as_dataset, as_tensor
 from onecycle.keep.checkpoint import load_checkpoint, save_checkpoint
 from onecycle.keep.export import BundleInfo, export_bundle, load_bundle
-from onecycle.optim.optimizers import AdamW, GroupedOptimizer, LayerGroup, OptFunc, Rate, freeze_groups, leaves, per_group, split_layers
-from onecycle.optim.schedules import one_cycle
+from onecycle.optim.groups import LayerGroup, Rate, freeze_groups, leaves, per_group, split_layers
+from onecycle.optim.optimizers import AdamW, GroupedOptimizer, OptFunc
+from onecycle.optim.schedules import Schedule, constant_schedule, one_cycle_schedule, range_schedule
+from onecycle.predictor import Predictor
 from onecycle.show.progress import make_display
 from onecycle.train import loop
 from onecycle.train.callbacks import Callback, Fit, overridden
-from onecycle.train.check import check_before_fit
-from onecycle.train.losses import activation, default_loss, loss_name
-from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs, range_schedule
+from onecycle.train.check import check_before_fit, checked_epochs
+from onecycle.train.losses import NamedLoss, default_loss, loss_name
+from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs
 from onecycle.train.metrics import Metric, metric_name
 from onecycle.train.recorder import Recorder
 from onecycle.train.snapshot import restored
@@ -34,7 +33,7 @@ from onecycle.train.step import LossFunc
 DEFAULT_LR = slice(3e-3)
 
 
-class Learner:
+class Learner(Predictor):
     """A model, its data, and how to train the one on the other.
 
     `loss_func` is by default cross-entropy for whole-number targets and mean squared error for floats. `opt_func` makes
@@ -59,8 +58,7 @@ class Learner:
         model_dir: str | Path = "models",
         silent: bool | None = None,
     ) -> None:
-        self.device = data.device if data is not None else pick_device()
-        self.model = model.to(self.device)
+        super().__init__(model, data.device if data is not None else pick_device(), data, None)
         self.loss_func: LossFunc = loss_func or default_loss(data.targets if data is not None else None)
         self.opt_func, self.wd, self.true_wd, self.bn_wd = opt_func, wd, true_wd, bn_wd
         self.metrics: list[Metric] = _as_list(metrics)
@@ -72,15 +70,6 @@ class Learner:
         self.opt: GroupedOptimizer | None = None
         self.recorder = Recorder()
         self.epochs_trained = 0  # decides the batch order of the next epoch
-        self._data = data
-        self._info: BundleInfo | None = None  # of the bundle this learner was loaded from
-
-    @property
-    def data(self) -> DataBunch:
-        """The data. Raises DataError for a learner that was loaded without any."""
-        if self._data is None:
-            raise DataError("this learner was loaded without data; give it some: load_learner(path, data=...)")
-        return self._data
 
     # --- training ------------------------------------------------------------------------------------------------
 
@@ -98,7 +87,7 @@ class Learner:
         NonFiniteLossError where the loss becomes NaN. Ctrl-C ends the fit; `recorder.stopped` says so.
         """
         lrs = per_group(lr, len(self.layer_groups))
-        self._fit(epochs, lambda step: (lrs, None), wd, callbacks, {"schedule": "constant", "lr": lrs[-1]})
+        self._fit(epochs, constant_schedule(lrs), wd, callbacks, {"schedule": "constant", "lr": lrs[-1]})
 
     def fit_one_cycle(
         self,
@@ -119,19 +108,9 @@ class Learner:
         """
         peaks = per_group(max_lr, len(self.layer_groups), "max_lr")
         final_div = div_factor * 1e4 if final_div is None else final_div
-        for name, value in (("div_factor", div_factor), ("final_div", final_div)):
-            if not 0 < value < float("inf"):
-                raise SettingError(f"{name} is {value!r}; expected a finite number above 0")
-        if not 0 <= pct_start <= 1:
-            raise SettingError(f"pct_start is {pct_start!r}; expected a share of the cycle, from 0 to 1")
-        high, low = moms
-        steps = len(self.data.train_dl) * _checked_epochs(cyc_len, "cyc_len")
-
-        def schedule(step: int) -> tuple[list[float], float]:
-            cycle = partial(one_cycle, step, steps, pct_start=pct_start)
-            return [cycle(p / div_factor, p, p / final_div) for p in peaks], cycle(high, low, high)
-
-        about = {"schedule": "one cycle", "max_lr": peaks[-1], "moms": [high, low], "div_factor": div_factor}
+        steps = len(self.data.train_dl) * checked_epochs(cyc_len, "cyc_len")
+        schedule = one_cycle_schedule(steps, peaks, moms, div_factor, pct_start, final_div)
+        about = {"schedule": "one cycle", "max_lr": peaks[-1], "moms": list(moms), "div_factor": div_factor}
         self._fit(cyc_len, schedule, wd, callbacks, about | {"pct_start": pct_start, "final_div": final_div})
 
     def lr_find(
@@ -172,12 +151,12 @@ class Learner:
     def _fit(
         self,
         epochs: int,
-        schedule: loop.Schedule,
+        schedule: Schedule,
         wd: float | Sequence[float] | None,
         callbacks: Sequence[Callback] | None,
         about: dict[str, Any],
     ) -> None:
-        _checked_epochs(epochs, "epochs")
+        checked_epochs(epochs, "epochs")
         data = self.data
         check_before_fit(self.model, self.loss_func, data.train_dl, data.valid_dl)
         hooks = overridden(self._all_callbacks(callbacks))
@@ -233,61 +212,18 @@ class Learner:
     def freeze(self) -> None:
         """Train only the last layer group. Raises SettingError where there is only one."""
         if len(self.layer_groups) < 2:
-            raise SettingError("freeze: the model has one layer group; cut it first, for example learn.split(model.lin2)")
+            raise SettingError(
+                "freeze: the model has one layer group; cut it first, for example learn.split(model.lin2)"
+            )
         self.freeze_to(-1)
 
     def unfreeze(self) -> None:
         """Train all layer groups."""
         self.freeze_to(0)
 
-    # --- looking at the model ------------------------------------------------------------------------------------
-
     def validate(self, which: str | Batches = "valid") -> list[float]:
         """The loss and each metric on the valid (or train, test, fix) set, averages weighed by batch size."""
-        return loop.evaluate(self.model, self._loader(which), self.loss_func, self.metrics)
-
-    def get_preds(self, which: Any = "valid") -> tuple[Tensor, Tensor | None]:
-        """Predictions and targets (None where there are none), on the CPU, in the data set's order.
-
-        `which` names a set (valid, test, fix), or is a loader, or an array or tensor of rows. Predictions are
-        probabilities (n, classes) for cross-entropy, and what the model gives for regression.
-        """
-        if isinstance(which, Tensor | np.ndarray):
-            which = InMemoryLoader(as_dataset(which, "x"), 1024, self.device, 0)  # pyright: ignore[reportUnknownArgumentType] -- an array of any dtype
-        outputs, targets = loop.predict(self.model, self._loader("fix" if which == "train" else which).epoch(0))
-        return activation(self.loss_func)(outputs.float()), targets
-
-    def predict(self, row: Any) -> tuple[Any, Tensor, Tensor]:
-        """The class of one row (an array or tensor), its number, and the probabilities of all classes.
-
-        For regression: the value as a number (or list), and twice the model's output.
-        """
-        x = as_tensor(row if isinstance(row, Tensor) else np.asarray(row), "row")
-        shape = self._input_shape()
-        if shape is not None and x.shape != shape:
-            raise DataError(f"row has shape {tuple(x.shape)}; expected one row of shape {tuple(shape)}: "
-                            "use get_preds for several")  # fmt: skip
-        output = self.get_preds(x[None])[0][0]
-        classes = self.classes
-        if classes is None:
-            return output.squeeze().tolist(), output, output
-        number = output.argmax()
-        return classes[int(number)], number, output
-
-    @property
-    def classes(self) -> list[Any] | None:
-        """The classes' names, or None for regression."""
-        return self._info.classes if self._data is None and self._info else self.data.classes
-
-    def _input_shape(self) -> torch.Size | None:
-        if self._data is None:
-            known = self._info.input_shape if self._info else None
-            return torch.Size(known) if known is not None else None
-        tensors = getattr(self._data.train_ds, "tensors", None)
-        return tensors[0].shape[1:] if tensors else None
-
-    def _loader(self, which: str | Batches) -> Batches:
-        return self.data.dl(which) if isinstance(which, str) else which
+        return loop.evaluate(self.model, self.loader(which), self.loss_func, self.metrics)
 
     # --- files ---------------------------------------------------------------------------------------------------
 
@@ -301,7 +237,7 @@ class Learner:
         return folder
 
     def load(self, name: str, with_opt: bool = True) -> "Learner":
-        """Take over what `save` wrote. Raises FileError where it is missing or damaged, ModelError for another model."""
+        """Take over what `save` wrote. Raises FileError where it is missing or damaged, ModelError for another's."""
         opt = (self.opt or self._make_opt()) if with_opt else None
         if load_checkpoint(self.path / self.model_dir / name, self.model, opt):
             self.opt = opt
@@ -313,14 +249,14 @@ class Learner:
         It holds weights (safetensors) and JSON, no code and no pickle. Raises OutputError where it exists, unless
         `overwrite`, or cannot be written.
         """
-        shape = self._input_shape()
+        shape = self.input_shape
         info = BundleInfo(
-            loss_name(self.loss_func),
-            [metric_name(metric) for metric in self.metrics],
-            self.classes,
-            list(shape) if shape is not None else None,
-            self._data.pixel_scale if self._data is not None else None,
-            versions(self.device),
+            loss=loss_name(self.loss_func),
+            metrics=[metric_name(metric) for metric in self.metrics],
+            classes=self.classes,
+            input_shape=list(shape) if shape is not None else None,
+            pixel_scale=self.pixel_scale,
+            versions=versions(self.device),
         )
         folder = self.path / name
         export_bundle(folder, self.model, info, overwrite)
@@ -339,42 +275,11 @@ def load_learner(
     learner = Learner(data, module)
     learner._info = info  # pyright: ignore[reportPrivateUsage] -- its own module
     if data is None:
-        learner.loss_func = _NamedLoss(info.loss)
+        learner.loss_func = NamedLoss(info.loss)
     return learner
-
-
-class _NamedLoss:
-    """Stands for a loss of which a bundle only keeps the name."""
-
-    def __init__(self, name: str) -> None:
-        self.__name__ = name
-
-    def __call__(self, preds: Any, targets: Any) -> Tensor:
-        raise DataError(f"the bundle keeps only the name of its loss ({self.__name__}); set learn.loss_func to use it")
-
-
-def versions(device: torch.device) -> dict[str, str]:
-    """What a run ran on: versions of Python and the libraries, and the device."""
-    from onecycle import __version__
-
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "onecycle": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "platform": platform.platform(terse=True),
-        "device": f"{device} ({name}, {torch.get_num_threads()} threads)",
-    }
-
-
-def _checked_epochs(epochs: Any, name: str) -> int:
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
-        raise SettingError(f"{name} is {epochs!r}; expected a whole number of at least 0")
-    return epochs
 
 
 def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
-    return list(value) if isinstance(value, list | tuple) else [value]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] -- whatever the caller gave
+    return list(value) if isinstance(value, list | tuple) else [value]

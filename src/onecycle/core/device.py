@@ -1,7 +1,7 @@
 """Which device to use, and random numbers that are the library's own."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import numpy as np
@@ -28,8 +28,8 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
         raise _unknown_device(str(wanted))
     if not _is_there(device.type):
         raise DeviceError(f'device "{wanted}" is not on this machine; use "cpu", or leave the device out')
-    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise DeviceError(f'device "{wanted}": this machine has {torch.cuda.device_count()} CUDA device(s), from cuda:0')
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f'device "{wanted}": this machine has {torch.cuda.device_count()} of them, from cuda:0')
     return device
 
 
@@ -60,7 +60,7 @@ def derived_seed(seed: int, *path: int) -> int:
 
 
 @contextmanager
-def borrowed_generators(device: torch.device) -> Iterator[None]:
+def borrowed_generators(device: torch.device) -> Generator[None]:
     """Lend torch's global generators (the CPU's and `device`'s) to the block and put them back as they were."""
     cpu_state = torch.get_rng_state()
     device_state = None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)

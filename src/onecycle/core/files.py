@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -11,7 +11,7 @@ from onecycle.core.errors import OutputError
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Generator[BinaryIO]:
     """Open a temporary file beside `path`; when the block ends without an error it takes `path`'s place in one step.
 
     A kill in the middle, or two writers at once, leave a whole file or none. An existing file is replaced.

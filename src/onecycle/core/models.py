@@ -1,5 +1,6 @@
 """The library's own models: bundles can rebuild these without being given the class."""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ class MLP(nn.Module):
             raise SettingError(f"MLP{sizes}: expected at least two sizes, each 1 or more, for example MLP(784, 50, 10)")
         self.sizes = sizes
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        for inputs, outputs in pairwise(sizes):
             layers += [nn.Linear(inputs, outputs), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
 

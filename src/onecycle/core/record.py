@@ -153,15 +153,15 @@ def _encode(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {str(key): _encode(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] -- JSON is untyped
+        return {str(key): _encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_encode(item) for item in value]  # pyright: ignore[reportUnknownVariableType] -- JSON is untyped
+        return [_encode(item) for item in value]
     return value
 
 
 def _decode(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _decode(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] -- JSON is untyped
+        return {key: _decode(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_decode(item) for item in value]  # pyright: ignore[reportUnknownVariableType] -- JSON is untyped
+        return [_decode(item) for item in value]
     return float(value) if value in ("nan", "inf", "-inf") else value

@@ -23,16 +23,16 @@ class Batches(Protocol):
     """What the loop needs of a loader."""
 
     dataset: Any
-    batch_size: int | None
+
+    @property
+    def batch_size(self) -> int | None:
+        """Rows in a batch; None where a DataLoader makes its batches itself."""
+        ...
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Batch]: ...
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of epoch `number`."""
-        ...
-
-    def peek(self) -> Batch | None:
-        """The first rows in the data set's order, without moving any state; None where that cannot be had."""
         ...
 
 
@@ -76,7 +76,7 @@ class InMemoryLoader:
         return torch.randperm(len(self.tensors[0]), generator=generator).to(self.device)
 
     def peek(self) -> Batch:
-        """The first rows in the data set's order, without moving any state."""
+        """A few rows in the data set's order, without moving any state."""
         return _pair([tensor[: min(2, self.batch_size)] for tensor in self.tensors])
 
 
@@ -119,11 +119,7 @@ class TorchLoader:
                 state = torch.get_rng_state()
             if batch is None:
                 return
-            yield _pair(batch if isinstance(batch, list | tuple) else [batch], self.device)  # pyright: ignore[reportUnknownArgumentType] -- whatever the data set gives
-
-    def peek(self) -> None:
-        """None: a look at a batch could move the data set's state."""
-        return
+            yield _pair(batch if isinstance(batch, list | tuple) else [batch], self.device)
 
 
 def _pair(parts: Sequence[Any], device: torch.device | None = None) -> Batch:
@@ -147,7 +143,7 @@ def _to(part: Any, device: torch.device) -> Any:
     if isinstance(part, Tensor):
         return part.to(device, non_blocking=True)
     if isinstance(part, dict):
-        return {key: _to(value, device) for key, value in part.items()}  # pyright: ignore[reportUnknownVariableType] -- whatever the data set gives
+        return {key: _to(value, device) for key, value in part.items()}
     if isinstance(part, list | tuple):
-        return [_to(value, device) for value in part]  # pyright: ignore[reportUnknownVariableType] -- whatever the data set gives
+        return [_to(value, device) for value in part]
     return part

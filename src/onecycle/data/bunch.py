@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from onecycle.core.device import default_seed, pick_device
 from onecycle.core.errors import DataError, SettingError
 from onecycle.data.batches import Batch, Batches, InMemoryLoader, TorchLoader
-from onecycle.data.datasets import mnist_arrays, mnist_floats
 from onecycle.data.tensors import as_dataset
 
 
@@ -155,8 +154,8 @@ class DataBunch:
 
         x, y = self.one_batch(which)
         x = x[0] if isinstance(x, list) else x
-        titles = [str(value) for value in y.tolist()] if y is not None else [""] * len(x)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] -- a batch may be anything
-        return plot_examples(x[: rows * rows].cpu().numpy(), titles[: rows * rows], columns=rows)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- a batch may be anything
+        titles = [str(value) for value in y.tolist()] if y is not None else [""] * len(x)
+        return plot_examples(x[: rows * rows].cpu().numpy(), titles[: rows * rows], columns=rows)
 
     def _wrap(self, loader: DataLoader[Any] | Batches) -> Batches:
         return TorchLoader(loader, self.device, self.seed) if isinstance(loader, DataLoader) else loader
@@ -167,6 +166,8 @@ def mnist(bs: int = 64, seed: int | None = None, device: str | torch.device | No
 
     Read from the copy in the package; no network.
     """
+    from onecycle.data.datasets import mnist_arrays, mnist_floats
+
     splits = [(torch.from_numpy(mnist_floats(x)), torch.from_numpy(y.astype(np.int64))) for x, y in mnist_arrays()]
     train, valid, test = (TensorDataset(x, y) for x, y in splits)
     data = DataBunch.create(train, valid, test, bs=bs, seed=seed, device=device)

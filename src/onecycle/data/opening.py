@@ -1,15 +1,13 @@
 """Opens files for the readers of this room: one wording for what can go wrong, one cap on what gets unpacked."""
 
 import gzip
-import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from onecycle.core.errors import FileError, did_you_mean
-
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_BYTES = 2 * 2**30
@@ -35,13 +33,19 @@ class Budget:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Generator[BinaryIO]:
     """Open `path` for reading bytes. Raises FileError, with what to do, where that fails or a read inside fails."""
     try:
-        with path.open("rb") as file:
-            yield file
+        file = path.open("rb")
+    except ValueError as error:  # a null byte in the path
+        raise FileError(f"{str(path)!a}: cannot be read ({error}); check the path") from error
     except OSError as error:
         raise unreadable(path, error) from error
+    with file:
+        try:
+            yield file
+        except OSError as error:
+            raise unreadable(path, error) from error
 
 
 def read_unpacked(path: Path, max_bytes: int) -> bytearray:

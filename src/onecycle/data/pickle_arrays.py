@@ -1,69 +1,28 @@
 """What a pickle of NumPy arrays may build: slotted stand-ins that hold checked numbers and can do nothing else.
 
 The pickle names NumPy's functions (`numpy.core.multiarray._reconstruct`, ...). None of them is ever looked up: each
-name stands for one of the small functions below, which keep the arguments. Arrays are made at the end, by `finish`,
-once shape, type and length are known to agree.
+name stands for one of the small functions below, which keep the arguments. An array is made at the very end, by
+`made()`, once shape, type and length are known to agree.
 """
 
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 
 from onecycle.data.opening import Budget
 
-MAX_DEPTH = 100
 MAX_DIMS = 64
 _ORDINARY = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"}
 
 
-class Damaged(Exception):
+class Damaged(Exception):  # noqa: N818  # caught by load_pickle; what leaves it is a FileError
     """The bytes are no pickle of arrays, or not a whole one. The message completes "<path>: "."""
 
 
-class Unsafe(Exception):
+class Unsafe(Exception):  # noqa: N818  # caught by load_pickle; what leaves it is an UnsafeFileError
     """The pickle asks for something that could run code. The message completes "<path>: "."""
-
-
-def finish(value: object, done: dict[int, tuple[object, object]], depth: int = 0) -> object:
-    """`value` with every stand-in in it made into what it stands for.
-
-    `done` maps the id of each list, tuple and dict met so far to (itself, its finished form), so that what is shared
-    in the pickle stays shared and is walked once, however often it is mentioned.
-    """
-    if isinstance(value, (Span, Array)):
-        return value.made()
-    if isinstance(value, (Global, DType)):
-        raise Damaged(f"holds {value} outside an array; expected arrays, numbers and text")
-    if not isinstance(value, (list, tuple, dict)) or not value:
-        return cast(object, value)
-    known = done.get(id(value))  # pyright: ignore[reportUnknownArgumentType]  # what is inside is checked below
-    if known is not None:
-        if known[1] is _UNFINISHED:
-            raise Damaged("holds a list or dict that contains itself; expected plain nested data")
-        return known[1]
-    if depth >= MAX_DEPTH:
-        raise Damaged(f"is nested deeper than {MAX_DEPTH} levels; expected plain nested data")
-    whole = cast(object, value)
-    done[id(whole)] = (whole, _UNFINISHED)
-    if isinstance(whole, dict):
-        table = cast(dict[object, object], whole)
-        for key, item in table.items():
-            table[key] = finish(item, done, depth + 1)
-        result: object = table
-    else:
-        items = [finish(item, done, depth + 1) for item in cast(list[object], whole)]
-        if isinstance(whole, tuple):
-            result = tuple(items)
-        else:
-            result = cast(list[object], whole)
-            result[:] = items
-    done[id(whole)] = (whole, result)
-    return result
-
-
-_UNFINISHED = object()
 
 
 class Span:
@@ -91,9 +50,9 @@ class DType:
     def __init__(self, code: object) -> None:
         if isinstance(code, str) and code[:1] == "O":
             raise Unsafe("holds an array of Python objects (dtype O), which could run code when loaded")
-        if code not in _ORDINARY:
+        if not isinstance(code, str) or code not in _ORDINARY:
             raise Damaged(f"holds an array of dtype {shown(code)}; expected numbers or booleans")
-        self._code, self._order = cast(str, code), "="
+        self._code, self._order = code, "="
 
     def __str__(self) -> str:
         return f"the dtype {self._code}"
@@ -102,7 +61,9 @@ class DType:
         """Take the byte order from what numpy.dtype saves: (3, order, None, None, None, -1, -1, 0)."""
         parts = items_of(state, "a dtype's state")
         if len(parts) != 8 or parts[0] != 3 or parts[1] not in ("<", ">", "=", "|") or parts[2:5] != (None,) * 3:
-            raise Damaged(f"holds the dtype state {shown(state)}; expected (3, byte order, None, None, None, -1, -1, 0)")
+            raise Damaged(
+                f"holds the dtype state {shown(state)}; expected (3, byte order, None, None, None, -1, -1, 0)"
+            )
         self._order = cast(str, parts[1])
 
     def numpy(self) -> np.dtype[np.generic]:
@@ -114,6 +75,8 @@ class Array:
     """Stands for a numpy.ndarray, or for a NumPy scalar where `scalar` is true."""
 
     __slots__ = ("_axes", "_budget", "_dtype", "_order", "_raw", "_scalar", "_shape", "_value")
+
+    _order: Literal["C", "F"]
 
     def __init__(self, budget: Budget, scalar: bool = False) -> None:
         self._budget, self._scalar = budget, scalar
@@ -219,7 +182,7 @@ def _empty_bytes(arguments: tuple[object, ...], _: Budget) -> object:
     return b""
 
 
-def _not_called(arguments: tuple[object, ...], _: Budget) -> object:
+def _not_called(*_: object) -> object:
     raise Damaged("calls numpy.ndarray itself; expected _reconstruct")
 
 
@@ -248,25 +211,27 @@ def items_of(value: object, what: str) -> tuple[object, ...]:
 
 def shown(value: object) -> str:
     """`value` for a message: short and printable, whatever a hostile file put there."""
-    if isinstance(value, tuple):
-        parts = cast(tuple[object, ...], value)
-        return f"({', '.join(shown(item) for item in parts[:8])}{', ...' if len(parts) > 8 else ''})"
+    if not isinstance(value, tuple):
+        return _shown_item(value)
+    parts = cast(tuple[object, ...], value)
+    return f"({', '.join(map(_shown_item, parts[:8]))}{', ...' if len(parts) > 8 else ''})"
+
+
+def _shown_item(value: object) -> str:
     if isinstance(value, int) and abs(value) >= 10**20:
         return "a huge integer"
     if value is None or isinstance(value, (bool, int, float)):
         return str(value)
-    if isinstance(value, str):
-        return ascii(value[:80])
-    return f"a {type(value).__name__}"
+    return ascii(value[:80]) if isinstance(value, str) else f"a {type(value).__name__}"
 
 
-def _order(order: object, axes: object, dims: int) -> tuple[str, tuple[int, ...] | None]:
+def _order(order: object, axes: object, dims: int) -> tuple[Literal["C", "F"], tuple[int, ...] | None]:
     if order == "K" and axes is not None:  # newer NumPy: a C-ordered array and how to transpose it
         turned = items_of(axes, "an axis order")
         if all(type(axis) is int for axis in turned) and set(turned) == set(range(dims)) and len(turned) == dims:
             return "C", cast(tuple[int, ...], turned)
     elif order in ("C", "F"):
-        return cast(str, order), None
+        return order, None
     raise Damaged(f"holds an array of order {shown(order)}, axes {shown(axes)}; expected C, F, or K and all axes")
 
 

@@ -17,7 +17,7 @@ def as_dataset(data: Any, name: str) -> TensorDataset:
     they are. Raises DataError for no rows, different lengths, NaN or infinity, and for what is not numeric.
     """
     tensors = data.tensors if isinstance(data, TensorDataset) else data if isinstance(data, list | tuple) else (data,)
-    parts = [as_tensor(part, f"{name}.{_part_name(i, len(tensors))}") for i, part in enumerate(tensors)]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] -- what the caller gave
+    parts = [as_tensor(part, f"{name}.{_part_name(i, len(tensors))}") for i, part in enumerate(tensors)]
     if len({len(part) for part in parts}) > 1:
         rows = " and ".join(f"{_part_name(i, len(parts))} has {len(part)} rows" for i, part in enumerate(parts))
         raise DataError(f"{name}: {rows}; expected as many targets as inputs")

@@ -25,7 +25,9 @@ FORMAT = 1
 _STATE = "state.json"
 
 
-def write_folder(folder: Path, kind: str, tensors: Mapping[str, Tensors], state: Mapping[str, Any], replace: bool) -> None:
+def write_folder(
+    folder: Path, kind: str, tensors: Mapping[str, Tensors], state: Mapping[str, Any], replace: bool
+) -> None:
     """Write `folder` with a safetensors file for each item of `tensors`, and `state` as JSON.
 
     It is made beside its place, synced to the disk, and renamed. With `replace` an older folder that this function
@@ -39,7 +41,7 @@ def write_folder(folder: Path, kind: str, tensors: Mapping[str, Tensors], state:
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
         temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can read
         files = {f"{name}.safetensors": save(_plain(group)) for name, group in tensors.items()}
-        listed = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
+        listed = {name: _fingerprint(data) for name, data in files.items()}
         about = {"onecycle": kind, "format": FORMAT, "files": listed, **state}
         files[_STATE] = json.dumps(about, indent=1, allow_nan=False).encode()
         for name, data in files.items():
@@ -75,9 +77,10 @@ def read_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, dict
     tensors: dict[str, dict[str, Tensor]] = {}
     for name, expected in state["files"].items():
         data = _read(folder / Path(name).name)  # never outside the folder
-        found = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        if found != expected:
-            raise FileError(f"{folder / name}: damaged (its size or SHA-256 is not the one in {_STATE}); use another copy")
+        if _fingerprint(data) != expected:
+            raise FileError(
+                f"{folder / name}: damaged (size or SHA-256 differ from {_STATE}'s); use another copy"
+            )
         try:
             tensors[Path(name).stem] = load(data)
         except safetensors.SafetensorError as error:
@@ -105,6 +108,10 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _fingerprint(data: bytes) -> dict[str, Any]:
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _check_place(folder: Path, kind: str, replace: bool) -> None:

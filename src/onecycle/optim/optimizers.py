@@ -1,7 +1,7 @@
-"""Layer groups, and the lesson's hyper-parameters over any torch optimizer."""
+"""The lesson's lr, momentum and weight decay over any torch optimizer."""
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -10,99 +10,17 @@ from torch import nn
 from torch.optim import Optimizer
 
 from onecycle.core.errors import SettingError
+from onecycle.optim.groups import BATCH_NORMS, LayerGroup
 
 AdamW = partial(torch.optim.Adam, betas=(0.9, 0.99))  # the lesson's name; `true_wd` decouples the decay
 OptFunc: TypeAlias = Callable[..., Optimizer]
-Rate: TypeAlias = "float | slice | Sequence[float]"
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_NORMS = (*_BATCH_NORMS, nn.LayerNorm)
+_NORMS = (*BATCH_NORMS, nn.LayerNorm)
 _WITH_BIAS = (
     nn.Linear,
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
-
-
-class LoneParameter(nn.Module):
-    """A parameter that its module holds directly, as a leaf of its own."""
-
-    def __init__(self, parameter: nn.Parameter) -> None:
-        super().__init__()
-        self.parameter = parameter
-
-
-def leaves(model: nn.Module) -> list[nn.Module]:
-    """The modules without children, in order; direct parameters of the others follow their children."""
-    children = list(model.children())
-    if not children:
-        return [model]
-    owned = {id(parameter) for child in children for parameter in child.parameters()}
-    lone = [LoneParameter(parameter) for parameter in model.parameters() if id(parameter) not in owned]
-    return [leaf for child in children for leaf in leaves(child)] + list(lone)
-
-
-LayerGroup: TypeAlias = list[nn.Module]
-
-
-def split_layers(model: nn.Module, at: Iterable[nn.Module] | Callable[[nn.Module], Any]) -> list[LayerGroup]:
-    """Cut the leaves of `model` into groups, a new one starting at the first leaf of each module in `at`.
-
-    `at` may be a function that takes the model and gives such modules, or lists of modules, one list a group.
-    Raises SettingError for a module that is not in the model.
-    """
-    found: Any = at(model) if callable(at) else at
-    marks: list[Any] = [found] if isinstance(found, nn.Module) else list(found)
-    if marks and not isinstance(marks[0], nn.Module):
-        return [[leaf for module in group for leaf in leaves(module)] for group in marks]
-    everything = leaves(model)
-    starts = {0}
-    for mark in marks:
-        first = leaves(mark)[0]
-        position = next((i for i, leaf in enumerate(everything) if leaf is first), None)
-        if position is None:
-            raise SettingError(f"split: {mark} is not a part of the model; give modules of it, for example [model.lin2]")
-        starts.add(position)
-    bounds = [*sorted(starts), len(everything)]
-    return [everything[i:j] for i, j in zip(bounds[:-1], bounds[1:], strict=True)]
-
-
-def freeze_groups(groups: Sequence[LayerGroup], first_trained: int) -> None:
-    """Train the groups from index `first_trained` on; of the others only the BatchNorm layers."""
-    for index, group in enumerate(groups):
-        trained = index in range(len(groups))[first_trained:]
-        for leaf in group:
-            if trained or not isinstance(leaf, _BATCH_NORMS):
-                leaf.requires_grad_(trained)
-
-
-def per_group(rate: Rate, groups: int, name: str = "lr") -> list[float]:
-    """One learning rate for each layer group.
-
-    A number is the same for all; `slice(a, b)` is geometric from a to b; `slice(b)` is b/10 for all but the last,
-    which gets b; a sequence gives one each. Raises SettingError for a rate that is not a finite number above 0.
-    """
-    if isinstance(rate, slice):
-        rates = _spread(rate.start, rate.stop, groups)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] -- a slice of rates is untyped
-    elif isinstance(rate, Iterable):
-        rates = [float(value) for value in rate]
-    else:
-        rates = [rate] * groups
-    if len(rates) != groups:
-        raise SettingError(f"{name} has {len(rates)} values for {groups} layer group(s); give one for each")
-    for value in rates:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-            raise SettingError(f"{name} is {value!r}; expected a finite number above 0, for example 1e-2")
-    return [float(value) for value in rates]
-
-
-def _spread(start: float | None, stop: float, groups: int) -> list[float]:
-    if groups == 1:
-        return [stop]
-    if not start:
-        return [stop / 10] * (groups - 1) + [stop]
-    factor = (stop / start) ** (1 / (groups - 1))
-    return [start * factor**i for i in range(groups)]
 
 
 class GroupedOptimizer:
@@ -113,7 +31,9 @@ class GroupedOptimizer:
     before the step, for parameters that have a gradient; without it, L2 through the optimizer.
     """
 
-    def __init__(self, opt_func: OptFunc, groups: Sequence[LayerGroup], true_wd: bool = True, bn_wd: bool = True) -> None:
+    def __init__(
+        self, opt_func: OptFunc, groups: Sequence[LayerGroup], true_wd: bool = True, bn_wd: bool = True
+    ) -> None:
         parameters = [half for group in groups for half in _halves(group)]
         if not any(parameters):
             raise SettingError("the model has no parameters that are trained; unfreeze a layer group first")
@@ -173,7 +93,7 @@ class GroupedOptimizer:
         for group, wd in zip(self.groups, self._decay, strict=True):
             moved = [parameter for parameter in group["params"] if parameter.grad is not None]
             if moved and wd:
-                torch._foreach_mul_(moved, 1 - wd * group["lr"])  # pyright: ignore[reportPrivateUsage] -- as torch.optim itself does it
+                torch._foreach_mul_(moved, 1 - wd * group["lr"])  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] -- as torch.optim itself does it
 
     def zero_grad(self) -> None:
         """Forget the gradients."""

@@ -3,7 +3,14 @@
 The cycle is Leslie Smith's (https://arxiv.org/abs/1803.09820) with the phases that the lesson's software gave it.
 """
 
+from collections.abc import Callable, Sequence
 from math import cos, pi
+from typing import TypeAlias
+
+from onecycle.core.errors import SettingError
+
+Schedule: TypeAlias = Callable[[int], tuple[list[float], float | None]]
+"""From a step to the learning rate of each layer group and the momentum, None where it stays as it is."""
 
 
 def cosine(start: float, end: float, part: float) -> float:
@@ -28,3 +35,39 @@ def one_cycle(step: int, steps: int, start: float, peak: float, end: float, pct_
     if step < rise:
         return cosine(start, peak, step / rise)
     return cosine(peak, end, min(1.0, (step - rise) / fall))
+
+
+def constant_schedule(lrs: Sequence[float]) -> Schedule:
+    """The same learning rates at every step."""
+    return lambda _: (list(lrs), None)
+
+
+def range_schedule(starts: Sequence[float], ends: Sequence[float], steps: int) -> Schedule:
+    """From `starts` to `ends` (one for each layer group) by equal factors in `steps` steps."""
+    return lambda step: ([exponential(start, end, step / steps) for start, end in zip(starts, ends, strict=True)], None)
+
+
+def one_cycle_schedule(
+    steps: int,
+    peaks: Sequence[float],
+    moms: tuple[float, float],
+    div_factor: float,
+    pct_start: float,
+    final_div: float,
+) -> Schedule:
+    """One cycle for each layer group, from peak / div_factor over peak to peak / final_div; momentum mirrors it.
+
+    Raises SettingError for settings that make no cycle.
+    """
+    for name, value in (("div_factor", div_factor), ("final_div", final_div)):
+        if not 0 < value < float("inf"):
+            raise SettingError(f"{name} is {value!r}; expected a finite number above 0")
+    if not 0 <= pct_start <= 1:
+        raise SettingError(f"pct_start is {pct_start!r}; expected a share of the cycle, from 0 to 1")
+    high, low = moms
+
+    def schedule(step: int) -> tuple[list[float], float]:
+        lrs = [one_cycle(step, steps, peak / div_factor, peak, peak / final_div, pct_start) for peak in peaks]
+        return lrs, one_cycle(step, steps, high, low, high, pct_start)
+
+    return schedule

@@ -19,7 +19,9 @@ def plot_lr_find(curve: LRCurve, skip_start: int = 10, skip_end: int = 5, sugges
 
     last = len(curve.lrs) - skip_end
     if last - skip_start < 2:
-        raise SettingError(f"{len(curve.lrs)} points, of which {skip_start} and {skip_end} are skipped, leave none to plot")
+        raise SettingError(
+            f"{len(curve.lrs)} points, of which {skip_start} and {skip_end} are skipped, leave none to plot"
+        )
     figure, ax = plt.subplots()
     ax.plot(curve.lrs[skip_start:last], curve.losses[skip_start:last])
     ax.set_xscale("log")
@@ -67,7 +69,9 @@ def plot_metrics(record: Record) -> "Figure":
 
     count = len(record.metric_names)
     if not count or not record.metrics or record.metrics[0][0] is None:
-        raise SettingError("there are no metrics to plot; give the learner some (metrics=accuracy) and a validation set")
+        raise SettingError(
+            "there are no metrics to plot; give the learner some (metrics=accuracy) and a validation set"
+        )
     figure, axes = plt.subplots(count, 1, figsize=(6, 4 * count), squeeze=False)
     ends = np.cumsum(record.nb_batches)
     for i, name in enumerate(record.metric_names):

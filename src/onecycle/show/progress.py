@@ -18,9 +18,11 @@ def make_display(silent: bool | None = None, table: bool = True, file: TextIO | 
         return SilentDisplay()
     if file is None and _in_notebook():
         return NotebookDisplay(table)
-    file = file or sys.stdout
-    live = file.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
-    return TerminalDisplay(file, table) if live else LogDisplay(file, table)
+    out: TextIO | None = file if file is not None else sys.stdout  # which some programs without a console lack
+    if out is None:
+        return SilentDisplay()
+    live = out.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
+    return TerminalDisplay(out, table) if live else LogDisplay(out, table)
 
 
 class LogDisplay:
@@ -118,7 +120,7 @@ class NotebookDisplay:
 
     def start(self, columns: list[str], epochs: int, batches: int) -> None:
         """Open the output area."""
-        from IPython.display import HTML, display  # pyright: ignore[reportMissingModuleSource, reportUnknownVariableType] -- there in a notebook
+        from IPython.display import HTML, display  # pyright: ignore[reportMissingModuleSource] -- there in a notebook
 
         self._html: Any = HTML
         self._columns, self._epochs, self._batches = columns, epochs, batches

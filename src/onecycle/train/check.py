@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onecycle.core.errors import DataError, ModelError, OneCycleError
+from onecycle.core.errors import DataError, ModelError, OneCycleError, SettingError
 from onecycle.data.batches import Batches, InMemoryLoader
 from onecycle.train.step import LossFunc, forward
 
@@ -93,3 +93,10 @@ def _is_cross_entropy(loss_func: LossFunc) -> bool:
         nn.functional.cross_entropy,
         nn.functional.nll_loss,
     )
+
+
+def checked_epochs(epochs: Any, name: str) -> int:
+    """`epochs` where it is a whole number of at least 0; SettingError otherwise."""
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
+        raise SettingError(f"{name} is {epochs!r}; expected a whole number of at least 0")
+    return epochs

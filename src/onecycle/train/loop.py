@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from onecycle.core.device import borrowed_generators, derived_seed
 from onecycle.core.display import Display
 from onecycle.data.batches import Batches
+from onecycle.optim.schedules import Schedule
 from onecycle.train.callbacks import Fit, Hook
 from onecycle.train.check import explain
 from onecycle.train.metrics import Metric, weighted_mean
@@ -22,7 +23,6 @@ from onecycle.train.step import LossFunc, eager_step, forward
 
 WAKE_SECONDS = 0.25  # how often the loop looks at the losses, for the display and for NaN
 _NOISE = 2  # what a derived seed is for
-Schedule = Callable[[int], tuple[list[float], "float | None"]]  # step → learning rate of each layer group, momentum
 
 
 def fit(
@@ -64,7 +64,9 @@ def fit(
                 fit.model.train()
                 for hook in hooks["on_epoch_begin"]:
                     hook(fit)
-                _train_epoch(fit, train_dl.epoch(first_epoch + epoch), batches, loss_func, hooks, schedule, recorder, display)
+                _train_epoch(
+                    fit, train_dl.epoch(first_epoch + epoch), batches, loss_func, hooks, schedule, recorder, display
+                )
                 if fit.stop_reason and fit.num_batch < batches:
                     break  # in the middle of an epoch: no row for it
                 values = None
@@ -135,10 +137,11 @@ def evaluate(model: nn.Module, loader: Batches, loss_func: LossFunc, metrics: Se
     for xb, yb in loader.epoch(0):
         try:
             preds = forward(model, xb)
-            row = [loss_func(preds, yb), *(metric(preds, yb) for metric in metrics)]
+            loss = loss_func(preds, yb)
+            row = [loss, *(torch.as_tensor(metric(preds, yb), device=loss.device) for metric in metrics)]
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             raise explain(error, model, loss_func, xb, yb, "valid") from error
-        values.append(torch.stack([torch.as_tensor(value, device=row[0].device) for value in row]))
+        values.append(torch.stack([value.float() for value in row]))
         sizes.append(_rows(yb))
     return weighted_mean(torch.stack(values), sizes)  # waits for the device, once
 
@@ -160,11 +163,11 @@ def predict(model: nn.Module, batches: Iterator[tuple[Any, Any]]) -> tuple[Tenso
 
 
 def _rows(yb: Any) -> int:
-    return len(yb[0]) if isinstance(yb, list | tuple) else len(yb)  # pyright: ignore[reportUnknownArgumentType] -- a batch may be anything
+    return len(yb[0]) if isinstance(yb, list | tuple) else len(yb)
 
 
 @contextmanager
-def _interrupts(on_first: Callable[[], None]) -> Iterator[None]:
+def _interrupts(on_first: Callable[[], None]) -> Generator[None]:
     """Call `on_first` on the first Ctrl-C, so that the step under way is finished; the second one acts as usual.
 
     Only where Ctrl-C would raise KeyboardInterrupt: a handler of the program's own stays in place.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from onecycle.core.errors import DataError
 from onecycle.train.step import LossFunc
 
 
@@ -29,6 +30,16 @@ def activation(loss_func: Any) -> Callable[[Tensor], Tensor]:
 def loss_name(loss_func: Any) -> str:
     """The name of a loss function or module."""
     return getattr(loss_func, "__name__", type(loss_func).__name__)
+
+
+class NamedLoss:
+    """Stands for a loss of which a bundle only keeps the name."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __call__(self, *_: Any) -> Tensor:
+        raise DataError(f"the bundle keeps only the name of its loss ({self.__name__}); set learn.loss_func to use it")
 
 
 def _softmax(x: Tensor) -> Tensor:

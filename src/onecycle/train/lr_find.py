@@ -8,9 +8,7 @@ from torch import Tensor
 
 from onecycle.core.errors import SettingError
 from onecycle.core.record import LRCurve, Smoother
-from onecycle.optim.schedules import exponential
 from onecycle.train.callbacks import Callback, Fit
-from onecycle.train.loop import Schedule
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class LRFindResult(LRCurve):
 
 
 class RangeTest(Callback):
-    """Ends the fit after `num_it` batches or, with `stop_div`, when the smoothed loss is NaN or over 4 times its best."""
+    """Ends the fit after `num_it` batches or, with `stop_div`, when the smooth loss is NaN or over 4 times its best."""
 
     def __init__(self, num_it: int, stop_div: bool) -> None:
         self.num_it, self.stop_div = num_it, stop_div
@@ -51,16 +49,6 @@ class RangeTest(Callback):
             fit.stop("diverged")
         elif fit.iteration + 1 >= self.num_it:
             fit.stop("done")
-
-
-def range_schedule(starts: list[float], ends: list[float], num_it: int) -> Schedule:
-    """From `starts` to `ends` (one for each layer group) by equal factors in `num_it` steps; momentum as it is."""
-    pairs = list(zip(starts, ends, strict=True))
-
-    def schedule(step: int) -> tuple[list[float], None]:
-        return [exponential(start, end, step / num_it) for start, end in pairs], None
-
-    return schedule
 
 
 def range_epochs(num_it: int, batches: int) -> int:

@@ -54,4 +54,5 @@ def metric_name(metric: Metric) -> str:
 def weighted_mean(values: Tensor, sizes: list[int]) -> list[float]:
     """Column means of `values` (batches, columns), each batch weighed by its size; one synchronisation."""
     weights = torch.tensor(sizes, dtype=torch.float64)
-    return (values.cpu().double() * weights[:, None]).sum(0).div(weights.sum()).tolist()
+    means: list[float] = ((values.cpu().double() * weights[:, None]).sum(0) / weights.sum()).tolist()
+    return means

@@ -1,7 +1,7 @@
 """Put everything a training step can change back as it was."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,14 +12,18 @@ from onecycle.optim.optimizers import GroupedOptimizer
 
 
 @contextmanager
-def restored(model: nn.Module, opt: GroupedOptimizer, callbacks: Sequence[Any], shared: Sequence[Any]) -> Iterator[None]:
+def restored(
+    model: nn.Module, opt: GroupedOptimizer, callbacks: Sequence[Any], shared: Sequence[Any]
+) -> Generator[None]:
     """Whatever the block does, and however it ends, restore the model, the optimizer and the callbacks.
 
     Of the model: parameters, gradients, buffers, and its modules' plain attributes (numbers, text, `training`).
     `shared` are objects that callbacks may point to and that are not copied (the learner, the data).
     """
     modules = list(model.modules())
-    parameters = [(p, p.detach().clone(), p.grad, None if p.grad is None else p.grad.clone()) for p in model.parameters()]
+    parameters = [
+        (p, p.detach().clone(), p.grad, None if p.grad is None else p.grad.clone()) for p in model.parameters()
+    ]
     buffers = [(m, name, b, b.clone()) for m in modules for name, b in m._buffers.items() if b is not None]  # pyright: ignore[reportPrivateUsage] -- the only way to put the very same tensor back
     attributes = [{k: v for k, v in vars(m).items() if isinstance(v, _PLAIN)} for m in modules]
     opt_state = copy.deepcopy(opt.state_dict())

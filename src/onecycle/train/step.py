@@ -18,7 +18,7 @@ def eager_step(fit: Fit, loss_func: LossFunc, hooks: dict[str, tuple[Hook, ...]]
 
         def plain(xb: Any, yb: Any) -> Tensor:
             loss = loss_func(forward(model, xb), yb)
-            loss.backward()  # pyright: ignore[reportUnknownMemberType] -- torch leaves its type open
+            loss.backward()
             opt.step()
             opt.zero_grad()
             return loss.detach()
@@ -32,7 +32,7 @@ def eager_step(fit: Fit, loss_func: LossFunc, hooks: dict[str, tuple[Hook, ...]]
         loss = fit.loss = loss_func(forward(model, fit.xb), fit.yb)
         for hook in hooks["on_backward_begin"]:
             hook(fit)
-        fit.loss.backward()  # pyright: ignore[reportUnknownMemberType] -- torch leaves its type open
+        fit.loss.backward()
         for hook in hooks["on_backward_end"]:
             hook(fit)
         opt.step()

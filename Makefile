@@ -1,0 +1,44 @@
+# `make demo` and `make test` are all a newcomer needs; both set up .venv the first time.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.ready
+
+.PHONY: demo test check lint notebooks bench clean
+
+demo: $(STAMP)  ## the main job: MNIST, finder, one cycle, report in runs/mnist/
+	$(BIN)/onecycle train mnist --lr auto --out runs/mnist --force
+
+test: $(STAMP)  ## all tests
+	$(BIN)/python -m pytest -n 2
+
+check: $(STAMP)  ## the inner loop: style, types and the fast tests
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+	$(BIN)/python -m pytest -n 2 -m "not slow" -x
+
+lint: $(STAMP)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+notebooks: $(STAMP)  ## execute the lesson notebooks again, in place
+	$(BIN)/python examples/build.py
+
+bench: benchmarks/.venv/.ready  ## time the lesson beside its peers
+	benchmarks/.venv/bin/python benchmarks/lesson.py
+
+# torch comes first, alone: its CPU build is picked by that exact version
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+benchmarks/.venv/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt
+	test -x benchmarks/.venv/bin/python || $(PYTHON) -m venv benchmarks/.venv
+	benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	touch $@
+
+clean:  ## remove the environments and what runs wrote
+	rm -rf .venv benchmarks/.venv runs

@@ -1,0 +1,57 @@
+"""The files of a run: their names, whether they can be written, and writing them."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onecycle.core.errors import OutputError, SettingError
+from onecycle.core.files import atomic_write, unwritable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MODEL, RECORD, REPORT = "model", "record.json", "report.html"
+PLOTS = ("lr_find.png", "lr.png", "losses.png", "metrics.png", "confusion.png")
+
+
+def use_agg() -> None:
+    """Let matplotlib draw to files only: a command opens no window and needs no screen."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+
+
+def claim_folder(out: Path, force: bool) -> None:
+    """Make `out`, and find out before the work whether its files can be written.
+
+    Raises SettingError where it holds something and `force` is not given, OutputError where it cannot be written.
+    """
+    check_writable(out / RECORD)
+    if not force and any(out.iterdir()):
+        raise SettingError(f"{out} is not empty; give another --out, or --force to replace what an earlier run wrote")
+    for name in (RECORD, REPORT, *PLOTS):
+        if (out / name).is_dir():
+            raise OutputError(f"{out / name} is a folder; expected a file or nothing: give another --out")
+    if (out / MODEL).exists() and not (out / MODEL / "state.json").is_file():
+        raise OutputError(f"{out / MODEL} is no bundle that onecycle wrote; give another --out")
+
+
+def check_writable(path: Path) -> None:
+    """Raises OutputError where `path` cannot be written. Makes its folder, and leaves nothing else there."""
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; expected the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):  # the only test that is true for every user and file system
+            pass
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+
+
+def write_figure(figure: "Figure | Any", path: Path) -> None:
+    """Write `figure` to `path` as PNG and close it."""
+    from matplotlib import pyplot as plt
+
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=144, bbox_inches="tight")
+    plt.close(figure)

@@ -1,0 +1,95 @@
+"""Layer groups: cutting a model into them, freezing them, a learning rate for each."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from numbers import Real
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from onecycle.core.errors import SettingError
+
+LayerGroup: TypeAlias = list[nn.Module]  # modules without children
+Rate: TypeAlias = "float | slice | Sequence[float]"
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class LoneParameter(nn.Module):
+    """A parameter that its module holds directly, as a leaf of its own."""
+
+    def __init__(self, parameter: nn.Parameter) -> None:
+        super().__init__()
+        self.parameter = parameter
+
+
+def leaves(model: nn.Module) -> list[nn.Module]:
+    """The modules without children, in order; direct parameters of the others follow their children."""
+    children = list(model.children())
+    if not children:
+        return [model]
+    owned = {id(parameter) for child in children for parameter in child.parameters()}
+    lone = [LoneParameter(parameter) for parameter in model.parameters() if id(parameter) not in owned]
+    return [leaf for child in children for leaf in leaves(child)] + list(lone)
+
+
+def split_layers(model: nn.Module, at: Iterable[nn.Module] | Callable[[nn.Module], Any]) -> list[LayerGroup]:
+    """Cut the leaves of `model` into groups, a new one starting at the first leaf of each module in `at`.
+
+    `at` may be a function that takes the model and gives such modules, or lists of modules, one list a group.
+    Raises SettingError for a module that is not in the model.
+    """
+    found: Any = at(model) if callable(at) else at
+    marks: list[Any] = [found] if isinstance(found, nn.Module) else list(found)
+    if marks and not isinstance(marks[0], nn.Module):
+        return [[leaf for module in group for leaf in leaves(module)] for group in marks]
+    everything = leaves(model)
+    starts = {0}
+    for mark in marks:
+        first = leaves(mark)[0]
+        position = next((i for i, leaf in enumerate(everything) if leaf is first), None)
+        if position is None:
+            raise SettingError(f"split: {mark} is not a part of the model; for example [model.lin2] is")
+        starts.add(position)
+    bounds = [*sorted(starts), len(everything)]
+    return [everything[i:j] for i, j in pairwise(bounds)]
+
+
+def freeze_groups(groups: Sequence[LayerGroup], first_trained: int) -> None:
+    """Train the groups from index `first_trained` on; of the others only the BatchNorm layers."""
+    for index, group in enumerate(groups):
+        trained = index in range(len(groups))[first_trained:]
+        for leaf in group:
+            if trained or not isinstance(leaf, BATCH_NORMS):
+                leaf.requires_grad_(trained)
+
+
+def per_group(rate: Rate, groups: int, name: str = "lr") -> list[float]:
+    """One learning rate for each layer group.
+
+    A number is the same for all; `slice(a, b)` is geometric from a to b; `slice(b)` is b/10 for all but the last,
+    which gets b; a sequence gives one each. Raises SettingError for a rate that is not a finite number above 0.
+    """
+    if isinstance(rate, slice):
+        ends = [rate.stop] if rate.start is None else [rate.start, rate.stop]
+        return _spread([_checked_rate(value, name) for value in ends], groups)
+    if isinstance(rate, Iterable) and not isinstance(rate, str):
+        rates = [_checked_rate(value, name) for value in rate]
+        if len(rates) != groups:
+            raise SettingError(f"{name} has {len(rates)} values for {groups} layer group(s); give one for each")
+        return rates
+    return [_checked_rate(rate, name)] * groups
+
+
+def _checked_rate(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < float("inf"):
+        raise SettingError(f"{name} is {value!r}; expected a finite number above 0, for example 1e-2")
+    return float(value)
+
+
+def _spread(ends: list[float], groups: int) -> list[float]:
+    if groups == 1:
+        return ends[-1:]
+    if len(ends) == 1:
+        return [ends[0] / 10] * (groups - 1) + ends
+    factor = (ends[1] / ends[0]) ** (1 / (groups - 1))
+    return [ends[0] * factor**i for i in range(groups)]

@@ -1,0 +1,87 @@
+"""Predictor: a trained model and what is needed to ask it."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onecycle.core.errors import DataError
+from onecycle.data.batches import Batches, InMemoryLoader
+from onecycle.data.bunch import DataBunch
+from onecycle.data.tensors import as_dataset, as_tensor
+from onecycle.keep.export import BundleInfo
+from onecycle.train import loop
+from onecycle.train.losses import activation
+from onecycle.train.step import LossFunc
+
+_ROWS_AT_ONCE = 1024
+
+
+class Predictor:
+    """Predicts with `model`. What it knows of the rows comes from the data, or from the bundle it was loaded from."""
+
+    def __init__(self, model: nn.Module, device: torch.device, data: DataBunch | None, info: BundleInfo | None) -> None:
+        self.model, self.device = model.to(device), device
+        self.loss_func: LossFunc
+        self._data, self._info = data, info
+
+    @property
+    def data(self) -> DataBunch:
+        """The data. Raises DataError for a learner that was loaded without any."""
+        if self._data is None:
+            raise DataError("this learner was loaded without data; give it some: load_learner(path, data=...)")
+        return self._data
+
+    @property
+    def classes(self) -> list[Any] | None:
+        """The classes' names, or None for regression."""
+        return self._data.classes if self._data is not None else self._info.classes if self._info else None
+
+    @property
+    def input_shape(self) -> torch.Size | None:
+        """The shape of one row, or None where it is not known."""
+        if self._data is None:
+            known = self._info.input_shape if self._info else None
+            return torch.Size(known) if known is not None else None
+        tensors = getattr(self._data.train_ds, "tensors", None)
+        return tensors[0].shape[1:] if tensors else None
+
+    @property
+    def pixel_scale(self) -> float | None:
+        """What the pixels of an image are divided by, or None where the rows are no images."""
+        return self._data.pixel_scale if self._data is not None else self._info.pixel_scale if self._info else None
+
+    def get_preds(self, which: Any = "valid") -> tuple[Tensor, Tensor | None]:
+        """Predictions and targets (None where there are none), on the CPU, in the data set's order.
+
+        `which` names a set (train, valid, test), or is a loader, or an array or tensor of rows. Predictions are
+        probabilities (n, classes) for cross-entropy, and what the model gives for regression.
+        """
+        if isinstance(which, Tensor | np.ndarray):
+            which = InMemoryLoader(as_dataset(which, "x"), _ROWS_AT_ONCE, self.device, seed=0)
+        outputs, targets = loop.predict(self.model, self.loader(which).epoch(0))
+        return activation(self.loss_func)(outputs.float()), targets
+
+    def predict(self, row: Any) -> tuple[Any, Tensor, Tensor]:
+        """The class of one row (an array or tensor), its number, and the probabilities of all classes.
+
+        For regression: the value as a number (or list), and twice the model's output. Raises DataError for anything but
+        one row.
+        """
+        x = as_tensor(row, "row")
+        shape = self.input_shape
+        if shape is not None and x.shape != shape:
+            raise DataError(
+                f"row has shape {tuple(x.shape)}; expected one row of shape {tuple(shape)}: use get_preds for several"
+            )
+        output = self.get_preds(x[None])[0][0]
+        if self.classes is None:
+            return output.squeeze().tolist(), output, output
+        number = int(output.argmax())
+        name = self.classes[number] if number < len(self.classes) else number
+        return name, torch.tensor(number), output
+
+    def loader(self, which: str | Batches) -> Batches:
+        """The loader called `which` (valid, test; train in order), or `which` itself."""
+        return self.data.dl("fix" if which == "train" else which) if isinstance(which, str) else which

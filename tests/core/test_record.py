@@ -1,0 +1,84 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onecycle import Record
+from onecycle.core.errors import FileError, OutputError
+from onecycle.core.record import LRCurve, Smoother
+
+NUMBERS = st.lists(st.floats(), max_size=5)
+
+
+def example() -> Record:
+    return Record(
+        losses=[0.5, 0.25],
+        nb_batches=[1, 1],
+        epochs=[0, 1],
+        val_losses=[0.5, None],
+        metrics=[[0.875], [None]],
+        seconds=[61.4, 3.6],
+        metric_names=["accuracy"],
+    )
+
+
+def test_the_table_is_the_lessons():
+    record = example()
+    assert record.column_names == ["epoch", "train_loss", "valid_loss", "accuracy", "time"]
+    assert record.rows() == [
+        ["0", "0.500000", "0.500000", "0.875000", "01:01"],
+        ["1", "0.250000", "#na#", "#na#", "00:04"],
+    ]
+
+
+@given(losses=NUMBERS, val_losses=NUMBERS, stopped=st.none() | st.text(max_size=5))
+def test_json_and_back(losses: list[float], val_losses: list[float], stopped: str | None):
+    record = Record(losses=losses, val_losses=list(val_losses), stopped=stopped, lr_curve={"lrs": losses})
+    text = record.to_json()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert repr(Record.from_json(text)) == repr(record)
+
+
+def test_files_and_back(tmp_path: Path):
+    example().save(tmp_path / "new" / "record.json")
+    assert Record.load(tmp_path / "new" / "record.json") == example()
+
+
+def test_unknown_keys_of_a_later_version_are_left_out():
+    assert Record.from_json('{"epochs": [0], "colour": "red"}') == Record(epochs=[0])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "3"])
+def test_files_that_are_no_record(tmp_path: Path, text: str):
+    (tmp_path / "record.json").write_text(text)
+    with pytest.raises(FileError, match=r"record\.json: not a readable record"):
+        Record.load(tmp_path / "record.json")
+
+
+def test_a_record_that_is_not_there(tmp_path: Path):
+    with pytest.raises(FileError, match="none.json: not a readable record .*No such file"):
+        Record.load(tmp_path / "none.json")
+
+
+def test_a_record_that_cannot_be_written(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file/record\.json: cannot be written"):
+        example().save(tmp_path / "file" / "record.json")
+
+
+def test_smoothing_is_carried_on():
+    whole, parts = Smoother(), Smoother()
+    assert whole.add([1.0, 2.0, 3.0]) == parts.add([1.0]) + parts.add([2.0, 3.0])
+    assert Smoother().add([3.0]) == pytest.approx([3.0])
+
+
+def test_suggestions_of_a_curve_whose_shape_is_known():
+    lrs = [10 ** (i / 10 - 6) for i in range(61)]  # flat, a fall from 1e-3 to 1e-1, then up
+    losses = [2.0 if i < 30 else 2.0 - (i - 30) * 0.09 if i <= 50 else 0.2 + (i - 50) for i in range(61)]
+    found = LRCurve(lrs, losses).suggestions()
+    assert found["minimum"] == pytest.approx(1e-2)
+    assert 1e-3 < found["valley"] < 1e-1
+    assert 1e-3 <= found["steep"] <= 1e-1
+    assert LRCurve(lrs[:4], losses[:4]).suggestions() == {}

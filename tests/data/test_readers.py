@@ -1,0 +1,216 @@
+import gzip
+import io
+import re
+import struct
+import sys
+import warnings
+import zipfile
+import zlib
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from onecycle.core.errors import DataError, FileError, SettingError, UnsafeFileError
+from onecycle.data.readers import read_idx, read_npy, read_npz, read_png
+
+
+def idx_bytes(array: np.ndarray, code: int) -> bytes:
+    """The IDX file of an array, by the format's description."""
+    big = array.astype(array.dtype.newbyteorder(">"))
+    return bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + big.tobytes()
+
+
+# IDX
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize(("code", "dtype"), [(8, "u1"), (9, "i1"), (11, "i2"), (12, "i4"), (13, "f4"), (14, "f8")])
+def test_idx_round_trip(tmp_path, code, dtype, compress):
+    array = np.arange(-12, 12).astype(dtype).reshape(2, 3, 4)
+    content = idx_bytes(array, code)
+    (tmp_path / "x.idx").write_bytes(gzip.compress(content) if compress else content)
+    found = read_idx(tmp_path / "x.idx")
+    np.testing.assert_array_equal(found, array)
+    assert found.dtype == array.dtype
+    assert found.dtype.isnative
+    assert found.flags.writeable
+
+
+def test_idx_without_items(tmp_path):
+    (tmp_path / "x.idx").write_bytes(idx_bytes(np.zeros((0, 28, 28), "u1"), 8))
+    assert read_idx(tmp_path / "x.idx").shape == (0, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\0\0\x08", "starts with the bytes 00 00 08; expected an IDX file"),
+        (b"\x01\0\x08\x01", "starts with the bytes 01 00 08 01"),
+        (b"\0\0\x0a\x01", "starts with the bytes 00 00 0a 01"),
+        (b"\0\0\x08\0", "expected an IDX file"),
+        (b"\0\0\x08\x01\0\0", r"6 bytes; expected 8 for shape \(0,\) of uint8"),
+        (b"\0\0\x08\x01\0\0\0\x05abcd", r"12 bytes; expected 13 for shape \(5,\) of uint8"),
+        (b"\0\0\x0b\x01\0\0\0\x02abcde", r"13 bytes; expected 12 for shape \(2,\) of int16"),
+        (b"\0\0\x0e\x03" + b"\xff" * 12, "16 bytes; expected 633,825,"),
+        (b"\0\0\x08\x28" + bytes(160), "40 dimensions; expected at most 32"),
+        (b"", "empty; expected data"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x01a")[:-3], "damaged gzip"),
+    ],
+)
+def test_damaged_idx(tmp_path, content, message):
+    (tmp_path / "x.idx").write_bytes(content)
+    with pytest.raises(FileError, match=rf"x\.idx: .*{message}"):
+        read_idx(tmp_path / "x.idx")
+
+
+def test_idx_over_the_cap(tmp_path):
+    (tmp_path / "x.gz").write_bytes(gzip.compress(idx_bytes(np.zeros(10_000, "u1"), 8)))
+    with pytest.raises(FileError, match=r"takes more than the cap of 5,000 bytes .*max_bytes="):
+        read_idx(tmp_path / "x.gz", max_bytes=5000)
+
+
+@pytest.mark.parametrize("read", [read_idx, read_npy, read_npz, read_png])
+def test_what_cannot_be_opened(tmp_path, read):
+    (tmp_path / "train.bin").touch()
+    with pytest.raises(FileError, match=r'trian\.bin: no such file; did you mean "train\.bin"\?'):
+        read(str(tmp_path / "trian.bin"))
+    with pytest.raises(FileError, match="a folder; expected a file"):
+        read(tmp_path)
+    with pytest.raises(FileError, match=r"train\.bin: "):
+        read(tmp_path / "train.bin")
+
+
+# npy and npz
+
+
+@pytest.mark.parametrize("dtype", ["?", "i1", ">i4", "f8", "c8"])
+def test_npy_round_trip(tmp_path, dtype):
+    array = np.asfortranarray(np.arange(6).astype(dtype).reshape(2, 3))
+    np.save(tmp_path / "x.npy", array)
+    np.testing.assert_array_equal(read_npy(tmp_path / "x.npy"), array)
+
+
+def test_npz_round_trip(tmp_path):
+    images, labels = np.arange(12, dtype="u1").reshape(3, 4), np.arange(3)
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "x.npz", images=images, labels=labels)
+        found = read_npz(tmp_path / "x.npz")
+        assert list(found) == ["images", "labels"]
+        np.testing.assert_array_equal(found["images"], images)
+        np.testing.assert_array_equal(found["labels"], labels)
+
+
+def test_object_arrays_are_refused(tmp_path):
+    objects = np.array([{}, []], object)
+    np.save(tmp_path / "x.npy", objects, allow_pickle=True)
+    np.savez(tmp_path / "x.npz", good=np.zeros(3), bad=objects)
+    for name, read in (("x.npy", read_npy), ("x.npz", read_npz)):
+        with pytest.raises(UnsafeFileError, match=rf"{name}: holds an array of Python objects, which could run code"):
+            read(tmp_path / name)
+
+
+def saved(save, **keywords) -> bytes:
+    file = io.BytesIO()
+    save(file, **keywords)
+    return file.getvalue()
+
+
+NPY = saved(np.save, arr=np.arange(40.0).reshape(5, 8))
+NPZ = saved(np.savez_compressed, x=np.arange(40.0), y=np.arange(5))
+
+
+@pytest.mark.parametrize(("read", "content"), [(read_npy, NPY), (read_npz, NPZ)])
+def test_every_npy_truncation_is_reported(tmp_path, read, content):
+    for end in range(len(content)):
+        (tmp_path / "x").write_bytes(content[:end])
+        with pytest.raises(FileError, match=r"x: damaged or no \.np[yz] "):
+            read(tmp_path / "x")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from([(read_npy, NPY), (read_npz, NPZ)]), st.floats(0, 0.999), st.integers(0, 255))
+def test_flipped_npy_bytes_never_surprise(tmp_path, reader_and_content, place, byte):
+    read, content = reader_and_content
+    changed = bytearray(content)
+    changed[int(place * len(content))] = byte
+    (tmp_path / "x").write_bytes(changed)
+    with suppress(DataError):
+        read(tmp_path / "x")
+
+
+def test_an_npz_bomb(tmp_path):
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros(1_000_000))
+    with pytest.raises(FileError, match=r"x\.npz: takes more than the cap of 1,000,000 bytes when unpacked"):
+        read_npz(tmp_path / "x.npz", max_bytes=1_000_000)
+
+
+def test_an_npz_with_something_else_inside(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(FileError, match=r"x\.npz: damaged or no \.npy array"):
+        read_npz(tmp_path / "x.npz")
+
+
+# PNG
+
+
+def test_png_grey_values(tmp_path):
+    grey = np.arange(12, dtype="u1").reshape(3, 4) * 20
+    Image.fromarray(grey).save(tmp_path / "x.png")
+    found = read_png(tmp_path / "x.png")
+    np.testing.assert_array_equal(found, grey)
+    assert found.dtype == np.uint8
+    assert read_png(tmp_path / "x.png", size=(6, 2)).shape == (6, 2)
+
+
+def test_png_colours_become_grey(tmp_path):
+    Image.new("RGBA", (2, 1), (255, 255, 255, 255)).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_png(tmp_path / "x.png"), [[255, 255]])
+
+
+def test_damaged_pngs(tmp_path):
+    Image.fromarray(np.arange(250, dtype="u1").reshape(10, 25)).save(tmp_path / "x.png")
+    content = (tmp_path / "x.png").read_bytes()
+    for end in range(len(content) - 20):  # only checksums and the end mark follow
+        (tmp_path / "x.png").write_bytes(content[:end])
+        with pytest.raises(FileError, match=r"x\.png: no PNG image or a damaged one .*expected a whole PNG"):
+            read_png(tmp_path / "x.png")
+
+
+def test_another_image_format(tmp_path):
+    Image.new("L", (2, 2)).save(tmp_path / "x.bmp")
+    with pytest.raises(FileError, match=r"x\.bmp: no PNG image"):
+        read_png(tmp_path / "x.bmp")
+
+
+@pytest.mark.parametrize("width", [12_000, 60_000])  # Pillow warns about the first and refuses the second
+@pytest.mark.parametrize("warning", ["error", "ignore"])
+def test_a_decompression_bomb(tmp_path, width, warning):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, 10_000, 8, 0, 0, 0, 0)
+    (tmp_path / "x.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter(warning)
+        with pytest.raises(FileError, match=r"x\.png: an image too large to be read safely .*make it smaller"):
+            read_png(tmp_path / "x.png")
+
+
+def test_without_pillow(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with pytest.raises(
+        SettingError, match=re.escape('reading images needs Pillow; install it with pip install "onecycle[images]"')
+    ):
+        read_png(tmp_path / "x.png")
+
+
+def test_a_bad_size(tmp_path):
+    with pytest.raises(SettingError, match=r"size is \(0, 3\); expected \(height, width\), each at least 1"):
+        read_png(tmp_path / "x.png", size=(0, 3))

@@ -1,0 +1,57 @@
+from typing import Any
+
+import pytest
+from torch import nn
+
+from conftest import Net, WithNorms
+from onecycle.core.errors import SettingError
+from onecycle.optim.groups import freeze_groups, per_group, split_layers
+
+
+def test_split_and_freeze():
+    model = WithNorms()
+    groups = split_layers(model, [model.head])
+    assert [type(leaf).__name__ for leaf in groups[1]] == ["LayerNorm", "Linear", "Linear", "LoneParameter"]
+    freeze_groups(groups, -1)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {"bn.weight", "bn.bias", "scale", *(f"head.{n}" for n in ("0.weight", "0.bias", "1.weight")),
+                       "head.2.weight", "head.2.bias"}  # fmt: skip
+    freeze_groups(groups, 0)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_split_by_a_function_that_gives_the_groups():
+    model = WithNorms()
+    groups = split_layers(model, lambda m: [[m.conv, m.bn], [m.head]])
+    assert [len(group) for group in groups] == [2, 3]
+
+
+def test_split_at_a_stranger_is_refused():
+    with pytest.raises(SettingError, match="is not a part of the model"):
+        split_layers(Net(), [nn.Linear(1, 1)])
+
+
+@pytest.mark.parametrize(
+    ("rate", "groups", "expected"),
+    [
+        (1e-3, 3, [1e-3] * 3),
+        (slice(1e-3), 1, [1e-3]),
+        (slice(1e-3), 3, [1e-4, 1e-4, 1e-3]),
+        (slice(1e-5, 1e-3), 3, [1e-5, 1e-4, 1e-3]),
+        (slice(1e-5, 1e-3), 1, [1e-3]),
+        ([1e-3, 2e-3], 2, [1e-3, 2e-3]),
+    ],
+)
+def test_rates_per_group(rate: Any, groups: int, expected: list[float]):
+    assert per_group(rate, groups) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("rate", [0, -1.0, float("nan"), float("inf"), "fast", True, slice(None)])
+def test_rates_that_cannot_be_used(rate: Any):
+    with pytest.raises(SettingError, match="lr is .*expected a finite number above 0"):
+        per_group(rate, 2)
+
+
+def test_too_many_rates():
+    with pytest.raises(SettingError, match=r"lr has 3 values for 2 layer group\(s\)"):
+        per_group([1.0, 2.0, 3.0], 2)
