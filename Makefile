@@ -21,7 +21,7 @@ lint: $(STAMP)  ## style and types
 	$(BIN)/pyright
 
 notebooks: $(STAMP)  ## execute the lesson notebooks again, in place
-	$(BIN)/python examples/build.py
+	$(BIN)/python examples/execute.py
 
 bench: benchmarks/.venv/.ready  ## time the lesson beside its peers
 	benchmarks/.venv/bin/python benchmarks/lesson.py

@@ -106,15 +106,16 @@ def with_fastai(train: TensorDataset, valid: TensorDataset) -> Run | None:
     return run
 
 
-def import_cost(module: str, runs: int = 9) -> float:
-    """Median CPU seconds of a fresh process that imports `module` (after torch, for what builds on it)."""
-    costs: list[float] = []
-    for _ in range(runs):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        costs.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return statistics.median(costs)
+def import_costs(*modules: str, rounds: int = 9) -> list[float]:
+    """Median CPU seconds of fresh processes that import each of `modules`, interleaved."""
+    costs: list[list[float]] = [[] for _ in modules]
+    for _ in range(rounds):
+        for found, module in zip(costs, modules, strict=True):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return [statistics.median(found) for found in costs]
 
 
 def main() -> None:
@@ -151,9 +152,10 @@ def main() -> None:
         median, accuracy = statistics.median(found), statistics.mean(accuracies[name])
         figures[name] = {"median": median, "ratio": median / ours, "accuracy": accuracy}
         print(f"{name:26}{median:10.3f}{min(found):8.3f}{max(found):8.3f}{median / ours:8.2f}{accuracy:10.4f}")
-    torch_cost, own_cost = import_cost("torch"), import_cost("torch, onecycle")
-    figures["import"] = {"torch": torch_cost, "torch and onecycle": own_cost, "ratio": own_cost / torch_cost}
-    print(f"CPU to import: torch {torch_cost:.2f} s, torch and onecycle {own_cost:.2f} s ({own_cost / torch_cost:.2f}×)")
+    torch_cost, own_cost = import_costs("torch", "torch, onecycle")
+    ratio = own_cost / torch_cost
+    figures["import"] = {"torch": torch_cost, "torch and onecycle": own_cost, "ratio": ratio}
+    print(f"CPU to import: torch {torch_cost:.2f} s, torch and onecycle {own_cost:.2f} s, ratio {ratio:.2f}")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1))
 

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "optim": {"core", "optim"},
     "train": {"core", "show", "data", "optim", "train"},
     "keep": {"core", "optim", "train", "keep"},
+    "commands": {"core", "show", "data", "train", "keep", "commands", "learner"},
 }
 HEAVY = ("matplotlib", "pyarrow", "rich", "jinja2", "typer", "PIL")
 FILES = sorted(SOURCE.rglob("*.py"))

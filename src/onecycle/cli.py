@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -62,7 +63,8 @@ def _main(
     """Find the learning rate, run one cycle, look at the plots."""
     if version:
         print(f"onecycle {__version__}")
-    elif context.invoked_subcommand is None:
+        raise typer.Exit
+    if context.invoked_subcommand is None:
         print(context.get_help())
     return None
 
@@ -213,6 +215,7 @@ def run(args: list[str] | None = None) -> int:
 def main() -> NoReturn:
     """The console script."""
     signal.signal(signal.SIGTERM, _terminate)
+    warnings.showwarning = _warn
     sys.exit(run())
 
 
@@ -222,6 +225,10 @@ class _Terminated(BaseException):
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
     raise _Terminated
+
+
+def _warn(message: Warning | str, *_: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _fail(message: str, code: int) -> int:

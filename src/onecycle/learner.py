@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.optim import Adam
 
 from onecycle.core.device import pick_device
 from onecycle.core.errors import SettingError
@@ -186,11 +187,12 @@ class Learner(Predictor):
 
     def _settings(self, wd: float | Sequence[float] | None) -> dict[str, Any]:
         name: Any = self.opt_func.func if isinstance(self.opt_func, partial) else self.opt_func
+        decoupled = self.true_wd and name is Adam
         return {
             "wd": self.wd if wd is None else wd,
             "true_wd": self.true_wd,
             "bn_wd": self.bn_wd,
-            "optimizer": getattr(name, "__name__", repr(name)),
+            "optimizer": "AdamW" if decoupled else getattr(name, "__name__", repr(name)),
             "loss": loss_name(self.loss_func),
             "model": type(self.model).__name__,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
@@ -255,6 +257,7 @@ class Learner(Predictor):
             metrics=[metric_name(metric) for metric in self.metrics],
             classes=self.classes,
             input_shape=list(shape) if shape is not None else None,
+            input_dtype=str(self.input_dtype).removeprefix("torch.") if self.input_dtype is not None else None,
             pixel_scale=self.pixel_scale,
             versions=versions(self.device),
         )
@@ -264,15 +267,21 @@ class Learner(Predictor):
 
 
 def load_learner(
-    path: str | Path, model: nn.Module | type[nn.Module] | None = None, data: DataBunch | None = None
+    path: str | Path,
+    model: nn.Module | type[nn.Module] | None = None,
+    data: DataBunch | None = None,
+    device: str | None = None,
 ) -> Learner:
     """A learner from a bundle that `export` wrote, ready to predict; with `data` it can be trained on.
 
-    `model` is the model's class or an instance; the library's own models need none. Raises FileError for a missing or
+    `model` is the model's class or an instance; the library's own models need none. `device` is where it predicts, by
+    default the data's, else the fastest there is. Raises FileError for a missing or
     damaged bundle, ModelError where the class is needed or does not fit.
     """
+    place = data.device if data is not None else pick_device(device)
     module, info = load_bundle(Path(path), model)
     learner = Learner(data, module)
+    learner.device, learner.model = place, module.to(place)
     learner._info = info  # pyright: ignore[reportPrivateUsage] -- its own module
     if data is None:
         learner.loss_func = NamedLoss(info.loss)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from onecycle.core.errors import DataError
 from onecycle.data.batches import Batches, InMemoryLoader
@@ -48,6 +49,14 @@ class Predictor:
         return tensors[0].shape[1:] if tensors else None
 
     @property
+    def input_dtype(self) -> torch.dtype | None:
+        """The dtype of the rows trained on, or None where it is not known."""
+        if self._data is None:
+            return getattr(torch, self._info.input_dtype) if self._info and self._info.input_dtype else None
+        tensors = getattr(self._data.train_ds, "tensors", None)
+        return tensors[0].dtype if tensors else None
+
+    @property
     def pixel_scale(self) -> float | None:
         """What the pixels of an image are divided by, or None where the rows are no images."""
         return self._data.pixel_scale if self._data is not None else self._info.pixel_scale if self._info else None
@@ -59,7 +68,10 @@ class Predictor:
         probabilities (n, classes) for cross-entropy, and what the model gives for regression.
         """
         if isinstance(which, Tensor | np.ndarray):
-            which = InMemoryLoader(as_dataset(which, "x"), _ROWS_AT_ONCE, self.device, seed=0)
+            rows = as_dataset(which, "x").tensors[0]
+            if self.input_dtype is not None and self.input_dtype.is_floating_point:
+                rows = rows.to(self.input_dtype)  # whole numbers, half precision: what the model takes
+            which = InMemoryLoader(TensorDataset(rows), _ROWS_AT_ONCE, self.device, seed=0)
         outputs, targets = loop.predict(self.model, self.loader(which).epoch(0))
         return activation(self.loss_func)(outputs.float()), targets
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from onecycle.core.errors import OutputError, SettingError
 from onecycle.core.files import atomic_write, unwritable
+from onecycle.keep.export import check_bundle_place
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,8 +33,7 @@ def claim_folder(out: Path, force: bool) -> None:
     for name in (RECORD, REPORT, *PLOTS):
         if (out / name).is_dir():
             raise OutputError(f"{out / name} is a folder; expected a file or nothing: give another --out")
-    if (out / MODEL).exists() and not (out / MODEL / "state.json").is_file():
-        raise OutputError(f"{out / MODEL} is no bundle that onecycle wrote; give another --out")
+    check_bundle_place(out / MODEL, overwrite=True)
 
 
 def check_writable(path: Path) -> None:

@@ -12,7 +12,6 @@ import torch
 from torch.nn import functional as F
 
 from onecycle.commands.files import MODEL, RECORD
-from onecycle.core.device import pick_device
 from onecycle.core.errors import DataError, FileError
 from onecycle.data.readers import read_npy, read_npz, read_png
 from onecycle.data.tensors import as_tensor
@@ -23,9 +22,7 @@ Array = np.ndarray[Any, Any]
 
 def predict(run: Path, file: Path, device: str | None, as_json: bool) -> int:
     """Print the prediction for each row of `file`; the exit code."""
-    place = pick_device(device)
-    learn = load_learner(_bundle(run))
-    learn.device, learn.model = place, learn.model.to(place)
+    learn = load_learner(_bundle(run), device=device)
     read = _READERS.get(file.suffix.lower())
     if read is None:
         raise FileError(f"{file}: expected a file ending in {', '.join(_READERS)}")
@@ -41,10 +38,11 @@ def predict(run: Path, file: Path, device: str | None, as_json: bool) -> int:
 
 
 def scaled(numbers: Array, pixel_scale: float | None) -> Array:
-    """Pixels as the model was trained on them; floats, and rows that are no images, as they are."""
-    if pixel_scale is None or numbers.dtype.kind not in "iu":
+    """Whole numbers as the pixels that the model was trained on; floats, and rows that are no images, as they are."""
+    if numbers.dtype.kind not in "biuf":
         return numbers
-    return numbers.astype(np.float32) / pixel_scale
+    values = numbers.astype(np.float32)
+    return values / pixel_scale if pixel_scale is not None and numbers.dtype.kind in "iu" else values
 
 
 def shaped(numbers: Array, shape: torch.Size | None, file: Path) -> Array:

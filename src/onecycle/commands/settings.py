@@ -73,7 +73,5 @@ def _sizes(text: str) -> tuple[int, ...]:
     except ValueError:
         sizes = (0,)
     if any(size < 1 for size in sizes):
-        raise SettingError(
-            f"--hidden is {text}; expected sizes of at least 1 with commas between them, such as 256,128"
-        )
+        raise SettingError(f"--hidden is {text}; expected sizes of at least 1, separated by commas: 256,128")
     return sizes

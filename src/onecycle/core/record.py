@@ -63,11 +63,7 @@ class Record:
         """The record that `to_json` wrote; keys it does not know are left out."""
         found: dict[str, Any] = json.loads(text)
         known = {name.name for name in fields(cls)}
-        decoded = {
-            key: value if key in ("metric_names", "stopped") else _decode(value)
-            for key, value in found.items()
-            if key in known
-        }
+        decoded = {key: _decode(value) if key in _NUMBERS else value for key, value in found.items() if key in known}
         return cls(**decoded)
 
     def save(self, path: str | Path) -> None:
@@ -109,7 +105,7 @@ class LRCurve:
     def suggestions(self) -> dict[str, float]:
         """Learning rates worth trying, by name. Empty where there are too few points to tell.
 
-        - `valley`: two thirds down the longest fall of the smoothed loss over log lr (as in fastai 2's `valley`).
+        - `valley`: where the loss is half way down from its highest point to its lowest after that.
         - `steep`: where the loss falls fastest over log lr.
         - `minimum`: a tenth of the learning rate where the loss is lowest.
         """
@@ -117,8 +113,8 @@ class LRCurve:
         usable = np.isfinite(losses)
         usable[:MIN_SKIPPED] = False  # the first smoothed losses are too noisy to rank
         lrs, losses = lrs[usable], losses[usable]
-        if len(losses) < MIN_POINTS:
-            return {}
+        if len(losses) < MIN_POINTS or losses.argmin() == 0:
+            return {}  # too short to tell, or the loss only rises
         slope = np.gradient(losses, np.log(lrs))
         return {
             "valley": float(lrs[_valley(losses)]),
@@ -132,21 +128,19 @@ MIN_POINTS = 5
 
 
 def _valley(losses: np.ndarray[Any, np.dtype[np.float64]]) -> int:
-    """The index two thirds along the longest decreasing subsequence of `losses`."""
-    n = len(losses)
-    length = np.ones(n, dtype=int)
-    for i in range(1, n):
-        below = losses[:i] > losses[i]
-        if below.any():
-            length[i] = length[:i][below].max() + 1
-    end = int(length.argmax())
-    start = end - int(length[end]) + 1
-    return start + (end - start) * 2 // 3
+    """The index of the first loss at most half way down from the highest point before the lowest."""
+    bottom = int(losses.argmin())
+    top = int(losses[:bottom].argmax())
+    level = (losses[top] + losses[bottom]) / 2
+    return top + int((losses[top:] <= level).argmax())
 
 
 def format_value(value: float | None) -> str:
     """A number of the table: six decimals, `#na#` for none."""
     return "#na#" if value is None else f"{value:.6f}"
+
+
+_NUMBERS = ("lrs", "moms", "batch_losses", "losses", "val_losses", "metrics", "seconds", "settings", "lr_curve")
 
 
 def _encode(value: Any) -> Any:

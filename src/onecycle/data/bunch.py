@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from onecycle.core.device import default_seed, pick_device
 from onecycle.core.errors import DataError, SettingError
 from onecycle.data.batches import Batch, Batches, InMemoryLoader, TorchLoader
+from onecycle.data.datasets import mnist_arrays, mnist_floats
 from onecycle.data.tensors import as_dataset
 
 
@@ -166,8 +167,6 @@ def mnist(bs: int = 64, seed: int | None = None, device: str | torch.device | No
 
     Read from the copy in the package; no network.
     """
-    from onecycle.data.datasets import mnist_arrays, mnist_floats
-
     splits = [(torch.from_numpy(mnist_floats(x)), torch.from_numpy(y.astype(np.int64))) for x, y in mnist_arrays()]
     train, valid, test = (TensorDataset(x, y) for x, y in splits)
     data = DataBunch.create(train, valid, test, bs=bs, seed=seed, device=device)

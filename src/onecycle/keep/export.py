@@ -9,7 +9,7 @@ from torch import nn
 from onecycle.core.errors import FileError, ModelError
 from onecycle.core.models import architecture, build
 from onecycle.keep.checkpoint import load_weights
-from onecycle.keep.folder import read_folder, write_folder
+from onecycle.keep.folder import check_place, read_folder, write_folder
 
 _KIND = "bundle"
 
@@ -22,8 +22,14 @@ class BundleInfo:
     metrics: list[str]
     classes: list[Any] | None
     input_shape: list[int] | None  # of one row
+    input_dtype: str | None  # as torch names it, for example float32
     pixel_scale: float | None  # what the pixels of an image are divided by; None where the rows are no images
     versions: dict[str, str]
+
+
+def check_bundle_place(folder: Path, overwrite: bool) -> None:
+    """Raises OutputError where a bundle cannot be written to `folder` because of what is there."""
+    check_place(folder, _KIND, overwrite)
 
 
 def export_bundle(folder: Path, model: nn.Module, info: BundleInfo, overwrite: bool) -> None:

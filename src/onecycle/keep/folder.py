@@ -34,7 +34,7 @@ def write_folder(
     wrote is replaced; while the two change places, the older one is kept as `NAME.previous`. Raises OutputError where
     something else is in the way, or nothing can be written.
     """
-    _check_place(folder, kind, replace)
+    check_place(folder, kind, replace)
     temporary = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -78,9 +78,7 @@ def read_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, dict
     for name, expected in state["files"].items():
         data = _read(folder / Path(name).name)  # never outside the folder
         if _fingerprint(data) != expected:
-            raise FileError(
-                f"{folder / name}: damaged (size or SHA-256 differ from {_STATE}'s); use another copy"
-            )
+            raise FileError(f"{folder / name}: damaged (size or SHA-256 differ from {_STATE}'s); use another copy")
         try:
             tensors[Path(name).stem] = load(data)
         except safetensors.SafetensorError as error:
@@ -114,7 +112,8 @@ def _fingerprint(data: bytes) -> dict[str, Any]:
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _check_place(folder: Path, kind: str, replace: bool) -> None:
+def check_place(folder: Path, kind: str, replace: bool) -> None:
+    """Raises OutputError where something is in the way at `folder` that may not be replaced."""
     if not folder.exists():
         return
     if not replace:

@@ -1,5 +1,6 @@
-"""Plots of a record. Each function returns its figure, made through pyplot so that a notebook shows it."""
+"""Plots of a record. Each function returns its figure, made through pyplot so that a notebook shows it (once)."""
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def plot_lr_find(curve: LRCurve, skip_start: int = 10, skip_end: int = 5, sugges
         loss = curve.losses[int(np.argmin(np.abs(np.log(curve.lrs) - np.log(found))))]
         ax.plot(found, loss, "o", color="tab:red", markersize=8, label=f"suggestion {found:.2e}")
         ax.legend()
-    return figure
+    return shown_once(figure)
 
 
 def plot_lr(record: Record, show_moms: bool = False) -> "Figure":
@@ -45,7 +46,7 @@ def plot_lr(record: Record, show_moms: bool = False) -> "Figure":
     if show_moms:
         axes[0, 1].plot([np.nan if mom is None else mom for mom in record.moms])
         _label(axes[0, 1], "Iterations", "Momentum")
-    return figure
+    return shown_once(figure)
 
 
 def plot_losses(record: Record) -> "Figure":
@@ -60,7 +61,7 @@ def plot_losses(record: Record) -> "Figure":
     ax.plot([x for x, _ in points], [y for _, y in points], label="Validation", marker="o", markersize=4)
     _label(ax, "Batches processed", "Loss")
     ax.legend()
-    return figure
+    return shown_once(figure)
 
 
 def plot_metrics(record: Record) -> "Figure":
@@ -77,8 +78,9 @@ def plot_metrics(record: Record) -> "Figure":
     for i, name in enumerate(record.metric_names):
         values = [np.nan if row[i] is None else row[i] for row in record.metrics]
         axes[i, 0].plot(ends, values, marker="o", markersize=4)
+        axes[i, 0].set_xlim(left=0)
         _label(axes[i, 0], "Batches processed", name)
-    return figure
+    return shown_once(figure)
 
 
 def plot_examples(rows: "np.ndarray[Any, Any]", titles: list[str], columns: int = 3) -> "Figure":
@@ -98,7 +100,7 @@ def plot_examples(rows: "np.ndarray[Any, Any]", titles: list[str], columns: int 
             ax.set_axis_on()
             ax.tick_params(labelsize=6)
         ax.set_title(title, fontsize=9)
-    return figure
+    return shown_once(figure)
 
 
 def plot_confusion_matrix(counts: "np.ndarray[Any, Any]", classes: list[Any]) -> "Figure":
@@ -118,6 +120,25 @@ def plot_confusion_matrix(counts: "np.ndarray[Any, Any]", classes: list[Any]) ->
             if counts[i, j]:
                 color = "white" if counts[i, j] > dark else "black"
                 ax.text(j, i, str(counts[i, j]), ha="center", va="center", color=color, fontsize=8)
+    return shown_once(figure)
+
+
+def shown_once(figure: "Figure") -> "Figure":
+    """`figure`; a notebook would show it twice where a cell ends with it, as an open figure and as the cell's value."""
+    import matplotlib
+    from matplotlib import pyplot as plt
+
+    if "inline" in matplotlib.get_backend():
+
+        def show() -> None:
+            if not plt.fignum_exists(figure.number):  # else the backend shows it when the cell ends
+                from IPython.display import Image, display
+
+                content = io.BytesIO()
+                figure.savefig(content, format="png", bbox_inches="tight")
+                display(Image(content.getvalue()))
+
+        figure._ipython_display_ = show  # pyright: ignore[reportAttributeAccessIssue] -- how IPython asks an object to show itself
     return figure
 
 

@@ -53,6 +53,7 @@ def _style() -> dict[Any, Any]:
         "grid.linewidth": 0.6,
         "legend.frameon": False,
         "legend.fontsize": 8,
+        "svg.hashsalt": "onecycle",  # the same record gives the same page
         "svg.fonttype": "none",  # text stays text: small, searchable, in the page's font
         "text.parse_math": False,  # a metric may be called "cost in $"
     }

@@ -1,0 +1,135 @@
+"""`onecycle train` and `lr-find` on a small stand-in for MNIST; test_cli.py trains on the real one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import toy_arrays
+from onecycle import DataBunch, Record, load_learner
+from onecycle.cli import run
+
+FILES = ["model", "record.json", "lr_find.png", "lr.png", "losses.png", "metrics.png", "confusion.png", "report.html"]
+
+
+@pytest.fixture(autouse=True)
+def small_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mnist(bs: int, seed: int, device: torch.device) -> DataBunch:
+        data = DataBunch.create(
+            toy_arrays(1000, 784, 10), toy_arrays(200, 784, 10, seed=1), bs=bs, seed=seed, device=device
+        )
+        data.pixel_scale = 256.0
+        return data
+
+    monkeypatch.setattr("onecycle.commands.train.mnist", mnist)
+
+
+def test_the_main_job(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    assert run(["train", "mnist", "--hidden", "30,20"]) == 0
+    assert torch.equal(torch.get_rng_state(), state)
+    out, err = capsys.readouterr()
+    assert out.split() == [f"runs/mnist/{name}" for name in FILES]
+    assert sorted(path.name for path in Path("runs/mnist").iterdir()) == sorted(FILES)
+    for line in ("learning rate, valley:", "epoch        train_loss   valid_loss   accuracy", "validation: loss 0."):
+        assert line in err
+    record = Record.load("runs/mnist/record.json")
+    assert record.lr_curve is not None
+    assert record.mistakes is not None
+    assert record.settings["max_lr"] == record.lr_curve["suggestion"]
+    assert record.settings["lr_choice"] == "suggested by the finder"
+    assert (record.settings["data"], record.settings["hidden"], record.settings["seed"]) == ("mnist", [30, 20], 42)
+    for name in FILES:
+        if name.endswith(".png"):
+            assert Path("runs/mnist", name).read_bytes().startswith(b"\x89PNG")
+    x, y = toy_arrays(200, 784, 10, seed=1)
+    probs, _ = load_learner("runs/mnist/model").get_preds(x)
+    assert (probs.argmax(1) == y).float().mean().item() == pytest.approx(record.metrics[-1][0])
+
+
+def test_same_seed_same_run(here: Path) -> None:
+    for out, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        assert run(["train", "mnist", "--lr", "0.01", "--seed", seed, "--out", out]) == 0
+    a, b, c = (Record.load(f"{out}/record.json").batch_losses for out in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_json(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "mnist", "--lr", "0.01", "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert found["lr"] == 0.01
+    assert found["accuracy"] > 0.5
+    assert found["stopped"] is None
+    assert "runs/mnist/lr_find.png" not in found["files"]
+
+
+def test_an_existing_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = ["train", "mnist", "--out", "out"]
+    (here / "out").mkdir()
+    assert run(train) == 0  # empty: fine
+    (here / "out" / "notes.txt").write_text("mine")
+    capsys.readouterr()
+    assert run(train) == 2
+    assert capsys.readouterr().err.startswith("error: out is not empty; give another --out, or --force")
+    assert run([*train, "--force", "--lr", "0.01", "--epochs", "0"]) == 0
+    assert (here / "out" / "notes.txt").read_text() == "mine"
+    assert not (here / "out" / "lr_find.png").exists()  # would be the older run's
+    assert Record.load(here / "out" / "record.json").epochs == []
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "/dev/null/x"])
+def test_a_folder_that_cannot_be_written_is_found_before_training(
+    here: Path, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    (here / "file").write_text("")
+    assert run(["train", "mnist", "--out", out]) == 1
+    text, err = capsys.readouterr()
+    assert not text
+    assert err.startswith(f"error: {out}: cannot be written (")
+    assert "epoch" not in err
+
+
+@pytest.mark.parametrize("name", ["model", "record.json", "lr.png"])
+def test_force_does_not_replace_what_no_run_wrote(here: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (here / "out" / name).mkdir(parents=True)
+    (here / "out" / name / "mine").write_text("")
+    assert run(["train", "mnist", "--out", "out", "--force"]) == 1
+    expected = "exists and is no bundle that onecycle wrote" if name == "model" else "is a folder; expected a file"
+    assert capsys.readouterr().err.startswith(f"error: out/{name} {expected}")
+    assert (here / "out" / name / "mine").exists()
+
+
+def test_a_loss_that_turns_nan_is_a_failed_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "mnist", "--lr", "1e12"]) == 1
+    assert "error: the loss became nan at step" in capsys.readouterr().err
+
+
+def test_report_is_written_anew(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "mnist", "--lr", "0.01", "--out", "out"]) == 0
+    report = here / "out" / "report.html"
+    report.unlink()
+    capsys.readouterr()
+    assert run(["report", "out"]) == 0
+    assert capsys.readouterr().out == "out/report.html\n"
+    assert "accuracy" in report.read_text()
+
+
+def test_lr_find(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["lr-find", "mnist", "--out", "deep/curve.png"]) == 0
+    out, err = capsys.readouterr()
+    assert 1e-7 < float(out) < 10
+    assert [line.split(":")[0] for line in err.splitlines()] == [
+        f"learning rate, {name}" for name in ("valley", "steep", "minimum")
+    ]
+    assert (here / "deep" / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert run(["lr-find", "mnist", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["suggestion"] == found["suggestions"]["valley"]
+    assert found["suggestion"] == pytest.approx(float(out), rel=1e-2)
+    assert len(found["lrs"]) == len(found["losses"])
+    assert run(["lr-find", "mnist", "--out", "deep"]) == 1
+    assert capsys.readouterr().err == "error: deep is a folder; expected the name of a file\n"

@@ -1,0 +1,162 @@
+"""The report is one whole HTML file, whatever the record holds or lacks."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onecycle.core.errors import OutputError
+from onecycle.core.record import Record
+from onecycle.show.interpret import ClassificationInterpretation
+from onecycle.show.report import drawable, render_report, write_report
+
+VOID = {"meta", "img", "br"}
+NAN = float("nan")
+
+
+class Page(HTMLParser):
+    """Checks that tags are closed in order; collects what it sees."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.note(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.note(tag, attrs)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.words.append(data.strip())
+
+    def note(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert not any(name.startswith("on") for name, _ in attrs)
+        self.tags.append(tag)
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "action", "data")]
+
+
+def page_of(record: Record) -> Page:
+    """The parsed report; checked to need nothing outside itself."""
+    html = render_report(record)
+    page = Page(html)
+    assert "script" not in page.tags
+    assert "http" not in html
+    assert not re.search(r"url\((?!#)|@import", html)
+    assert len(page.ids) == len(set(page.ids))
+    for link in page.links:
+        assert link.startswith("data:image/png;base64,") or link.removeprefix("#") in page.ids
+    for target in re.findall(r"url\(#([^)]*)\)", html):
+        assert target in page.ids
+    return page
+
+
+def mistakes(names: list[str], images: bool = True) -> dict[str, object]:
+    random = np.random.default_rng(0)
+    probs = random.dirichlet(np.ones(len(names)), 50)
+    x = random.random((50, 64 if images else 7))
+    return ClassificationInterpretation(probs, np.arange(50) % len(names), [*names], x).summary()
+
+
+def full() -> Record:
+    steps = 40
+    lrs = np.geomspace(1e-7, 1, 60)
+    return Record(
+        lrs=[0.01 * (i + 1) / steps for i in range(steps)],
+        moms=[0.9] * steps,
+        batch_losses=[2 / (1 + i) for i in range(steps)],
+        losses=[2 / (1 + i) for i in range(steps)],
+        nb_batches=[20, 20],
+        epochs=[0, 1],
+        val_losses=[0.4, 0.3],
+        metrics=[[0.8, 0.1], [0.9123456, 0.05]],
+        seconds=[1.2, 1.1],
+        metric_names=["accuracy", "error_rate"],
+        settings={"data": "toy", "model": "MLP", "epochs": 2, "wd": 0.01, "true_wd": True, "seed": None},
+        versions={"onecycle": "0.1", "torch": "2.13", "device": "cpu"},
+        lr_curve={"lrs": lrs.tolist(), "losses": (1 + np.sin(np.linspace(0, 6, 60))).tolist(), "suggestion": 1e-3},
+        mistakes=mistakes([*"abcd"]),
+    )
+
+
+def test_everything_is_there(tmp_path: Path) -> None:
+    record = full()
+    write_report(record, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == render_report(record)
+    page = page_of(record)
+    assert page.tags.count("svg") == 4
+    assert page.tags.count("img") == 12
+    for word in ("MLP on toy", "0.912346", "Confusion matrix", "Most confused", "Highest losses", "true_wd", "2.13"):
+        assert any(word in text for text in page.words), word
+    assert set(drawable(record)) == {"lr_find", "lr", "losses", "metrics", "confusion"}
+
+
+def test_it_is_made_from_the_json_alone(tmp_path: Path) -> None:
+    full().save(tmp_path / "record.json")
+    assert render_report(Record.load(tmp_path / "record.json")) == render_report(full())
+
+
+@pytest.mark.parametrize(
+    ("changed", "plots"),
+    [
+        ({"lr_curve": None}, 3),
+        ({"lr_curve": {"lrs": [1e-3] * 5, "losses": [1.0] * 5, "suggestion": None}}, 3),
+        ({"mistakes": None}, 4),
+        ({"val_losses": [None, None], "metrics": [[None, None], [None, None]]}, 3),
+        ({"metric_names": [], "metrics": [[], []]}, 3),
+        ({"moms": [None] * 40}, 4),
+        ({"stopped": "interrupted"}, 4),
+        ({"epochs": [], "nb_batches": [], "val_losses": [], "metrics": [], "seconds": [], "stopped": "interrupted"}, 3),
+        ({"losses": [NAN] * 40, "val_losses": [NAN, float("inf")], "metrics": [[NAN, NAN], [NAN, NAN]]}, 4),
+        ({"lr_curve": {"lrs": [10.0**-i for i in range(40, 0, -1)], "losses": [NAN] * 40, "suggestion": None}}, 4),
+        ({"settings": {}, "versions": {}}, 4),
+        ({"mistakes": mistakes([str(i) for i in range(50)])}, 4),
+        ({"mistakes": mistakes([*"ab"], images=False)}, 4),
+    ],
+)
+def test_partial_records(changed: dict[str, object], plots: int) -> None:
+    assert page_of(replace(full(), **changed)).tags.count("svg") == plots
+
+
+def test_an_empty_record() -> None:
+    page = page_of(Record())
+    assert "svg" not in page.tags
+    assert "No epoch was completed." in page.words
+
+
+def test_names_are_escaped() -> None:
+    evil = '<script>alert("x")</script>'
+    record = replace(
+        full(),
+        mistakes=mistakes([evil, "' onload='x", "&amp;", "$\\frac$"]),
+        metric_names=[evil, "cost in $ and $_{"],
+        settings={"data": evil, evil: evil, "model": evil},
+        versions={evil: evil},
+        stopped=evil,
+    )
+    page = page_of(record)
+    assert evil in page.words
+    assert "&amp;" in page.words
+
+
+def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file/report\.html: cannot be written"):
+        write_report(Record(), tmp_path / "file" / "report.html")
