@@ -63,7 +63,6 @@ def test_the_committed_notebook_was_executed_without_errors(name: str):
     assert (EXAMPLES / name).stat().st_size < 600_000
 
 
-@pytest.mark.xfail(strict=True, reason="a figure that a plot method returns is shown again as the cell's value")
 @pytest.mark.parametrize("name", NAMES)
 def test_each_plot_is_shown_once(name: str):
     outputs = {cell.id: cell.outputs for cell in of_kind(read(name), "code")}

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from onecycle.core.errors import SettingError
+from onecycle.optim.fused import FusedAdam
 from onecycle.optim.groups import BATCH_NORMS, LayerGroup
 
 AdamW = partial(torch.optim.Adam, betas=(0.9, 0.99))  # the lesson's name; `true_wd` decouples the decay
@@ -43,6 +44,7 @@ class GroupedOptimizer:
         first = self.groups[0]
         # Adam's kernel has the decoupled decay built in, in the same place: p *= 1 - lr * wd before the update
         self._decays_itself = true_wd and "decoupled_weight_decay" in first
+        self._fused: FusedAdam | None = None
         self._mom_key = next((key for key in ("momentum", "betas") if key in first), None)
         for group in self.groups:
             group["lr"] = 0.0
@@ -84,9 +86,12 @@ class GroupedOptimizer:
 
     def step(self) -> None:
         """Decay the weights (`true_wd`) and take one optimizer step."""
+        if self._fused is not None and self._fused.step():
+            return
         if self.true_wd and not self._decays_itself:
             self._decay_weights()
         self.torch_opt.step()
+        self._fused = FusedAdam.over(self.torch_opt)
 
     @torch.no_grad()
     def _decay_weights(self) -> None:
@@ -109,6 +114,7 @@ class GroupedOptimizer:
         """Take over a state that `state_dict` gave."""
         self.torch_opt.load_state_dict(state)
         self.groups = self.torch_opt.param_groups
+        self._fused = None  # it holds the tensors of the state before
 
 
 def _halves(group: LayerGroup) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -1,6 +1,5 @@
 """Plots of a record. Each function returns its figure, made through pyplot so that a notebook shows it (once)."""
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,21 +123,20 @@ def plot_confusion_matrix(counts: "np.ndarray[Any, Any]", classes: list[Any]) ->
 
 
 def shown_once(figure: "Figure") -> "Figure":
-    """`figure`; a notebook would show it twice where a cell ends with it, as an open figure and as the cell's value."""
+    """`figure`; a notebook would show it twice where a cell ends with it, as the cell's value and as an open figure."""
     import matplotlib
     from matplotlib import pyplot as plt
 
+    def show() -> None:
+        from IPython.display import display
+
+        del figure._ipython_display_  # pyright: ignore[reportAttributeAccessIssue] -- set below
+        display(figure)
+        plt.close(figure)  # it is not shown again when the cell ends
+        figure._ipython_display_ = show  # pyright: ignore[reportAttributeAccessIssue] -- see below
+
     if "inline" in matplotlib.get_backend():
-
-        def show() -> None:
-            if not plt.fignum_exists(figure.number):  # else the backend shows it when the cell ends
-                from IPython.display import Image, display
-
-                content = io.BytesIO()
-                figure.savefig(content, format="png", bbox_inches="tight")
-                display(Image(content.getvalue()))
-
-        figure._ipython_display_ = show  # pyright: ignore[reportAttributeAccessIssue] -- how IPython asks an object to show itself
+        figure._ipython_display_ = show  # pyright: ignore[reportAttributeAccessIssue] -- IPython calls it to show an object
     return figure
 
 

@@ -1,0 +1,91 @@
+"""Adam's fused kernel called directly, without the Python of torch.optim around it.
+
+torch.optim owns the state and makes it in its first step; from then on the lists that the kernel takes are kept, and
+parameter groups that have the same settings share one call. The numbers are torch.optim's: it is the same kernel.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, AdamW, Optimizer
+
+_SETTINGS = ("lr", "betas", "eps", "weight_decay", "decoupled_weight_decay")
+
+
+@dataclass
+class _Call:
+    """The parameter groups that one call of the kernel steps, and its lists."""
+
+    groups: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    params: list[Tensor] = field(default_factory=list[Tensor])
+    means: list[Tensor] = field(default_factory=list[Tensor])
+    squares: list[Tensor] = field(default_factory=list[Tensor])
+    steps: list[Tensor] = field(default_factory=list[Tensor])
+
+
+class FusedAdam:
+    """Steps the parameters of an Adam or AdamW that has taken its first step."""
+
+    def __init__(self, opt: Optimizer) -> None:
+        self._opt = opt
+        self._calls = _share_calls(opt)
+
+    @classmethod
+    def over(cls, opt: Optimizer) -> "FusedAdam | None":
+        """For `opt` where that is possible; None for another optimizer, and before it has made its state."""
+        plain = type(opt) in (Adam, AdamW) and all(
+            group["fused"] and not (group["amsgrad"] or group["maximize"]) for group in opt.param_groups
+        )
+        ready = plain and all(parameter in opt.state for group in opt.param_groups for parameter in group["params"])
+        return cls(opt) if ready else None
+
+    @torch.no_grad()
+    def step(self) -> bool:
+        """Take one step. False, and nothing done, where a parameter has no gradient: that is for torch.optim."""
+        if any(_differ(call.groups) for call in self._calls):
+            self._calls = _share_calls(self._opt)  # somebody set one group apart from another
+        grads = [[p.grad for p in call.params if p.grad is not None] for call in self._calls]
+        if any(len(found) < len(call.params) for call, found in zip(self._calls, grads, strict=True)):
+            return False
+        for call, found in zip(self._calls, grads, strict=True):
+            settings = call.groups[0]
+            kernel = torch._fused_adamw_ if settings["decoupled_weight_decay"] else torch._fused_adam_  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] -- as torch.optim itself calls it
+            torch._foreach_add_(call.steps, 1)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] -- as torch.optim itself calls it
+            kernel(
+                *(call.params, found, call.means, call.squares, [], call.steps),
+                lr=settings["lr"],
+                beta1=settings["betas"][0],
+                beta2=settings["betas"][1],
+                weight_decay=settings["weight_decay"],
+                eps=settings["eps"],
+                amsgrad=False,
+                maximize=False,
+            )
+        return True
+
+
+def _share_calls(opt: Optimizer) -> list[_Call]:
+    calls: list[_Call] = []
+    for group in opt.param_groups:
+        if not group["params"]:
+            continue
+        device = group["params"][0].device
+        same = (c for c in calls if not _differ([c.groups[0], group]) and c.params[0].device == device)
+        call = next(same, None)
+        if call is None:
+            calls.append(call := _Call())
+        call.groups.append(group)
+        for parameter in group["params"]:
+            state = opt.state[parameter]
+            call.params.append(parameter)
+            call.means.append(state["exp_avg"])
+            call.squares.append(state["exp_avg_sq"])
+            call.steps.append(state["step"])
+    return calls
+
+
+def _differ(groups: list[dict[str, Any]]) -> bool:
+    first = groups[0]
+    return any(group[name] != first[name] for group in groups[1:] for name in _SETTINGS)

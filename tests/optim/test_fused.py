@@ -1,0 +1,114 @@
+"""The kernel called directly gives torch.optim's numbers, to the bit, and knows when it must not be called."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW
+
+from conftest import WithNorms, seeded
+from onecycle.optim.fused import FusedAdam
+from onecycle.optim.groups import leaves, split_layers
+from onecycle.optim.optimizers import GroupedOptimizer
+
+CALLS = {"_fused_adamw_": 0, "_fused_adam_": 0}
+
+
+@pytest.fixture(autouse=True)
+def counted(monkeypatch: pytest.MonkeyPatch):
+    for name in CALLS:
+        kernel = getattr(torch, name)
+        CALLS[name] = 0
+
+        def call(*args: Any, name=name, kernel=kernel, **options: Any) -> None:
+            CALLS[name] += 1
+            kernel(*args, **options)
+
+        monkeypatch.setattr(torch, name, call)
+
+
+def train(opt_func: Any, direct: bool, true_wd: bool = True, bn_wd: bool = True, split: bool = False) -> list[Tensor]:
+    model = seeded(WithNorms())
+    opt = GroupedOptimizer(opt_func, split_layers(model, [model.head]) if split else [leaves(model)], true_wd, bn_wd)
+    opt.set_wd(0.1)
+    x, y = torch.linspace(-1, 1, 320).view(40, 8), torch.arange(40) % 2
+    for step in range(6):
+        opt.set_rates([0.01 * (step + 1), 0.02][: 1 + split], 0.9 - 0.01 * step)
+        nn.functional.cross_entropy(model(x), y).backward()
+        if not direct:
+            opt._fused = None
+        opt.step()
+        opt.zero_grad()
+    states = opt.torch_opt.state
+    return [*model.parameters(), *(value for p in model.parameters() for value in states[p].values())]
+
+
+@pytest.mark.parametrize("opt_func", [Adam, AdamW])
+@pytest.mark.parametrize("true_wd", [True, False])
+@pytest.mark.parametrize("bn_wd", [True, False])
+@pytest.mark.parametrize("split", [True, False])
+def test_the_numbers_are_torch_optims(opt_func: Any, true_wd: bool, bn_wd: bool, split: bool):
+    found = train(opt_func, True, true_wd, bn_wd, split)
+    expected = train(opt_func, False, true_wd, bn_wd, split)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("bn_wd", "split", "calls"), [(True, False, 1), (False, False, 2), (True, True, 2), (False, True, 4)]
+)
+def test_groups_with_the_same_settings_share_a_call(bn_wd: bool, split: bool, calls: int):
+    train(Adam, True, bn_wd=bn_wd, split=split)
+    first_step = 4 if split else 2  # torch.optim calls it once for each parameter group
+    assert CALLS["_fused_adamw_"] == first_step + 5 * calls
+
+
+def test_a_group_that_is_set_apart_gets_its_own_call():
+    model = nn.Linear(2, 2)
+    opt = GroupedOptimizer(Adam, [leaves(model)])
+    opt.set_wd(0.0)
+    opt.set_rates([0.1], None)
+    for step in range(4):
+        before = model.bias.detach().clone()
+        model(torch.ones(3, 2)).sum().backward()
+        if step == 3:
+            opt.groups[1]["lr"] = 0.0
+        opt.step()
+        opt.zero_grad()
+    assert torch.equal(model.bias, before)
+
+
+def test_a_parameter_without_a_gradient_is_left_to_torch_optim():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    opt = GroupedOptimizer(Adam, [leaves(model)])
+    opt.set_wd(0.1)
+    opt.set_rates([0.1], None)
+    for _ in range(2):
+        model(torch.ones(3, 2)).sum().backward()
+        opt.step()
+        opt.zero_grad()
+    before = model[1].weight.detach().clone()
+    model[0](torch.ones(3, 2)).sum().backward()
+    opt.step()
+    assert torch.equal(model[1].weight, before)
+    assert opt.torch_opt.state[model[0].weight]["step"].item() == 3
+    assert opt.torch_opt.state[model[1].weight]["step"].item() == 2
+
+
+def test_optimizers_it_is_not_for():
+    model = nn.Linear(2, 2)
+
+    class Own(Adam):
+        pass
+
+    for opt in (
+        SGD(model.parameters(), 0.1, fused=True),
+        Adam(model.parameters(), amsgrad=True, fused=True),
+        Adam(model.parameters(), maximize=True, fused=True),
+        Adam(model.parameters(), foreach=True),
+        Own(model.parameters(), fused=True),
+    ):
+        model(torch.ones(3, 2)).sum().backward()
+        opt.step()
+        assert FusedAdam.over(opt) is None
+    assert FusedAdam.over(Adam(model.parameters(), fused=True)) is None  # no state yet
