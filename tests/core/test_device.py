@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from onecycle.core.device import borrowed_generators, default_seed, derived_seed, pick_device
+from onecycle.core.device import borrowed_generators, default_seed, derived_seed, pick_device, seed_generators
 from onecycle.core.errors import DeviceError
 
 
@@ -40,3 +40,11 @@ def test_generators_are_given_back_after_an_error():
         torch.rand(3)
         raise ZeroDivisionError
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_seed_itself_is_given_back():
+    torch.manual_seed(5)
+    with borrowed_generators(torch.device("cpu")):
+        seed_generators(9, torch.device("cpu"))
+        assert default_seed() == 9
+    assert default_seed() == 5

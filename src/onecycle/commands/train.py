@@ -19,7 +19,7 @@ from onecycle.commands.files import (
     write_figure,
 )
 from onecycle.commands.settings import TrainSettings
-from onecycle.core.device import borrowed_generators, pick_device
+from onecycle.core.device import borrowed_generators, pick_device, seed_generators
 from onecycle.core.errors import SettingError
 from onecycle.core.models import MLP
 from onecycle.core.record import Record
@@ -78,7 +78,7 @@ def find_lr(settings: TrainSettings, out: Path | None, as_json: bool) -> int:
 def _learner(settings: TrainSettings, device: torch.device) -> Learner:
     data = mnist(bs=settings.bs, seed=settings.seed, device=device)
     with borrowed_generators(device):
-        torch.manual_seed(settings.seed)
+        seed_generators(settings.seed, device)
         model = MLP(784, *settings.hidden, 10)
     return Learner(data, model, metrics=accuracy, wd=settings.wd)
 

@@ -59,6 +59,16 @@ def derived_seed(seed: int, *path: int) -> int:
     return int(state[0] >> np.uint64(1))  # torch takes 63 bits
 
 
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed torch's global generators of the CPU and of `device`, and no other (`torch.manual_seed` seeds all)."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
 @contextmanager
 def borrowed_generators(device: torch.device) -> Generator[None]:
     """Lend torch's global generators (the CPU's and `device`'s) to the block and put them back as they were."""

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from onecycle.core.device import borrowed_generators, derived_seed
+from onecycle.core.device import borrowed_generators, derived_seed, seed_generators
 from onecycle.core.errors import DataError
 
 Batch = tuple[Any, Any]
 _ORDER, _WORKERS = 0, 1  # what a derived seed is for
+_CPU = torch.device("cpu")
 
 
 class Batches(Protocol):
@@ -108,12 +109,12 @@ class TorchLoader:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of epoch `number`."""
-        with borrowed_generators(torch.device("cpu")):
-            torch.manual_seed(derived_seed(self.seed, _WORKERS, number))
+        with borrowed_generators(_CPU):
+            seed_generators(derived_seed(self.seed, _WORKERS, number), _CPU)
             batches = iter(self.loader)
             state = torch.get_rng_state()
         while True:
-            with borrowed_generators(torch.device("cpu")):  # only while the loader works, not while the caller does
+            with borrowed_generators(_CPU):  # only while the loader works, not while the caller does
                 torch.set_rng_state(state)
                 batch = next(batches, None)
                 state = torch.get_rng_state()

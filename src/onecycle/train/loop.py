@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onecycle.core.device import borrowed_generators, derived_seed
+from onecycle.core.device import borrowed_generators, derived_seed, seed_generators
 from onecycle.core.display import Display
 from onecycle.data.batches import Batches
 from onecycle.optim.schedules import Schedule
@@ -58,7 +58,7 @@ def fit(
             for epoch in range(fit.epochs):
                 if fit.stop_reason:
                     break
-                torch.manual_seed(derived_seed(seed, _NOISE, first_epoch + epoch))
+                seed_generators(derived_seed(seed, _NOISE, first_epoch + epoch), fit.device)
                 started = time.perf_counter()
                 fit.epoch = epoch
                 fit.model.train()
