@@ -24,6 +24,7 @@ from onecycle.show.progress import make_display
 from onecycle.train import loop
 from onecycle.train.callbacks import Callback, Fit, overridden
 from onecycle.train.check import check_before_fit, checked_epochs
+from onecycle.train.engine import Engine
 from onecycle.train.losses import NamedLoss, default_loss, loss_name
 from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs
 from onecycle.train.metrics import Metric, metric_name
@@ -40,7 +41,8 @@ class Learner(Predictor):
     `loss_func` is by default cross-entropy for whole-number targets and mean squared error for floats. `opt_func` makes
     a torch optimizer from parameter groups. `wd` is the weight decay, `true_wd` decouples it from the gradient,
     `bn_wd=False` spares norms and biases. `callback_fns` are called with the learner at each fit and give a callback.
-    `path / model_dir` is where `save` writes. `silent=True` shows nothing.
+    `path / model_dir` is where `save` writes. `silent=True` shows nothing. `engine` is auto, eager or fast, see
+    docs/engine.md.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Learner(Predictor):
         path: str | Path | None = None,
         model_dir: str | Path = "models",
         silent: bool | None = None,
+        engine: str = "auto",
     ) -> None:
         super().__init__(model, data.device if data is not None else pick_device(), data, None)
         self.loss_func: LossFunc = loss_func or default_loss(data.targets if data is not None else None)
@@ -70,6 +73,7 @@ class Learner(Predictor):
         self.layer_groups: list[LayerGroup] = [leaves(self.model)]
         self.opt: GroupedOptimizer | None = None
         self.recorder = Recorder()
+        self._engine = Engine(engine)
         self.epochs_trained = 0  # decides the batch order of the next epoch
 
     # --- training ------------------------------------------------------------------------------------------------
@@ -140,7 +144,7 @@ class Learner(Predictor):
             hooks = overridden([test, *user_callbacks])
             schedule = range_schedule(starts, ends, num_it)
             loop.fit(
-                fit, self.data.train_dl, None, self.loss_func, [], hooks, schedule, recorder, display,
+                fit, self.data.train_dl, None, self.loss_func, [], hooks, schedule, recorder, display, Engine("eager"),
                 self.data.seed, self.epochs_trained,
             )  # fmt: skip
         if fit.stop_reason == "interrupted":
@@ -170,7 +174,7 @@ class Learner(Predictor):
         try:
             loop.fit(
                 fit, data.train_dl, data.valid_dl, self.loss_func, self.metrics, hooks, schedule, recorder,
-                make_display(self.silent), data.seed, self.epochs_trained,
+                make_display(self.silent), self._engine, data.seed, self.epochs_trained,
             )  # fmt: skip
         finally:
             self.epochs_trained += fit.epoch + 1 if fit.iteration else 0

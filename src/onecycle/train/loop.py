@@ -17,9 +17,10 @@ from onecycle.data.batches import Batches
 from onecycle.optim.schedules import Schedule
 from onecycle.train.callbacks import Fit, Hook
 from onecycle.train.check import explain
+from onecycle.train.engine import Engine
 from onecycle.train.metrics import Metric, weighted_mean
 from onecycle.train.recorder import Recorder
-from onecycle.train.step import LossFunc, eager_step, forward
+from onecycle.train.step import LossFunc, forward
 
 WAKE_SECONDS = 0.25  # how often the loop looks at the losses, for the display and for NaN
 _NOISE = 2  # what a derived seed is for
@@ -35,6 +36,7 @@ def fit(
     schedule: Schedule,
     recorder: Recorder,
     display: Display,
+    engine: Engine,
     seed: int,
     first_epoch: int = 0,
 ) -> None:
@@ -64,9 +66,8 @@ def fit(
                 fit.model.train()
                 for hook in hooks["on_epoch_begin"]:
                     hook(fit)
-                _train_epoch(
-                    fit, train_dl.epoch(first_epoch + epoch), batches, loss_func, hooks, schedule, recorder, display
-                )
+                order = train_dl.epoch(first_epoch + epoch)
+                _train_epoch(fit, order, batches, loss_func, hooks, schedule, recorder, display, engine)
                 if fit.stop_reason and fit.num_batch < batches:
                     break  # in the middle of an epoch: no row for it
                 values = None
@@ -98,12 +99,14 @@ def _train_epoch(
     schedule: Schedule,
     recorder: Recorder,
     display: Display,
+    engine: Engine,
 ) -> None:
+    steps_left = (fit.epochs - fit.epoch) * count
     plan = [schedule(step) for step in range(fit.iteration, fit.iteration + count)]
     lrs = [rates[-1] for rates, _ in plan]
     moms = [fit.opt.mom if mom is None else mom for _, mom in plan]
     losses = recorder.start_epoch(count, fit.device)
-    step = eager_step(fit, loss_func, hooks)
+    step = engine.step(fit, loss_func, hooks, steps_left, display.say)
     set_rates, after_batch = fit.opt.set_rates, hooks["on_batch_end"]
     wake = time.perf_counter() + WAKE_SECONDS
     fit.num_batch = 0
