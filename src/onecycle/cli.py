@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from onecycle import __version__
-from onecycle.commands.settings import DATASETS, TrainSettings
+from onecycle.commands.settings import DATASETS, TrainSettings, check_plot_name
 from onecycle.core.errors import OneCycleError, SettingError, did_you_mean
 
 Job: TypeAlias = Callable[[], int]  # gives the exit code
@@ -120,6 +120,7 @@ def lr_find(
     stdout gets the number; stderr gets the other suggestions by name.
     """
     settings = TrainSettings.parse(dataset, "1", "auto", bs, hidden, wd, seed, device)
+    check_plot_name(out)
 
     def job() -> int:
         from onecycle.commands.train import find_lr
@@ -146,8 +147,9 @@ def predict(
     npy and npz hold one row or many, flat (784 numbers) or as images (28 x 28). Whole numbers are pixels from 0 to 255
     and are scaled as in training; floats are taken as they are. In an npz with several arrays, the rows are called x.
 
-    A PNG is one image: made gray and brought to the model's size. A white digit on black is expected, as in MNIST; an
-    image with light corners is inverted, and stderr says so.
+    A PNG is one image, made to look like MNIST: gray, a white digit on black (dark on light is inverted, and stderr
+    says so), cut out, scaled to fit 20 x 20 pixels, and put into the middle of 28 x 28 by its centre of mass. An image
+    that has the model's size already is not moved.
     """
 
     def job() -> int:

@@ -1,35 +1,35 @@
 """Learner: joins data, model, loss and optimizer, and hands each task to the room it belongs to."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.optim import Adam
 
+from onecycle.core.checks import whole
 from onecycle.core.device import pick_device
-from onecycle.core.errors import SettingError
+from onecycle.core.errors import DataError, SettingError
 from onecycle.core.record import Record
 from onecycle.core.versions import versions
 from onecycle.data.batches import Batches
 from onecycle.data.bunch import DataBunch
 from onecycle.keep.checkpoint import load_checkpoint, save_checkpoint
-from onecycle.keep.export import BundleInfo, export_bundle, load_bundle
+from onecycle.keep.export import load_bundle
 from onecycle.optim.groups import LayerGroup, Rate, freeze_groups, leaves, per_group, split_layers
 from onecycle.optim.optimizers import AdamW, GroupedOptimizer, OptFunc
-from onecycle.optim.schedules import Schedule, constant_schedule, one_cycle_schedule, range_schedule
+from onecycle.optim.schedules import Schedule, constant_schedule, momentum_pair, one_cycle_schedule, range_schedule
 from onecycle.predictor import Predictor
 from onecycle.show.progress import make_display
 from onecycle.train import loop
 from onecycle.train.callbacks import Callback, Fit, overridden
-from onecycle.train.check import check_before_fit, checked_epochs
+from onecycle.train.check import check_arguments, check_before_fit
+from onecycle.train.describe import describe
 from onecycle.train.engine import Engine
-from onecycle.train.losses import NamedLoss, default_loss, loss_name
+from onecycle.train.losses import NamedLoss, default_loss
 from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs
 from onecycle.train.metrics import Metric, metric_name
 from onecycle.train.recorder import Recorder
-from onecycle.train.snapshot import restored
+from onecycle.train.snapshot import copies, restored
 from onecycle.train.step import LossFunc
 
 DEFAULT_LR = slice(3e-3)
@@ -62,8 +62,11 @@ class Learner(Predictor):
         silent: bool | None = None,
         engine: str = "auto",
     ) -> None:
+        if data is not None and not isinstance(data, DataBunch):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            raise DataError(f"Learner takes a DataBunch, not a {type(data).__name__}; see DataBunch.create")
+        check_arguments(model, loss_func, _as_list(metrics))
         super().__init__(model, data.device if data is not None else pick_device(), data, None)
-        self.loss_func: LossFunc = loss_func or default_loss(data.targets if data is not None else None)
+        self.loss_func: LossFunc = loss_func or default_loss(data is not None and data.is_regression())
         self.opt_func, self.wd, self.true_wd, self.bn_wd = opt_func, wd, true_wd, bn_wd
         self.metrics: list[Metric] = _as_list(metrics)
         self.callbacks: list[Callback] = _as_list(callbacks)
@@ -75,6 +78,9 @@ class Learner(Predictor):
         self.recorder = Recorder()
         self._engine = Engine(engine)
         self.epochs_trained = 0  # decides the batch order of the next epoch
+
+    def __repr__(self) -> str:
+        return f"Learner({type(self.model).__name__}, {self._data!r})"
 
     # --- training ------------------------------------------------------------------------------------------------
 
@@ -98,7 +104,7 @@ class Learner(Predictor):
         self,
         cyc_len: int,
         max_lr: Rate = DEFAULT_LR,
-        moms: tuple[float, float] = (0.95, 0.85),
+        moms: float | tuple[float, float] = (0.95, 0.85),
         div_factor: float = 25.0,
         pct_start: float = 0.3,
         final_div: float | None = None,
@@ -113,9 +119,14 @@ class Learner(Predictor):
         """
         peaks = per_group(max_lr, len(self.layer_groups), "max_lr")
         final_div = div_factor * 1e4 if final_div is None else final_div
-        steps = len(self.data.train_dl) * checked_epochs(cyc_len, "cyc_len")
+        steps = len(self.data.train_dl) * whole(cyc_len, "cyc_len", least=0)
         schedule = one_cycle_schedule(steps, peaks, moms, div_factor, pct_start, final_div)
-        about = {"schedule": "one cycle", "max_lr": peaks[-1], "moms": list(moms), "div_factor": div_factor}
+        about = {
+            "schedule": "one cycle",
+            "max_lr": peaks[-1],
+            "moms": list(momentum_pair(moms)),
+            "div_factor": div_factor,
+        }
         self._fit(cyc_len, schedule, wd, callbacks, about | {"pct_start": pct_start, "final_div": final_div})
 
     def lr_find(
@@ -133,19 +144,19 @@ class Learner(Predictor):
         """
         groups = len(self.layer_groups)
         starts, ends = per_group(start_lr, groups, "start_lr"), per_group(end_lr, groups, "end_lr")
-        epochs = range_epochs(num_it, len(self.data.train_dl))
         opt = self.opt or self._make_opt()
-        user_callbacks = self._all_callbacks(None)
         test = RangeTest(num_it, stop_div)
         recorder = Recorder(stop_at_nan=False)
         display = make_display(self.silent, table=False)
-        with restored(self.model, opt, user_callbacks, (self, self.data)):
+        with restored(opt, self.model, self.loss_func):
+            check_before_fit(self.model, self.loss_func, self.data.train_dl, None)
+            epochs = range_epochs(num_it, len(self.data.train_dl))
             fit = self._start(epochs, opt, wd, recorder)
-            hooks = overridden([test, *user_callbacks])
+            hooks = overridden([test, *copies(self._all_callbacks(None))]) | {"on_epoch_end": ()}
             schedule = range_schedule(starts, ends, num_it)
             loop.fit(
                 fit, self.data.train_dl, None, self.loss_func, [], hooks, schedule, recorder, display, Engine("eager"),
-                self.data.seed, self.epochs_trained,
+                self.data.seed, self.epochs_trained, num_it,
             )  # fmt: skip
         if fit.stop_reason == "interrupted":
             raise KeyboardInterrupt
@@ -161,11 +172,17 @@ class Learner(Predictor):
         callbacks: Sequence[Callback] | None,
         about: dict[str, Any],
     ) -> None:
-        checked_epochs(epochs, "epochs")
+        epochs = whole(epochs, "epochs", least=0)
         data = self.data
         check_before_fit(self.model, self.loss_func, data.train_dl, data.valid_dl)
         hooks = overridden(self._all_callbacks(callbacks))
-        settings = {**about, "epochs": epochs, "bs": data.train_dl.batch_size, "seed": data.seed, **self._settings(wd)}
+        settings = {
+            **about,
+            "epochs": epochs,
+            "bs": data.train_dl.batch_size,
+            "seed": data.seed,
+            **self._described(wd),
+        }
         names = [metric_name(metric) for metric in self.metrics]
         recorder = Recorder(Record(metric_names=names, settings=settings, versions=versions(self.device)))
         self.opt = self.opt or self._make_opt()
@@ -187,19 +204,14 @@ class Learner(Predictor):
         return GroupedOptimizer(self.opt_func, self.layer_groups, self.true_wd, self.bn_wd)
 
     def _all_callbacks(self, extra: Sequence[Callback] | None) -> list[Callback]:
-        return [*self.callbacks, *(make(self) for make in self.callback_fns), *(extra or [])]
+        return [*self.callbacks, *(make(self) for make in self.callback_fns), *_as_list(extra)]
 
-    def _settings(self, wd: float | Sequence[float] | None) -> dict[str, Any]:
-        name: Any = self.opt_func.func if isinstance(self.opt_func, partial) else self.opt_func
-        decoupled = self.true_wd and name is Adam
-        return {
-            "wd": self.wd if wd is None else wd,
+    def _described(self, wd: float | Sequence[float] | None) -> dict[str, Any]:
+        wd = self.wd if wd is None else wd
+        return describe(self.model, self.loss_func, self.opt_func) | {
+            "wd": wd,
             "true_wd": self.true_wd,
             "bn_wd": self.bn_wd,
-            "optimizer": "AdamW" if decoupled else getattr(name, "__name__", repr(name)),
-            "loss": loss_name(self.loss_func),
-            "model": type(self.model).__name__,
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
         }
 
     # --- layer groups --------------------------------------------------------------------------------------------
@@ -239,35 +251,16 @@ class Learner(Predictor):
         A checkpoint of the same name is replaced. Raises OutputError where it cannot be written.
         """
         folder = self.path / self.model_dir / name
-        save_checkpoint(folder, self.model, self.opt if with_opt else None)
+        save_checkpoint(folder, self.model, self.opt if with_opt else None, self.epochs_trained)
         return folder
 
     def load(self, name: str, with_opt: bool = True) -> "Learner":
         """Take over what `save` wrote. Raises FileError where it is missing or damaged, ModelError for another's."""
         opt = (self.opt or self._make_opt()) if with_opt else None
-        if load_checkpoint(self.path / self.model_dir / name, self.model, opt):
-            self.opt = opt
+        found, epochs_trained = load_checkpoint(self.path / self.model_dir / name, self.model, opt)
+        if found:
+            self.opt, self.epochs_trained = opt, epochs_trained
         return self
-
-    def export(self, name: str | Path = "export.onecycle", overwrite: bool = False) -> Path:
-        """Write a bundle for prediction elsewhere to the folder `path / name`, and return it.
-
-        It holds weights (safetensors) and JSON, no code and no pickle. Raises OutputError where it exists, unless
-        `overwrite`, or cannot be written.
-        """
-        shape = self.input_shape
-        info = BundleInfo(
-            loss=loss_name(self.loss_func),
-            metrics=[metric_name(metric) for metric in self.metrics],
-            classes=self.classes,
-            input_shape=list(shape) if shape is not None else None,
-            input_dtype=str(self.input_dtype).removeprefix("torch.") if self.input_dtype is not None else None,
-            pixel_scale=self.pixel_scale,
-            versions=versions(self.device),
-        )
-        folder = self.path / name
-        export_bundle(folder, self.model, info, overwrite)
-        return folder
 
 
 def load_learner(

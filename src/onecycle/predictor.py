@@ -1,5 +1,6 @@
 """Predictor: a trained model and what is needed to ask it."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,14 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from onecycle.core.errors import DataError
+from onecycle.core.versions import versions
 from onecycle.data.batches import Batches, InMemoryLoader
 from onecycle.data.bunch import DataBunch
 from onecycle.data.tensors import as_dataset, as_tensor
-from onecycle.keep.export import BundleInfo
+from onecycle.keep.export import BundleInfo, export_bundle
 from onecycle.train import loop
-from onecycle.train.losses import activation
+from onecycle.train.losses import activation, is_classification, loss_name
+from onecycle.train.metrics import Metric, metric_name
 from onecycle.train.step import LossFunc
 
 _ROWS_AT_ONCE = 1024
@@ -25,6 +28,8 @@ class Predictor:
     def __init__(self, model: nn.Module, device: torch.device, data: DataBunch | None, info: BundleInfo | None) -> None:
         self.model, self.device = model.to(device), device
         self.loss_func: LossFunc
+        self.metrics: list[Metric] = []
+        self.path = Path()  # what `export` is relative to
         self._data, self._info = data, info
 
     @property
@@ -81,18 +86,41 @@ class Predictor:
         For regression: the value as a number (or list), and twice the model's output. Raises DataError for anything but
         one row.
         """
+        if isinstance(row, tuple):
+            raise DataError("row is a tuple; expected x alone, for example data.valid_ds[0][0]")
         x = as_tensor(row, "row")
         shape = self.input_shape
         if shape is not None and x.shape != shape:
-            raise DataError(
-                f"row has shape {tuple(x.shape)}; expected one row of shape {tuple(shape)}: use get_preds for several"
-            )
+            if x.numel() != shape.numel():
+                several = ": use get_preds for several" if x.shape[1:] == shape else ""
+                raise DataError(f"row has shape {tuple(x.shape)}; expected one row of shape {tuple(shape)}{several}")
+            x = x.reshape(shape)  # an image where the model takes it flat, say
         output = self.get_preds(x[None])[0][0]
-        if self.classes is None:
+        if self.classes is None and not is_classification(self.loss_func):
             return output.squeeze().tolist(), output, output
         number = int(output.argmax())
-        name = self.classes[number] if number < len(self.classes) else number
-        return name, torch.tensor(number), output
+        names = self.classes or []
+        return names[number] if number < len(names) else number, torch.tensor(number), output
+
+    def export(self, name: str | Path = "export.onecycle", overwrite: bool = False) -> Path:
+        """Write a bundle for prediction elsewhere to the folder `path / name`, and return it.
+
+        It holds weights (safetensors) and JSON, no code and no pickle. Raises OutputError where it exists, unless
+        `overwrite`, or cannot be written.
+        """
+        shape = self.input_shape
+        info = BundleInfo(
+            loss=loss_name(self.loss_func),
+            metrics=[metric_name(metric) for metric in self.metrics],
+            classes=self.classes,
+            input_shape=list(shape) if shape is not None else None,
+            input_dtype=str(self.input_dtype).removeprefix("torch.") if self.input_dtype is not None else None,
+            pixel_scale=self.pixel_scale,
+            versions=versions(self.device),
+        )
+        folder = self.path / name
+        export_bundle(folder, self.model, info, overwrite)
+        return folder
 
     def loader(self, which: str | Batches) -> Batches:
         """The loader called `which` (valid, test; train in order), or `which` itself."""

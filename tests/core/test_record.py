@@ -35,7 +35,10 @@ def test_the_table_is_the_lessons():
 
 @given(losses=NUMBERS, val_losses=NUMBERS, stopped=st.none() | st.text(max_size=5))
 def test_json_and_back(losses: list[float], val_losses: list[float], stopped: str | None):
-    record = Record(losses=losses, val_losses=list(val_losses), stopped=stopped, lr_curve={"lrs": losses})
+    n = len(val_losses)
+    record = Record(
+        losses=losses, epochs=list(range(n)), val_losses=list(val_losses), stopped=stopped, lr_curve={"lrs": losses}
+    )
     text = record.to_json()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert repr(Record.from_json(text)) == repr(record)
@@ -50,7 +53,22 @@ def test_unknown_keys_of_a_later_version_are_left_out():
     assert Record.from_json('{"epochs": [0], "colour": "red"}') == Record(epochs=[0])
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "3"])
+DAMAGED = [
+    *(
+        "",
+        "[]",
+        "{",
+        "3",
+        "[" * 100_000,
+        '{"losses": ["a"]}',
+        '{"losses": [1], "lrs": 5}',
+        '{"losses": [1], "lrs": [1, 2]}',
+    ),
+    *('{"settings": [1]}', '{"mistakes": 1}', '{"epochs": [0], "metrics": [1]}', '{"losses": {}}'),
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
 def test_files_that_are_no_record(tmp_path: Path, text: str):
     (tmp_path / "record.json").write_text(text)
     with pytest.raises(FileError, match=r"record\.json: not a readable record"):

@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -111,3 +113,20 @@ def test_a_loader_without_a_length():
 
     with pytest.raises(DataError, match="the DataLoader has no length"):
         len(TorchLoader(DataLoader(Stream()), CPU, 0))
+
+
+class NumpyNoise(Noisy):
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        return torch.tensor([np.random.rand(), random.random()]) + i, i % 4
+
+
+def test_numpy_python_and_the_loaders_own_generator_are_lent_too():
+    own = torch.Generator().manual_seed(1)
+    dl = TorchLoader(DataLoader(NumpyNoise(), 16, shuffle=True, generator=own), CPU, seed=1)
+    before = own.get_state(), np.random.get_state()[1].tolist(), random.getstate()
+    first, again, other = ([x for x, _ in dl.epoch(k)] for k in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+    after = own.get_state(), np.random.get_state()[1].tolist(), random.getstate()
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]

@@ -189,3 +189,14 @@ def test_a_set_that_is_not_there(toy: DataBunch):
         toy.one_batch("test")
     with pytest.raises(SettingError, match='unknown data set "vlaid"; expected one of train, valid, test, fix'):
         toy.one_batch("vlaid")
+
+
+def test_the_training_rows_in_order_are_those_of_the_sampler():
+    from torch.utils.data import SubsetRandomSampler, WeightedRandomSampler
+
+    x, y = toy_arrays()
+    data = DataBunch(DataLoader(TensorDataset(x, y), 16, sampler=SubsetRandomSampler([5, 3, 1])))
+    assert torch.equal(next(iter(data.fix_dl))[0], x[[1, 3, 5]])
+    weighted = DataBunch(DataLoader(TensorDataset(x, y), 16, sampler=WeightedRandomSampler([1.0] * 200, 50)))
+    with pytest.raises(DataError, match="the training rows cannot be had in order"):
+        weighted.dl("fix")

@@ -34,7 +34,6 @@ def test_a_loaded_learner_goes_on_as_the_saved_one(toy: DataBunch, here: Path, o
         "state.json",
     ]
     second = learner(toy, Net(), **options).load("stage-1")
-    second.epochs_trained = first.epochs_trained
     for learn in (first, second):
         learn.fit(1, 1e-3)
     assert second.recorder.record.batch_losses == first.recorder.record.batch_losses
@@ -63,7 +62,7 @@ def test_weights_without_the_optimizer(toy: DataBunch, here: Path):
 def test_a_writer_that_was_killed_while_replacing(toy: DataBunch, here: Path):
     learn = learner(toy)
     folder = learn.save("a")
-    folder.rename(folder.with_name("a.previous"))
+    folder.rename(folder.with_name(".a.replaced"))
     learner(toy, Net()).load("a")
 
 
@@ -77,8 +76,41 @@ def test_shared_and_frozen_weights(toy: DataBunch, here: Path):
     split.freeze()
     split.fit(1, 1e-2)
     split.save("frozen")
-    whole = learner(toy).load("frozen")  # the optimizer is of another shape, the weights fit
+    with pytest.warns(UserWarning, match="only the weights are loaded; the optimizer's state is of other layer groups"):
+        whole = learner(toy).load("frozen")
     assert torch.equal(whole.model.lin2.weight, split.model.lin2.weight)
+
+
+def test_another_optimizers_state_is_left_out_with_a_warning(toy: DataBunch, here: Path):
+    sgd = learner(toy, opt_func=torch.optim.SGD)
+    sgd.fit(1, 1e-2)
+    sgd.save("sgd")
+    with pytest.warns(
+        UserWarning, match="only the weights are loaded; the optimizer's state is of SGD, the learner's is Adam"
+    ):
+        other = learner(toy).load("sgd")
+    other.fit(1, 1e-2)
+
+
+def test_loading_keeps_the_learners_own_settings(toy: DataBunch, here: Path):
+    l2 = learner(toy, true_wd=False)
+    l2.fit_one_cycle(1, 1e-2)
+    l2.save("l2")
+    other = learner(toy, true_wd=True, wd=0.5).load("l2")
+    other.fit(1, 1e-2)
+    assert all(group["decoupled_weight_decay"] and group["weight_decay"] == 0.5 for group in other.opt.groups)
+    assert other.opt.mom == pytest.approx(0.95)
+
+
+def test_a_neighbour_of_a_similar_name_is_left_alone(toy: DataBunch, here: Path):
+    learn = learner(toy)
+    Path("models/a.previous").mkdir(parents=True)
+    Path("models/.a.replaced").mkdir()
+    Path("models/.a.replaced/thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match=r"models/\.a\.replaced exists and is no checkpoint"):
+        learn.save("a")
+    assert Path("models/.a.replaced/thesis.txt").exists()
+    assert Path("models/a.previous").is_dir()
 
 
 def test_another_models_weights(toy: DataBunch, here: Path):
@@ -207,7 +239,7 @@ def test_a_bundle_predicts_and_with_data_trains(toy: DataBunch, here: Path):
     loaded = load_learner("b", Net)
     with pytest.raises(DataError, match=r"loaded without data; give it some: load_learner\(path, data=...\)"):
         loaded.fit(1, 1e-2)
-    with pytest.raises(DataError, match=r"row has shape \(19,\); expected one row of shape \(20,\): use get_preds"):
+    with pytest.raises(DataError, match=r"row has shape \(19,\); expected one row of shape \(20,\)$"):
         loaded.predict(np.zeros(19, dtype=np.float32))
     with pytest.raises(ModelError, match=r"x.x has 19 columns"):
         loaded.get_preds(np.zeros((3, 19), dtype=np.float32))

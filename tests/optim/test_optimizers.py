@@ -118,8 +118,27 @@ def test_the_fused_kernel_is_used_where_it_can_be():
     net = Net()
     assert GroupedOptimizer(AdamW, [leaves(net)]).groups[0]["fused"]
     assert not GroupedOptimizer(partial(Adam, foreach=True), [leaves(net)]).groups[0]["fused"]
-    embedding = nn.Embedding(4, 2, sparse=True)
-    assert not GroupedOptimizer(SGD, [leaves(embedding)]).groups[0]["fused"]
+    assert not GroupedOptimizer(SGD, [leaves(net)]).groups[0]["fused"]
+
+
+@pytest.mark.parametrize("opt_func", [AdamW, partial(SGD, momentum=0.9), RMSprop, Adagrad])
+def test_a_first_gradient_may_come_late(opt_func: Any):
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    opt = GroupedOptimizer(opt_func, [leaves(net)])
+    opt.set_wd(0.1)
+    opt.set_rates([0.1], 0.9)
+    for step in range(4):
+        (net(torch.ones(2, 3)) if step > 1 else net[0](torch.ones(2, 3))).sum().backward()
+        opt.step()
+        opt.zero_grad()
+    assert len(opt.torch_opt.state) == 4
+
+
+def test_weights_tied_across_groups_belong_to_the_first():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    net[1].weight = net[0].weight
+    opt = GroupedOptimizer(AdamW, split_layers(net, [net[1]]))
+    assert [len(group["params"]) for group in opt.groups] == [1, 1, 0, 1]
 
 
 @pytest.mark.parametrize("wd", [-1.0, float("nan"), [0.1, 0.2]])

@@ -86,7 +86,7 @@ def test_a_real_terminal_shows_a_bar_and_is_left_with_the_table():
 
 def test_a_terminal_display_closes_its_bar_after_an_error():
     display = TerminalDisplay(Terminal())
-    display.start(["epoch"], 1, 10)
+    display.start(["epoch"], 10, 10)
     display.update(0, 5, 0.5)
     display.phase("validating")
     display.finish("interrupted")
@@ -105,12 +105,12 @@ def test_a_notebook_gets_html(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(IPython.display, "display", lambda html, display_id: shown.append(html.data) or Handle())
     display = NotebookDisplay()
-    display.start(["epoch", "train_loss"], 2, 10)
+    display.start(["epoch", "<lambda>"], 20, 10)
     display.update(0, 5, 0.25)
     assert '<progress value="5" max="20">' in shown[-1]
     display.row(["0", "0.250000"])
     display.finish(None)
     assert shown[-1] == (
-        "<table><thead><tr><th>epoch</th><th>train_loss</th></tr></thead>"
+        "<table><thead><tr><th>epoch</th><th>&lt;lambda&gt;</th></tr></thead>"
         "<tbody><tr><td>0</td><td>0.250000</td></tr></tbody></table>"
     )

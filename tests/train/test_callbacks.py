@@ -83,5 +83,5 @@ def test_what_is_no_callback_and_what_is_no_hook():
 
 
 def test_clipping_at_nothing():
-    with pytest.raises(SettingError, match=r"GradientClip\(max_norm=0\): expected a number above 0"):
+    with pytest.raises(SettingError, match="GradientClip's max_norm is 0; expected a finite number above 0"):
         GradientClip(0)

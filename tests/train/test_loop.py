@@ -430,3 +430,129 @@ def test_clipping_is_torchs(toy: DataBunch):
     learn.fit(1, 0.5)
     for found, expected in zip(learn.model.parameters(), model.parameters(), strict=True):
         assert torch.allclose(found, expected, atol=1e-6)
+
+
+# --- natural mistakes ---------------------------------------------------------------------------------------------------
+
+
+X, Y = toy_arrays(64)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "options", "message"),
+    [
+        (X, Y[:, None], {}, r"train.y has shape \(64, 1\); cross-entropy expects one label a row: use y.squeeze\(1\)"),
+        (X, F.one_hot(Y), {}, r"train.y has shape \(64, 4\); .*: use y.argmax\(1\) if it is one-hot"),
+        (X.long(), Y, {}, "train.x is int64 and the model's weights are float32; expected the same: use x.float"),
+        (X.half(), Y, {}, "train.x is float16 and the model's weights are float32; expected the same: use x.float"),
+        (
+            X,
+            X[:, :3],
+            {},
+            r"the model gives \(4,\) for a row and y has \(3,\); expected as many outputs as target columns",
+        ),
+        (X, X[:, :1], {"loss_func": nn.CrossEntropyLoss()}, "train.y holds floats"),
+        (
+            X,
+            Y,
+            {"loss_func": nn.CrossEntropyLoss(reduction="none")},
+            r"the loss function gives a tensor of shape \(2,\); exp",
+        ),
+        (
+            X,
+            Y,
+            {"model": nn.Sequential(nn.Linear(20, 8), nn.Linear(9, 4))},
+            r"Linear layer \(1\) takes 9 columns and is given 8",
+        ),
+    ],
+)
+def test_natural_mistakes(x: torch.Tensor, y: torch.Tensor, options: dict[str, Any], message: str):
+    learn = learner(DataBunch.create((x, y), bs=16), **options)
+    for call in (lambda: learn.fit(1, 1e-2), learn.lr_find):
+        with pytest.raises((DataError, ModelError), match=message):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda d: Learner(Net(), d), "Learner takes a DataBunch, not a Net; see DataBunch.create"),
+        (lambda d: Learner((X, Y), Net()), "Learner takes a DataBunch, not a tuple"),
+        (lambda d: Learner(d, Net), "model is <class .*; expected an instance of torch.nn.Module"),
+        (lambda d: Learner(d, Net(), metrics="accuracy"), "metrics: 'accuracy' is no function; expected, for example"),
+        (
+            lambda d: Learner(d, Net(), loss_func=nn.CrossEntropyLoss),
+            r"the class CrossEntropyLoss; expected CrossEntropyLoss\(\)",
+        ),
+        (lambda d: DataBunch((X, Y)), r"DataBunch takes loaders, not a tuple; did you mean DataBunch.create"),
+        (lambda d: DataBunch.create(X, Y), r"did you mean DataBunch.create\(\(x, y\), \(x_valid, y_valid\)\)\?"),
+        (lambda d: DataBunch.create([[[1.0], [1.0, 2.0]], [0, 1]]), "train.x has rows of different lengths"),
+        (lambda d: Learner(d, Net()).fit(1, Learner(d, Net(), silent=True).lr_find()), "lr is LRFindResult"),
+        (
+            lambda d: Learner(d, Net()).fit_one_cycle(1, 1e-2, moms=(1.5, 0.9)),
+            "moms is 1.5; expected momentum, from 0 to 1",
+        ),
+        (
+            lambda d: Learner(d, Net()).predict(d.valid_ds[0]),
+            r"row is a tuple; expected x alone, for example data.valid_ds\[0\]\[0\]",
+        ),
+    ],
+)
+def test_wrong_things_at_the_door(toy: DataBunch, call: Any, message: str):
+    with pytest.raises((DataError, SettingError), match=message):
+        call(toy)
+
+
+def test_loaders_without_batches():
+    x, y = toy_arrays(10)
+    short = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 64, drop_last=True)
+    for call in (lambda learn: learn.fit(1, 1e-2), lambda learn: learn.lr_find()):
+        with pytest.raises(DataError, match="the training loader has no batches"):
+            call(learner(DataBunch(short)))
+
+
+class Rows(torch.utils.data.Dataset):
+    """A data set that is not in memory."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int):
+        return self.x[i], self.y[i]
+
+
+def test_a_regression_that_is_not_in_memory_is_one():
+    data = DataBunch.create(Rows(X, X[:, :1]), Rows(X, X[:, :1]), bs=16, seed=1)
+    learn = Learner(data, seeded(Net(outputs=1)), silent=True)
+    learn.fit_one_cycle(5, 3e-2)
+    assert learn.loss_func.__name__ == "flat_mse_loss"
+    assert learn.recorder.val_losses[-1] < X[:, 0].var()
+
+
+def test_a_classifier_that_is_not_in_memory_predicts_classes():
+    learn = learner(DataBunch.create(Rows(X, Y), Rows(X, Y), bs=16, seed=1))
+    learn.fit_one_cycle(5, 1e-2)
+    assert learn.predict(X[3])[0] == 3
+    from onecycle import ClassificationInterpretation
+
+    assert ClassificationInterpretation.from_learner(learn).confusion_matrix().shape == (4, 4)
+
+
+def test_numbers_of_numpy_are_numbers(toy: DataBunch):
+    import numpy as np
+
+    x, y = toy_arrays()
+    learn = learner(DataBunch.create((x, y), bs=np.int64(16), seed=np.int64(1)), wd=np.float32(0.1))
+    learn.fit_one_cycle(np.int64(1), np.float32(1e-2), moms=0.9)
+    learn.fit(1, torch.tensor(1e-3))
+    assert learn.recorder.lrs[0] == pytest.approx(1e-3)
+
+
+def test_a_partial_cross_entropy_is_one():
+    from functools import partial
+
+    learn = learner(DataBunch.create((X, Y), (X, Y), bs=16), loss_func=partial(F.cross_entropy, label_smoothing=0.1))
+    assert torch.allclose(learn.get_preds()[0].sum(1), torch.ones(64))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,9 +151,70 @@ def test_a_callback_that_points_to_the_learner_is_not_copied_with_it(toy: DataBu
 
     learn = learner(toy)
     learn.callbacks.append(Points(learn))
+    learn.callbacks[0].file = Path(os.devnull).open()  # noqa: SIM115 -- a callback may keep one open
     learn.lr_find(num_it=5)
+    learn.callbacks[0].file.close()
     assert learn.callbacks[0].learn is learn
     assert learn.callbacks[0].model is learn.model
+
+
+def test_what_a_callback_shares_with_the_program_is_left_alone(toy: DataBunch):
+    log: list[float] = []
+
+    class Log(Callback):
+        def __init__(self) -> None:
+            self.log = log
+
+        def on_batch_end(self, fit: Any) -> None:
+            self.log.append(fit.loss)  # a tensor of the fit, which cannot be deep-copied with its history
+
+        def on_epoch_end(self, fit: Any) -> None:
+            assert fit.record.metrics[-1][0] is not None
+
+    learn = learner(toy, callbacks=Log())
+    learn.lr_find(num_it=15)
+    assert log == []
+    learn.fit(1, 1e-3)
+    learn.lr_find(num_it=15)
+    assert len(log) == 12
+
+
+def test_tensors_and_flags_and_the_loss_are_put_back_too(toy: DataBunch):
+    class Remembers(Net):
+        ema = torch.zeros(4)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.ema = torch.zeros(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out = super().forward(x)
+            self.ema = 0.9 * self.ema + out.detach().mean(0)
+            return out
+
+    class Weighted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            self.seen += 1
+            return self.weight * F.cross_entropy(out, y)
+
+    class Unfreezes(Callback):
+        def on_epoch_begin(self, fit: Any) -> None:
+            fit.model.requires_grad_(True)
+
+    learn = Learner(toy, Remembers(), loss_func=Weighted(), callbacks=Unfreezes(), silent=True)
+    learn.model.lin1.requires_grad_(False)
+    ema = learn.model.ema
+    learn.lr_find(num_it=5)
+    assert learn.model.ema is ema
+    assert (ema == 0).all()
+    assert learn.loss_func.seen.item() == 0
+    assert learn.loss_func.weight.grad is None
+    assert not learn.model.lin1.weight.requires_grad
 
 
 def test_its_closing_line_and_its_plot(toy: DataBunch, capsys: pytest.CaptureFixture[str]):

@@ -1,6 +1,8 @@
 """The files of a run: their names, whether they can be written, and writing them."""
 
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MODEL, RECORD, REPORT = "model", "record.json", "report.html"
+BUNDLE_STATE = "state.json"  # what a bundle is known by
 PLOTS = ("lr_find.png", "lr.png", "losses.png", "metrics.png", "confusion.png")
 
 
@@ -22,11 +25,29 @@ def use_agg() -> None:
     matplotlib.use("Agg")
 
 
-def claim_folder(out: Path, force: bool) -> None:
-    """Make `out`, and find out before the work whether its files can be written.
+@contextmanager
+def claimed(out: Path, force: bool) -> Generator[None]:
+    """Make `out` for the files of a run. Where the run fails before it wrote any, what was made goes again.
 
     Raises SettingError where it holds something and `force` is not given, OutputError where it cannot be written.
     """
+    made: list[Path] = []
+    with suppress(OSError):  # a folder that may not be looked into, which `_claim` reports
+        made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        _claim(out, force)
+        yield
+    except BaseException:  # Ctrl-C and SIGTERM too
+        with suppress(OSError):  # not empty, or not made
+            for folder in made:
+                folder.rmdir()
+        raise
+
+
+def _claim(out: Path, force: bool) -> None:
+    """Make `out`, and find out before the work whether its files can be written."""
+    if out.is_file():
+        raise OutputError(f"{out} is a file; expected a folder: give another --out")
     check_writable(out / RECORD)
     if not force and any(out.iterdir()):
         raise SettingError(f"{out} is not empty; give another --out, or --force to replace what an earlier run wrote")

@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from onecycle.commands.files import MODEL, RECORD
+from onecycle.commands.files import BUNDLE_STATE, MODEL, RECORD
+from onecycle.commands.images import framed, white_on_black
 from onecycle.core.errors import DataError, FileError
 from onecycle.data.readers import read_npy, read_npz, read_png
 from onecycle.data.tensors import as_tensor
 from onecycle.learner import load_learner
 
 Array = np.ndarray[Any, Any]
+_HIGHEST_SCALED = 1.5  # scaled pixels are at most 1, with some room for who scaled them otherwise
 
 
 def predict(run: Path, file: Path, device: str | None, as_json: bool) -> int:
@@ -26,7 +27,7 @@ def predict(run: Path, file: Path, device: str | None, as_json: bool) -> int:
     read = _READERS.get(file.suffix.lower())
     if read is None:
         raise FileError(f"{file}: expected a file ending in {', '.join(_READERS)}")
-    rows = shaped(scaled(read(file, learn.input_shape), learn.pixel_scale), learn.input_shape, file)
+    rows = scaled(shaped(read(file, learn.input_shape), learn.input_shape, file), learn.pixel_scale, file)
     output = learn.get_preds(as_tensor(rows, str(file)))[0].numpy()
     found = [_prediction(row, learn.classes) for row in output]
     if as_json:
@@ -37,12 +38,36 @@ def predict(run: Path, file: Path, device: str | None, as_json: bool) -> int:
     return 0
 
 
-def scaled(numbers: Array, pixel_scale: float | None) -> Array:
-    """Whole numbers as the pixels that the model was trained on; floats, and rows that are no images, as they are."""
-    if numbers.dtype.kind not in "biuf":
-        return numbers
-    values = numbers.astype(np.float32)
-    return values / pixel_scale if pixel_scale is not None and numbers.dtype.kind in "iu" else values
+def scaled(rows: Array, pixel_scale: float | None, file: Path) -> Array:
+    """Whole numbers as the pixels that the model was trained on; floats, and rows that are no images, as they are.
+
+    Raises DataError for whole numbers that are no pixels; floats that cannot have been scaled get a warning.
+    """
+    if rows.dtype.kind not in "biuf":
+        return rows
+    if pixel_scale is None or rows.dtype.kind == "b" or not rows.size:
+        return rows.astype(np.float32)
+    if rows.dtype.kind in "iu":
+        _check_pixels(rows, file)
+        return rows.astype(np.float32) / pixel_scale
+    highest = float(rows.max())
+    if highest > _HIGHEST_SCALED:
+        print(
+            f"warning: {file} has values up to {highest:g}; the model was trained on pixels from 0 to 1: "
+            f"were they divided by {pixel_scale:g}?",
+            file=sys.stderr,
+        )
+    return rows.astype(np.float32)
+
+
+def _check_pixels(rows: Array, file: Path) -> None:
+    wrong = np.argwhere((rows < 0) | (rows > 255))
+    if len(wrong):
+        where = tuple(wrong[0].tolist())
+        raise DataError(
+            f"{file} contains {rows[where]} at row {where[0] if where else 0} ({len(wrong)} such values); whole "
+            "numbers are pixels: expected 0 to 255; give other numbers as floats, scaled as in training"
+        )
 
 
 def shaped(numbers: Array, shape: torch.Size | None, file: Path) -> Array:
@@ -62,33 +87,14 @@ def shaped(numbers: Array, shape: torch.Size | None, file: Path) -> Array:
     raise DataError(f"{file}: holds an array of shape {numbers.shape}; expected {expected}, with at least one row")
 
 
-def white_on_black(image: Array) -> tuple[Array, bool]:
-    """A gray image as MNIST has it, and whether it had to be inverted: its corners were light."""
-    light = image[[0, 0, -1, -1], [0, -1, 0, -1]].mean() > 127
-    return (255 - image if light else image), bool(light)
-
-
-def fitted(image: Array, side: int) -> Array:
-    """A gray image on a black square, scaled to `side` pixels."""
-    height, width = image.shape
-    longest = max(height, width)
-    top, left = (longest - height) // 2, (longest - width) // 2
-    square = np.pad(image, ((top, longest - height - top), (left, longest - width - left)))
-    if longest == side:
-        return square
-    pixels = torch.from_numpy(square.astype(np.float32))[None, None]
-    smaller = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
-    return smaller[0, 0].round().to(torch.uint8).numpy()
-
-
 def _read_image(file: Path, shape: torch.Size | None) -> Array:
     size = math.prod(shape or ())
     if shape is None or math.isqrt(size) ** 2 != size:
         raise DataError(f"{file}: an image, but the model does not take square gray images; give a npy or npz file")
-    image, inverted = white_on_black(read_png(file))
+    image, inverted = white_on_black(read_png(file), str(file))
     if inverted:
         print(f"{file}: dark on light; inverted, since the model expects white on black", file=sys.stderr)
-    return fitted(image, math.isqrt(size))
+    return framed(image, math.isqrt(size))
 
 
 def _read_npz(file: Path, _: torch.Size | None) -> Array:
@@ -106,8 +112,19 @@ _READERS: dict[str, Callable[[Path, torch.Size | None], Array]] = {
 
 
 def _bundle(run: Path) -> Path:
-    """The bundle in the folder of a run, or `run` itself where it is one."""
-    return run / MODEL if (run / MODEL).is_dir() or (run / RECORD).is_file() else run
+    """The bundle in the folder of a run, or `run` itself where it is one.
+
+    Raises FileError for a file, and for a folder that holds neither.
+    """
+    if run.is_file():
+        raise FileError(f"{run} is a file; the RUN folder comes first: onecycle predict RUN FILE")
+    if (run / MODEL).is_dir() or (run / RECORD).is_file():
+        return run / MODEL
+    if run.is_dir() and not (run / BUNDLE_STATE).is_file():
+        raise FileError(
+            f"{run} holds no run or bundle; expected a folder that `onecycle train` or `learn.export` wrote"
+        )
+    return run
 
 
 def _prediction(row: Array, classes: list[Any] | None) -> dict[str, Any]:

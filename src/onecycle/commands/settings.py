@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from onecycle.core.errors import SettingError, did_you_mean
 
 DATASETS = ("mnist",)
+_LARGEST_LAYER = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,12 @@ class TrainSettings:
         return {"data": self.dataset, "hidden": list(self.hidden), "lr_choice": chosen}
 
 
+def check_plot_name(out: Path | None) -> None:
+    """Raises SettingError where `out` is not the name of a PNG file."""
+    if out is not None and out.suffix.lower() != ".png" and not out.is_dir():
+        raise SettingError(f"--out is {out}; expected a name that ends in .png: {out.with_suffix('.png')}")
+
+
 def _whole(option: str, text: str, least: int) -> int:
     try:
         value = int(text)
@@ -72,6 +80,7 @@ def _sizes(text: str) -> tuple[int, ...]:
         sizes = tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
         sizes = (0,)
-    if any(size < 1 for size in sizes):
-        raise SettingError(f"--hidden is {text}; expected sizes of at least 1, separated by commas: 256,128")
+    if any(not 1 <= size <= _LARGEST_LAYER for size in sizes):
+        expected = f"sizes from 1 to {_LARGEST_LAYER:,}, separated by commas: 256,128"
+        raise SettingError(f"--hidden is {text}; expected {expected}")
     return sizes

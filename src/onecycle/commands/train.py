@@ -14,19 +14,19 @@ from onecycle.commands.files import (
     RECORD,
     REPORT,
     check_writable,
-    claim_folder,
+    claimed,
     use_agg,
     write_figure,
 )
 from onecycle.commands.settings import TrainSettings
 from onecycle.core.device import borrowed_generators, pick_device, seed_generators
-from onecycle.core.errors import SettingError
+from onecycle.core.errors import NonFiniteLossError, SettingError
 from onecycle.core.models import MLP
 from onecycle.core.record import Record
 from onecycle.data.bunch import mnist
 from onecycle.learner import Learner
 from onecycle.show.interpret import ClassificationInterpretation
-from onecycle.show.report import drawable, write_report
+from onecycle.show.report import WHEN_STOPPED, drawable, write_report
 from onecycle.train.lr_find import LRFindResult
 from onecycle.train.metrics import accuracy
 
@@ -36,15 +36,15 @@ INTERRUPTED = 130
 def train(settings: TrainSettings, out: Path, force: bool, as_json: bool) -> int:
     """Find a learning rate, train for one cycle, write everything to `out`; the exit code."""
     device = pick_device(settings.device)
-    claim_folder(out, force)
     use_agg()
-    with redirect_stdout(sys.stderr):  # the learner shows its progress on stdout, which is for data here
+    # the learner shows its progress on stdout, which is for data here
+    with claimed(out, force), redirect_stdout(sys.stderr):
         learn = _learner(settings, device)
         found = None if settings.lr is not None else _find(learn)
         lr = settings.lr if settings.lr is not None else _suggested(found)
-        learn.fit_one_cycle(settings.epochs, lr)
+        _fit(learn, settings, lr)
         scores = _validate(learn)
-        record = _complete(learn, settings, found)
+        record = _complete(learn, settings, found, scores)
         files = _write(learn, record, out)
     if as_json:
         print(json.dumps({"lr": lr, **scores, "stopped": record.stopped, "files": [str(file) for file in files]}))
@@ -92,6 +92,16 @@ def _find(learn: Learner) -> LRFindResult:
     return found
 
 
+def _fit(learn: Learner, settings: TrainSettings, lr: float) -> None:
+    """Train for one cycle. Raises NonFiniteLossError, in the words of the command line, where the loss becomes NaN."""
+    try:
+        learn.fit_one_cycle(settings.epochs, lr)
+    except NonFiniteLossError as error:
+        what = str(error).partition(": try ")[0]
+        advice = f"a --lr below {lr:.3g}" if settings.lr is None else "--lr auto, or a lower --lr"
+        raise NonFiniteLossError(f"{what}: try {advice}") from error
+
+
 def _suggested(found: LRFindResult | None) -> float:
     if found is None or found.suggestion is None:
         raise SettingError("the finder saw too few losses to suggest a learning rate; give one with --lr")
@@ -105,10 +115,12 @@ def _validate(learn: Learner) -> dict[str, Any]:
     return {"valid_loss": _finite(loss), "accuracy": correct}
 
 
-def _complete(learn: Learner, settings: TrainSettings, found: LRFindResult | None) -> Record:
+def _complete(learn: Learner, settings: TrainSettings, found: LRFindResult | None, scores: dict[str, Any]) -> Record:
     """The fit's record with what only this command knows."""
     record = learn.recorder.record
     record.settings = {**settings.describe(), **record.settings}
+    if record.stopped:  # the last epoch has no row: without this, nothing would say how good the model is
+        record.settings |= {f"{name}{WHEN_STOPPED}": value for name, value in scores.items()}
     if found is not None:
         record.lr_curve = {"lrs": found.lrs, "losses": found.losses, "suggestion": found.suggestion}
     record.mistakes = ClassificationInterpretation.from_learner(learn).summary()

@@ -71,7 +71,10 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 @contextmanager
 def borrowed_generators(device: torch.device) -> Generator[None]:
-    """Lend torch's global generators (the CPU's and `device`'s) to the block and put them back as they were."""
+    """Lend torch's global generators (the CPU's and `device`'s) to the block and put them back as they were.
+
+    Not those of Python and NumPy: a loader lends these too, since data sets augment with them.
+    """
     cpu_state = torch.get_rng_state()
     device_state = None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
     try:

@@ -6,8 +6,8 @@ from typing import Protocol
 class Display(Protocol):
     """Shows a fit while it runs. Implementations are in `show/progress.py`."""
 
-    def start(self, columns: list[str], epochs: int, batches: int) -> None:
-        """A fit begins: the table's column names, and how many epochs of how many batches there will be."""
+    def start(self, columns: list[str], steps: int, batches: int) -> None:
+        """A fit begins: the table's column names, how many steps there will be, and how many make an epoch."""
         ...
 
     def update(self, epoch: int, batch: int, loss: float) -> None:
@@ -34,7 +34,7 @@ class Display(Protocol):
 class SilentDisplay:
     """Shows nothing."""
 
-    def start(self, columns: list[str], epochs: int, batches: int) -> None:
+    def start(self, columns: list[str], steps: int, batches: int) -> None:
         """Nothing."""
 
     def update(self, epoch: int, batch: int, loss: float) -> None:

@@ -62,5 +62,11 @@ class OutputError(OneCycleError, OSError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`'; did you mean "epochs"?'` for the nearest known name, or an empty string."""
-    near = get_close_matches(name, list(known), n=1)
-    return f'; did you mean "{near[0]}"?' if near else ""
+    names = {_bare(other): other for other in known}
+    near = get_close_matches(_bare(name), list(names), n=1, cutoff=0.7)
+    return f'; did you mean "{names[near[0]]}"?' if near else ""
+
+
+def _bare(name: str) -> str:
+    """The name for comparing: the dashes of an option are no likeness, and capitals no difference."""
+    return name.lstrip("-").lower()

@@ -56,15 +56,41 @@ class Record:
 
     def to_json(self) -> str:
         """The record as strict JSON; NaN and infinities become the strings "nan", "inf" and "-inf"."""
-        return json.dumps(_encode(asdict(self)), indent=1, allow_nan=False)
+        return json.dumps(_encode(asdict(self)), indent=1, allow_nan=False, default=plain)
 
     @classmethod
     def from_json(cls, text: str) -> "Record":
         """The record that `to_json` wrote; keys it does not know are left out."""
         found: dict[str, Any] = json.loads(text)
+        if not isinstance(found, dict):  # pyright: ignore[reportUnnecessaryIsInstance] -- the text may be anything
+            raise ValueError("it is not an object")
         known = {name.name for name in fields(cls)}
         decoded = {key: _decode(value) if key in _NUMBERS else value for key, value in found.items() if key in known}
-        return cls(**decoded)
+        record = cls(**decoded)
+        record._check()
+        return record
+
+    def _check(self) -> None:
+        """Raises ValueError where the fields do not belong together."""
+        for name in ("settings", "versions"):
+            if not isinstance(getattr(self, name), dict):
+                raise ValueError(f"{name} is not an object")
+        for name in ("lr_curve", "mistakes"):
+            if not isinstance(getattr(self, name), dict | None):
+                raise ValueError(f"{name} is not an object")
+        for names, length in (
+            (("lrs", "moms", "batch_losses", "losses"), len(self.losses)),
+            (("epochs", "nb_batches", "val_losses", "metrics", "seconds"), len(self.epochs)),
+        ):
+            for name in names:
+                values = getattr(self, name)
+                if not isinstance(values, list) or len(values) not in (0, length):
+                    raise ValueError(f"{name} is not a list of {length}")
+                rows = values if name == "metrics" else [values]
+                if not all(isinstance(row, list) for row in rows):
+                    raise ValueError(f"{name} is not a list of lists")
+                if not all(isinstance(value, int | float | None) for row in rows for value in row):
+                    raise ValueError(f"{name} holds something else than numbers")
 
     def save(self, path: str | Path) -> None:
         """Write the record to `path` as JSON, whole or not at all."""
@@ -75,7 +101,7 @@ class Record:
         """Read a record that `save` wrote. Raises FileError where `path` is missing or is no record."""
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise FileError(f"{path}: not a readable record ({error}); expected JSON that onecycle wrote") from error
 
 
@@ -95,12 +121,16 @@ class Smoother:
         return smoothed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LRCurve:
     """What the learning-rate finder saw: the smoothed loss at each learning rate."""
 
     lrs: list[float]
     losses: list[float]
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{name} {value:.2e}" for name, value in self.suggestions().items())
+        return f"{type(self).__name__}({len(self.lrs)} learning rates; {found or 'no suggestion'})"
 
     def suggestions(self) -> dict[str, float]:
         """Learning rates worth trying, by name. Empty where there are too few points to tell.
@@ -138,6 +168,13 @@ def _valley(losses: np.ndarray[Any, np.dtype[np.float64]]) -> int:
 def format_value(value: float | None) -> str:
     """A number of the table: six decimals, `#na#` for none."""
     return "#na#" if value is None else f"{value:.6f}"
+
+
+def plain(value: Any) -> Any:
+    """NumPy and torch numbers and arrays as what JSON has; for `json.dumps(default=plain)`."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{value!r} is neither a number nor text")
 
 
 _NUMBERS = ("lrs", "moms", "batch_losses", "losses", "val_losses", "metrics", "seconds", "settings", "lr_curve")

@@ -4,20 +4,21 @@ Both give pairs (x, y) on the device, x a tensor or a list of them, y None where
 the batches of epoch k, a function of (seed, k) alone; iterating by hand gives epochs 0, 1, 2, … in turn.
 """
 
+import random
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from onecycle.core.device import borrowed_generators, derived_seed, seed_generators
+from onecycle.core.device import derived_seed
 from onecycle.core.errors import DataError
 
 Batch = tuple[Any, Any]
 _ORDER, _WORKERS = 0, 1  # what a derived seed is for
-_CPU = torch.device("cpu")
 
 
 class Batches(Protocol):
@@ -84,8 +85,8 @@ class InMemoryLoader:
 class TorchLoader:
     """Batches of a torch DataLoader, moved to `device`.
 
-    torch's global generators are lent to it for the time of an epoch, seeded from (seed, epoch), so that its shuffling
-    and its data set's augmentation are reproducible and leave no trace.
+    The global generators of torch, NumPy and Python, and the loader's own, are seeded from (seed, epoch) while it works
+    and put back after, so that its shuffling and its data set's augmentation are reproducible and leave no trace.
     """
 
     def __init__(self, loader: DataLoader[Any], device: torch.device, seed: int) -> None:
@@ -109,18 +110,53 @@ class TorchLoader:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of epoch `number`."""
-        with borrowed_generators(_CPU):
-            seed_generators(derived_seed(self.seed, _WORKERS, number), _CPU)
-            batches = iter(self.loader)
-            state = torch.get_rng_state()
-        while True:
-            with borrowed_generators(_CPU):  # only while the loader works, not while the caller does
-                torch.set_rng_state(state)
-                batch = next(batches, None)
-                state = torch.get_rng_state()
-            if batch is None:
-                return
-            yield _pair(batch if isinstance(batch, list | tuple) else [batch], self.device)
+        own = [g for g in (self.loader.generator, getattr(self.loader.sampler, "generator", None)) if g is not None]
+        states = [generator.get_state() for generator in own]
+        lent = _LentGenerators(derived_seed(self.seed, _WORKERS, number))
+        try:
+            with lent:
+                for generator in own:
+                    generator.manual_seed(derived_seed(self.seed, _WORKERS, number))
+                batches = iter(self.loader)
+            while True:
+                with lent:  # only while the loader works, not while the caller does
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                yield _pair(batch if isinstance(batch, list | tuple) else [batch], self.device)
+        finally:
+            for generator, state in zip(own, states, strict=True):
+                generator.set_state(state)
+
+
+class _LentGenerators:
+    """The global generators of torch, NumPy and Python, seeded for a loader: its own while it works, else as found."""
+
+    def __init__(self, seed: int) -> None:
+        self._found = self._get()
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        self._own = self._get()
+        self._set(self._found)
+
+    def __enter__(self) -> None:
+        self._found = self._get()
+        self._set(self._own)
+
+    def __exit__(self, *_: object) -> None:
+        self._own = self._get()
+        self._set(self._found)
+
+    @staticmethod
+    def _get() -> tuple[Any, Any, Any]:
+        return torch.get_rng_state(), np.random.get_state(), random.getstate()
+
+    @staticmethod
+    def _set(states: tuple[Any, Any, Any]) -> None:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
 
 
 def _pair(parts: Sequence[Any], device: torch.device | None = None) -> Batch:

@@ -7,9 +7,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
-from onecycle.core.device import default_seed, pick_device
+from onecycle.core.checks import whole
+from onecycle.core.device import borrowed_generators, default_seed, pick_device
 from onecycle.core.errors import DataError, SettingError
 from onecycle.data.batches import Batch, Batches, InMemoryLoader, TorchLoader
 from onecycle.data.datasets import mnist_arrays, mnist_floats
@@ -40,7 +50,8 @@ class DataBunch:
         self.train_dl = self._wrap(train_dl)
         self.valid_dl = self._wrap(valid_dl) if valid_dl is not None else None
         self.test_dl = self._wrap(test_dl) if test_dl is not None else None
-        self.fix_dl = self._wrap(fix_dl if fix_dl is not None else _in_order(train_dl))
+        in_order = fix_dl if fix_dl is not None else _in_order(train_dl)
+        self.fix_dl = self._wrap(in_order) if in_order is not None else None
 
     @classmethod
     def create(
@@ -62,19 +73,24 @@ class DataBunch:
         through torch's DataLoader with `num_workers`. Raises SettingError for a batch size below 1 and DataError for
         data that cannot be trained on.
         """
-        for name, size in (("bs", bs), ("val_bs", val_bs if val_bs is not None else bs)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-                raise SettingError(f"{name} is {size!r}; expected a whole number of at least 1")
+        bs = whole(bs, "bs", least=1)
+        val_bs = whole(val_bs, "val_bs", least=1) if val_bs is not None else bs
+        num_workers = whole(num_workers, "num_workers", least=0)
         device, seed = pick_device(device), _checked_seed(seed)
+        if isinstance(train_ds, Tensor | np.ndarray) and isinstance(valid_ds, Tensor | np.ndarray):
+            raise DataError(
+                "train and valid are single arrays; did you mean DataBunch.create((x, y), (x_valid, y_valid))?"
+            )
         train, valid, test = (
             ds if ds is None or _is_torch_dataset(ds) else as_dataset(ds, name)
             for ds, name in ((train_ds, "train"), (valid_ds, "valid"), (test_ds, "test"))
         )
         if train is None:
             raise DataError("train has no rows; expected a data set or a pair (x, y)")
-        rows = len(train)  # pyright: ignore[reportArgumentType] -- map-style data sets have a length
-        if not rows:
-            raise DataError("train has no rows; expected at least one")
+        rows = _rows(train, "train")
+        for name, ds in (("valid", valid), ("test", test)):
+            if ds is not None:
+                _rows(ds, name)
         if rows < bs:
             warnings.warn(f"{rows} training rows are fewer than bs {bs}: an epoch is one batch of {rows}", stacklevel=2)
 
@@ -85,12 +101,17 @@ class DataBunch:
                 return InMemoryLoader(ds, size, device, seed, shuffle=training, drop_last=training and rows >= bs)
             return TorchLoader(_torch_loader(ds, size, num_workers, training, training and rows >= bs), device, seed)
 
-        val_bs = val_bs if val_bs is not None else bs
         train_dl, fix_dl = loader(train, bs, training=True), loader(train, bs)
         assert train_dl is not None  # train is not None
         if isinstance(train_dl, InMemoryLoader) and isinstance(fix_dl, InMemoryLoader):
             fix_dl.tensors = train_dl.tensors  # one copy on the device
         return cls(train_dl, loader(valid, val_bs), loader(test, val_bs), device, fix_dl=fix_dl, seed=seed, path=path)
+
+    def __repr__(self) -> str:
+        sizes = [
+            f"{name} {len(dl)}" for name, dl in (("train", self.train_dl), ("valid", self.valid_dl)) if dl is not None
+        ]
+        return f"DataBunch(batches: {', '.join(sizes)}; of {self.train_dl.batch_size} rows, on {self.device})"
 
     @property
     def train_ds(self) -> Any:
@@ -112,6 +133,17 @@ class DataBunch:
         """The training targets where they are in memory, else None."""
         tensors = self.train_ds.tensors if isinstance(self.train_ds, TensorDataset) else ()
         return tensors[-1] if len(tensors) > 1 else None
+
+    def is_regression(self) -> bool:
+        """Whether the training targets are floats; of a data set that is not in memory, the first row is looked at."""
+        if (targets := self.targets) is not None:
+            return targets.is_floating_point()
+        if self.classes is not None or not hasattr(self.train_ds, "__getitem__"):
+            return False
+        with borrowed_generators(torch.device("cpu")):  # the data set may draw from them
+            row = self.train_ds[0]
+        target = row[-1] if isinstance(row, tuple | list) else None
+        return isinstance(target, float) or "float" in str(getattr(target, "dtype", ""))
 
     @property
     def classes(self) -> list[Any] | None:
@@ -143,6 +175,8 @@ class DataBunch:
         if which not in known:
             raise SettingError(f'unknown data set "{which}"; expected one of {", ".join(known)}')
         if (found := known[which]) is None:
+            if which == "fix":
+                raise DataError("the training rows cannot be had in order: the DataLoader's sampler does not say which")
             raise DataError(f"there is no {which} set; give DataBunch.create a {which}_ds")
         return found
 
@@ -159,7 +193,12 @@ class DataBunch:
         return plot_examples(x[: rows * rows].cpu().numpy(), titles[: rows * rows], columns=rows)
 
     def _wrap(self, loader: DataLoader[Any] | Batches) -> Batches:
-        return TorchLoader(loader, self.device, self.seed) if isinstance(loader, DataLoader) else loader
+        if isinstance(loader, DataLoader):
+            return TorchLoader(loader, self.device, self.seed)
+        if not hasattr(loader, "epoch"):
+            kind = type(loader).__name__
+            raise DataError(f"DataBunch takes loaders, not a {kind}; did you mean DataBunch.create({kind}, ...)?")
+        return loader
 
 
 def mnist(bs: int = 64, seed: int | None = None, device: str | torch.device | None = None) -> DataBunch:
@@ -177,9 +216,7 @@ def mnist(bs: int = 64, seed: int | None = None, device: str | torch.device | No
 def _checked_seed(seed: int | None) -> int:
     if seed is None:
         return default_seed()
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-        raise SettingError(f"seed is {seed!r}; expected a whole number of at least 0")
-    return seed
+    return whole(seed, "seed", least=0)
 
 
 def _is_torch_dataset(ds: Any) -> bool:
@@ -190,8 +227,26 @@ def _torch_loader(ds: Dataset[Any], bs: int, workers: int, shuffle: bool, drop_l
     return DataLoader(ds, bs, shuffle=shuffle, drop_last=drop_last, num_workers=workers)
 
 
-def _in_order(loader: DataLoader[Any] | Batches) -> DataLoader[Any] | Batches:
-    """A loader of the same data set in order, for what is a DataLoader over an indexable data set."""
-    if isinstance(loader, DataLoader) and hasattr(loader.dataset, "__getitem__") and loader.batch_size:
-        return DataLoader(loader.dataset, loader.batch_size, collate_fn=loader.collate_fn)
-    return loader
+def _in_order(loader: DataLoader[Any] | Batches) -> DataLoader[Any] | Batches | None:
+    """A loader of the same rows in order, or None where a DataLoader's sampler does not say which rows these are."""
+    if not isinstance(loader, DataLoader):
+        return loader
+    if type(loader.batch_sampler) is not BatchSampler or not hasattr(loader.dataset, "__getitem__"):
+        return None
+    dataset: Dataset[Any] = loader.dataset
+    if isinstance(loader.sampler, SubsetRandomSampler):
+        dataset = Subset(dataset, sorted(loader.sampler.indices))
+    elif not isinstance(loader.sampler, SequentialSampler | RandomSampler):
+        return None
+    return DataLoader(dataset, loader.batch_size, collate_fn=loader.collate_fn)
+
+
+def _rows(ds: Any, name: str) -> int:
+    """How many rows a data set has. Raises DataError for none, and where it has no length."""
+    try:
+        rows = len(ds)
+    except TypeError:
+        raise DataError(f"{name} has no length; expected a data set with __len__ and __getitem__") from None
+    if not rows:
+        raise DataError(f"{name} has no rows; expected at least one")
+    return rows

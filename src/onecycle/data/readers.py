@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from onecycle.core.errors import FileError, OneCycleError, SettingError, UnsafeF
 from onecycle.data.opening import MAX_BYTES, Budget, opened, read_unpacked
 
 Numbers = np.ndarray[Any, np.dtype[Any]]  # what a file holds is only known when it is read
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
@@ -87,6 +88,7 @@ def read_png(path: str | os.PathLike[str], size: tuple[int, int] | None = None) 
 
     `size` = (height, width) scales the image to that. Needs Pillow. Raises SettingError without it; FileError for a
     file that is missing, damaged, no PNG, or an image so large that Pillow takes it for a decompression bomb.
+    What is transparent becomes white, or black where the rest is light.
     """
     path = Path(path)
     if size is not None and (len(size) != 2 or min(size) < 1):
@@ -96,19 +98,46 @@ def read_png(path: str | os.PathLike[str], size: tuple[int, int] | None = None) 
     except ImportError as error:
         raise SettingError('reading images needs Pillow; install it with pip install "onecycle[images]"') from error
     with opened(path) as file:
+        _check_signature(file, path)
         try:
             image = pillow.open(file, formats=["PNG"])
             # Pillow itself only warns between this many pixels and twice as many
             if pillow.MAX_IMAGE_PIXELS and math.prod(image.size) > pillow.MAX_IMAGE_PIXELS:
                 raise pillow.DecompressionBombError(f"{image.size[0]} x {image.size[1]} pixels")
-            grey = image.convert("L")
+            grey = pillow.fromarray(_grey(image))
         except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
             raise FileError(f"{path}: an image too large to be read safely ({error}); make it smaller") from error
+        except pillow.UnidentifiedImageError as error:  # whose text is of Python objects
+            raise FileError(f"{path}: a damaged PNG (it has no readable header); expected a whole one") from error
         except (OSError, SyntaxError, ValueError, EOFError, zlib.error) as error:  # all that Pillow raises for bad PNGs
-            raise FileError(f"{path}: no PNG image or a damaged one ({error}); expected a whole PNG") from error
+            raise FileError(f"{path}: a damaged PNG ({error}); expected a whole one") from error
     if size is not None:
         grey = grey.resize((size[1], size[0]))
     return np.array(grey, np.uint8)
+
+
+def _check_signature(file: BinaryIO, path: Path) -> None:
+    """Raises FileError where `file` does not begin as a PNG does. Leaves it at its start."""
+    found = file.read(len(_PNG))
+    file.seek(0)
+    if not found:
+        raise FileError(f"{path}: empty; expected a PNG image")
+    if found.startswith(_JPEG):
+        raise FileError(f"{path} is a JPEG, whatever its name; expected a PNG: save it as one")
+    if found != _PNG:
+        raise FileError(f"{path} is not a PNG (it begins with {found!r}); expected a PNG image: save it as one")
+
+
+def _grey(image: Any) -> Numbers:
+    """The grey values of a Pillow image, uint8."""
+    if image.mode.startswith("I"):  # 16 bits, of which Pillow would cut off the upper ones
+        return (np.array(image) // 257).astype(np.uint8)
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return np.array(image.convert("L"))
+    light, opacity = np.moveaxis(np.array(image.convert("RGBA").convert("LA"), np.float32), -1, 0)
+    opacity /= 255
+    ground = 0 if (light * opacity).sum() > 127 * opacity.sum() else 255
+    return np.round(light * opacity + ground * (1 - opacity)).astype(np.uint8)
 
 
 def _npy(file: IO[bytes], path: Path) -> Numbers:

@@ -17,6 +17,8 @@ def as_dataset(data: Any, name: str) -> TensorDataset:
     they are. Raises DataError for no rows, different lengths, NaN or infinity, and for what is not numeric.
     """
     tensors = data.tensors if isinstance(data, TensorDataset) else data if isinstance(data, list | tuple) else (data,)
+    if not tensors:
+        raise DataError(f"{name} is empty; expected a pair (x, y)")
     parts = [as_tensor(part, f"{name}.{_part_name(i, len(tensors))}") for i, part in enumerate(tensors)]
     if len({len(part) for part in parts}) > 1:
         rows = " and ".join(f"{_part_name(i, len(parts))} has {len(part)} rows" for i, part in enumerate(parts))
@@ -31,7 +33,11 @@ def as_dataset(data: Any, name: str) -> TensorDataset:
 def as_tensor(array: Any, name: str) -> Tensor:
     """`array` as a tensor, sharing its memory where it can. Raises DataError where it cannot be trained on."""
     if not isinstance(array, Tensor):
-        array = _from_numpy(np.asarray(array), name)
+        try:
+            array = np.asarray(array)
+        except ValueError:
+            raise DataError(f"{name} has rows of different lengths; expected as many numbers in each") from None
+        array = _from_numpy(array, name)
     if array.ndim == 0:
         raise DataError(f"{name} is a single number; expected an array with a row for each example")
     if array.is_floating_point():

@@ -1,5 +1,6 @@
 """Weights and optimizer state to a folder and back."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,30 @@ from onecycle.optim.optimizers import GroupedOptimizer
 _KIND = "checkpoint"
 
 
-def save_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None) -> None:
-    """Write the model's state and, where given, the optimizer's. An older checkpoint of that name is replaced."""
+def save_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None, epochs_trained: int) -> None:
+    """Write the model's state and, where given, the optimizer's. An older checkpoint of that name is replaced.
+
+    `epochs_trained` decides the batch order of the next epoch.
+    """
     tensors: dict[str, dict[str, Tensor]] = {"model": model.state_dict()}
-    state: dict[str, Any] = {}
+    state: dict[str, Any] = {"epochs_trained": epochs_trained}
     if opt is not None:
         saved = opt.state_dict()
         flat = [(f"{index}/{key}", value) for index, entry in saved["state"].items() for key, value in entry.items()]
         tensors["optimizer"] = {name: value for name, value in flat if isinstance(value, Tensor)}
         state["optimizer"] = {
+            "name": type(opt.torch_opt).__name__,
             "param_groups": saved["param_groups"],
             "scalars": {name: value for name, value in flat if not isinstance(value, Tensor)},
         }
     write_folder(folder, _KIND, tensors, state, replace=True)
 
 
-def load_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None) -> bool:
-    """Put a saved state into `model` and `opt`; True where the optimizer's was there too.
+def load_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None) -> tuple[bool, int]:
+    """Put a saved state into `model` and `opt`: whether the optimizer's was there too, and the epochs trained.
 
-    Raises FileError for a missing or damaged folder, ModelError for one of another model. Nothing is changed then.
+    The state of another optimizer, or of other layer groups, is left out with a warning. Raises FileError for a
+    missing or damaged folder, ModelError for one of another model. Nothing is changed then.
     """
     state, tensors = read_folder(folder, _KIND)
     if "model" not in tensors:
@@ -38,12 +44,13 @@ def load_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None
     saved = None
     if opt is not None and "optimizer" in state:
         saved = _optimizer_state(folder, state["optimizer"], tensors.get("optimizer", {}))
-        if [len(g["params"]) for g in saved["param_groups"]] != [len(g["params"]) for g in opt.groups]:
-            saved = None  # frozen or split differently: the weights still fit
+        if reason := _other_optimizer(state["optimizer"], opt):
+            saved = None
+            warnings.warn(f"{folder}: only the weights are loaded; the optimizer's state is of {reason}", stacklevel=3)
     load_weights(model, tensors["model"], folder)
     if opt is not None and saved is not None:
-        opt.load_state_dict(saved)
-    return saved is not None
+        opt.load_moments(saved)
+    return saved is not None, int(state.get("epochs_trained", 0))
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
@@ -60,6 +67,15 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> 
                 f"{source}: {name} has shape {tuple(weights[name].shape)}; the model's has {tuple(tensor.shape)}"
             )
     model.load_state_dict(weights)
+
+
+def _other_optimizer(about: dict[str, Any], opt: GroupedOptimizer) -> str | None:
+    """Why a saved state does not belong to `opt`, or None where it does."""
+    if about.get("name") != (name := type(opt.torch_opt).__name__):
+        return f"{about.get('name')}, the learner's is {name}"
+    if [len(g["params"]) for g in about["param_groups"]] != [len(g["params"]) for g in opt.groups]:
+        return "other layer groups, or of groups frozen differently"
+    return None
 
 
 def _optimizer_state(folder: Path, about: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -45,15 +45,21 @@ def load_bundle(folder: Path, model: nn.Module | type[nn.Module] | None = None) 
     FileError for a missing or damaged bundle and ModelError for a model that does not belong to it.
     """
     state, tensors = read_folder(folder, _KIND)
-    if model is None:
-        if not state.get("architecture"):
+    known = state.get("architecture")
+    if model is None or (isinstance(model, type) and known and known.get("name") == model.__name__):
+        if not known:
             raise ModelError(
                 f"{folder}: holds a {state.get('model_class')}, whose code is not in the bundle; "
                 f"give the class: load_learner(path, model={state.get('model_class')})"
             )
-        model = build(state["architecture"])
+        model = build(known)
     elif isinstance(model, type):
-        model = model()
+        try:
+            model = model()
+        except TypeError as error:
+            raise ModelError(
+                f"{model.__name__}() cannot be made without arguments ({error}); give an instance"
+            ) from error
     try:
         found = state["info"]
         info = BundleInfo(**{field.name: found[field.name] for field in fields(BundleInfo)})

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from onecycle.core.errors import FileError, OutputError
 from onecycle.core.files import sync_folder, unwritable
+from onecycle.core.record import plain
 
 Tensors: TypeAlias = Mapping[str, Tensor]
 FORMAT = 1
@@ -31,10 +32,12 @@ def write_folder(
     """Write `folder` with a safetensors file for each item of `tensors`, and `state` as JSON.
 
     It is made beside its place, synced to the disk, and renamed. With `replace` an older folder that this function
-    wrote is replaced; while the two change places, the older one is kept as `NAME.previous`. Raises OutputError where
+    wrote is replaced; while the two change places, the older one is kept as `.NAME.replaced`. Raises OutputError where
     something else is in the way, or nothing can be written.
     """
     check_place(folder, kind, replace)
+    replaced = _replaced(folder)
+    check_place(replaced, kind, replace=True)
     temporary = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -43,20 +46,19 @@ def write_folder(
         files = {f"{name}.safetensors": save(_plain(group)) for name, group in tensors.items()}
         listed = {name: _fingerprint(data) for name, data in files.items()}
         about = {"onecycle": kind, "format": FORMAT, "files": listed, **state}
-        files[_STATE] = json.dumps(about, indent=1, allow_nan=False).encode()
+        files[_STATE] = json.dumps(about, indent=1, allow_nan=False, default=plain).encode()
         for name, data in files.items():
             with (temporary / name).open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
         sync_folder(temporary)
-        previous = _previous(folder)
         if folder.exists():
-            shutil.rmtree(previous, ignore_errors=True)
-            folder.rename(previous)
+            shutil.rmtree(replaced, ignore_errors=True)  # left by a writer that was stopped; `folder` is whole
+            folder.rename(replaced)
         temporary.rename(folder)
         sync_folder(folder.parent)
-        shutil.rmtree(previous, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         raise unwritable(folder, error) from error
     finally:
@@ -69,8 +71,8 @@ def read_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, dict
 
     Raises FileError, naming the file, where something is missing, damaged or of another kind.
     """
-    if not folder.exists() and _previous(folder).exists():
-        folder = _previous(folder)  # the writer was stopped while the two changed places
+    if not folder.exists() and _replaced(folder).exists():
+        folder = _replaced(folder)  # the writer was stopped while the two changed places
     if not folder.is_dir():
         raise FileError(f"{folder}: no such folder; expected a {kind} that onecycle wrote")
     state = _read_state(folder, kind)
@@ -124,8 +126,8 @@ def check_place(folder: Path, kind: str, replace: bool) -> None:
         raise OutputError(f"{folder} exists and is no {kind} that onecycle wrote; give another name") from error
 
 
-def _previous(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.previous")
+def _replaced(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.replaced")
 
 
 def _plain(tensors: Tensors) -> dict[str, Tensor]:

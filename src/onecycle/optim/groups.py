@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from numbers import Real
 from typing import Any, TypeAlias
 
 from torch import nn
 
+from onecycle.core.checks import positive
 from onecycle.core.errors import SettingError
 
 LayerGroup: TypeAlias = list[nn.Module]  # modules without children
 Rate: TypeAlias = "float | slice | Sequence[float]"
+_FOR_EXAMPLE = ", for example 1e-2"
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -71,19 +72,13 @@ def per_group(rate: Rate, groups: int, name: str = "lr") -> list[float]:
     """
     if isinstance(rate, slice):
         ends = [rate.stop] if rate.start is None else [rate.start, rate.stop]
-        return _spread([_checked_rate(value, name) for value in ends], groups)
-    if isinstance(rate, Iterable) and not isinstance(rate, str):
-        rates = [_checked_rate(value, name) for value in rate]
+        return _spread([positive(value, name, _FOR_EXAMPLE) for value in ends], groups)
+    if isinstance(rate, Iterable) and not isinstance(rate, str) and getattr(rate, "ndim", 1):
+        rates = [positive(value, name, _FOR_EXAMPLE) for value in rate]
         if len(rates) != groups:
             raise SettingError(f"{name} has {len(rates)} values for {groups} layer group(s); give one for each")
         return rates
-    return [_checked_rate(rate, name)] * groups
-
-
-def _checked_rate(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < float("inf"):
-        raise SettingError(f"{name} is {value!r}; expected a finite number above 0, for example 1e-2")
-    return float(value)
+    return [positive(rate, name, _FOR_EXAMPLE)] * groups
 
 
 def _spread(ends: list[float], groups: int) -> list[float]:

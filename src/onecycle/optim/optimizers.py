@@ -1,8 +1,8 @@
 """The lesson's lr, momentum and weight decay over any torch optimizer."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Real
 from typing import Any, TypeAlias
 
 import torch
@@ -35,7 +35,8 @@ class GroupedOptimizer:
     def __init__(
         self, opt_func: OptFunc, groups: Sequence[LayerGroup], true_wd: bool = True, bn_wd: bool = True
     ) -> None:
-        parameters = [half for group in groups for half in _halves(group)]
+        taken: set[int] = set()
+        parameters = [half for group in groups for half in _halves(group, taken)]
         if not any(parameters):
             raise SettingError("the model has no parameters that are trained; unfreeze a layer group first")
         self.torch_opt = opt_func([{"params": half} for half in parameters], **_fused(opt_func, groups))
@@ -62,7 +63,11 @@ class GroupedOptimizer:
     def set_wd(self, wd: float | Sequence[float]) -> None:
         """Set the weight decay: one number, or one for each layer group."""
         count = len(self.groups) // 2
-        each = [float(wd)] * count if isinstance(wd, int | float) else [float(value) for value in wd]
+        try:
+            given: Any = wd
+            each = [float(given)] * count if isinstance(given, Real) else [float(value) for value in given]
+        except (TypeError, ValueError):
+            each = []
         if len(each) != count or any(not 0 <= value < float("inf") for value in each):
             raise SettingError(f"wd is {wd!r}; expected a finite number of at least 0, or {count} of them")
         self._decay = [value for weights in each for value in (weights, weights if self.bn_wd else 0.0)]
@@ -110,6 +115,13 @@ class GroupedOptimizer:
         """torch's own state of the optimizer: moments and hyper-parameters."""
         return self.torch_opt.state_dict()
 
+    def load_moments(self, state: dict[str, Any]) -> None:
+        """Take over a saved state's moments and momentum, and keep our own settings (decay, kernel) otherwise."""
+        kept = [{key: value for key, value in group.items() if key != self._mom_key} for group in self.groups]
+        self.load_state_dict(state)
+        for group, own in zip(self.groups, kept, strict=True):
+            group.update(own)
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state that `state_dict` gave."""
         self.torch_opt.load_state_dict(state)
@@ -117,28 +129,30 @@ class GroupedOptimizer:
         self._fused = None  # it holds the tensors of the state before
 
 
-def _halves(group: LayerGroup) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """A layer group's trained parameters: those that are always decayed, and norms and biases."""
-    weights: dict[int, nn.Parameter] = {}  # by id, so that tied weights come once
-    norms_and_biases: dict[int, nn.Parameter] = {}
+def _halves(group: LayerGroup, taken: set[int]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """A layer group's trained parameters: those that are always decayed, and norms and biases.
+
+    `taken` are the ids of those that have a place already, so that tied weights get one.
+    """
+    weights: list[nn.Parameter] = []
+    norms_and_biases: list[nn.Parameter] = []
     for leaf in group:
         bias = leaf.bias if isinstance(leaf, _WITH_BIAS) else None
         for parameter in leaf.parameters():
-            if parameter.requires_grad:
+            if parameter.requires_grad and id(parameter) not in taken:
+                taken.add(id(parameter))
                 second = isinstance(leaf, _NORMS) or parameter is bias
-                (norms_and_biases if second else weights)[id(parameter)] = parameter
-    return list(weights.values()), list(norms_and_biases.values())
+                (norms_and_biases if second else weights).append(parameter)
+    return weights, norms_and_biases
 
 
 def _fused(opt_func: OptFunc, groups: Sequence[LayerGroup]) -> dict[str, bool]:
-    """Ask for torch's fused kernel where the optimizer offers it, and nothing in the model or call forbids it."""
+    """Ask for Adam's fused kernel, where nothing in the call or the model forbids it.
+
+    Only Adam's: torch's fused SGD cannot take a parameter whose first gradient comes late.
+    """
     asked: dict[str, Any] = opt_func.keywords if isinstance(opt_func, partial) else {}
-    try:
-        offered = "fused" in inspect.signature(opt_func).parameters
-    except (TypeError, ValueError):  # some callables have no signature
-        return {}
+    kind: Any = opt_func.func if isinstance(opt_func, partial) else opt_func
     decided = asked.keys() & {"fused", "foreach", "capturable", "differentiable"}
-    leaves_ = [leaf for group in groups for leaf in group]
-    plain = all(p.is_floating_point() for leaf in leaves_ for p in leaf.parameters())
-    sparse = any(getattr(leaf, "sparse", False) for leaf in leaves_)
-    return {"fused": True} if offered and plain and not decided and not sparse else {}
+    plain = all(parameter.is_floating_point() for group in groups for leaf in group for parameter in leaf.parameters())
+    return {"fused": True} if kind in (torch.optim.Adam, torch.optim.AdamW) and plain and not decided else {}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from math import cos, pi
 from typing import TypeAlias
 
+from onecycle.core.checks import positive, share
 from onecycle.core.errors import SettingError
 
 Schedule: TypeAlias = Callable[[int], tuple[list[float], float | None]]
@@ -47,10 +48,19 @@ def range_schedule(starts: Sequence[float], ends: Sequence[float], steps: int) -
     return lambda step: ([exponential(start, end, step / steps) for start, end in zip(starts, ends, strict=True)], None)
 
 
+def momentum_pair(moms: float | tuple[float, float]) -> tuple[float, float]:
+    """The momentum at the ends and at the peak of a cycle; one number stands for both. Raises SettingError."""
+    pair = tuple(moms) if isinstance(moms, tuple | list) else (moms, moms)
+    if len(pair) != 2:
+        raise SettingError(f"moms is {moms!r}; expected two numbers, for example (0.95, 0.85)")
+    high, low = (share(mom, "moms", "momentum") for mom in pair)
+    return high, low
+
+
 def one_cycle_schedule(
     steps: int,
     peaks: Sequence[float],
-    moms: tuple[float, float],
+    moms: float | tuple[float, float],
     div_factor: float,
     pct_start: float,
     final_div: float,
@@ -59,12 +69,9 @@ def one_cycle_schedule(
 
     Raises SettingError for settings that make no cycle.
     """
-    for name, value in (("div_factor", div_factor), ("final_div", final_div)):
-        if not 0 < value < float("inf"):
-            raise SettingError(f"{name} is {value!r}; expected a finite number above 0")
-    if not 0 <= pct_start <= 1:
-        raise SettingError(f"pct_start is {pct_start!r}; expected a share of the cycle, from 0 to 1")
-    high, low = moms
+    div_factor, final_div = positive(div_factor, "div_factor"), positive(final_div, "final_div")
+    pct_start = share(pct_start, "pct_start", "a share of the cycle")
+    high, low = momentum_pair(moms)
 
     def schedule(step: int) -> tuple[list[float], float]:
         lrs = [one_cycle(step, steps, peak / div_factor, peak, peak / final_div, pct_start) for peak in peaks]

@@ -19,6 +19,10 @@ class ClassificationInterpretation:
                 f"probs has shape {probs.shape} for {len(targets)} targets up to {targets.max()}; "
                 "expected a row for each target and a column for each class"
             )
+        if not np.allclose(probs.sum(1), 1, atol=1e-3) or probs.min() < 0:
+            raise DataError(
+                "probs are no probabilities; expected rows of at least 0 that sum to 1, as cross-entropy gives"
+            )
         self.probs, self.targets, self.x = probs, targets, x
         # a model may have outputs that no training row is labelled with
         self.classes = [*classes, *range(len(classes), probs.shape[1])]
@@ -30,11 +34,11 @@ class ClassificationInterpretation:
     def from_learner(cls, learn: Any, which: str = "valid") -> "ClassificationInterpretation":
         """The mistakes of `learn` on its valid (or train, test) set."""
         probs, targets = learn.get_preds(which)
-        if targets is None or targets.is_floating_point() or learn.classes is None:
+        if targets is None or targets.is_floating_point() or probs.ndim != 2 or probs.shape[1] < 2:
             raise DataError(f"the {which} set has no class labels; an interpretation compares predictions with them")
         tensors = getattr(learn.data.dl("fix" if which == "train" else which).dataset, "tensors", None)
         x = tensors[0].cpu().numpy() if tensors else None
-        return cls(probs.numpy(), targets.numpy(), learn.classes, x)
+        return cls(probs.numpy(), targets.numpy(), learn.classes or [], x)
 
     def confusion_matrix(self) -> Array:
         """Counts (classes, classes): row the actual class, column the predicted one."""

@@ -56,8 +56,8 @@ def plot_losses(record: Record) -> "Figure":
     ax.plot(record.losses, label="Train")
     ends = np.cumsum(record.nb_batches)
     points = [(x, y) for x, y in zip(ends, record.val_losses, strict=True) if y is not None]
-    # a single epoch is a single point, which a line alone would not show
-    ax.plot([x for x, _ in points], [y for _, y in points], label="Validation", marker="o", markersize=4)
+    if points:  # a single epoch is a single point, which a line alone would not show
+        ax.plot([x for x, _ in points], [y for _, y in points], label="Validation", marker="o", markersize=4)
     _label(ax, "Batches processed", "Loss")
     ax.legend()
     return shown_once(figure)
@@ -75,10 +75,18 @@ def plot_metrics(record: Record) -> "Figure":
     figure, axes = plt.subplots(count, 1, figsize=(6, 4 * count), squeeze=False)
     ends = np.cumsum(record.nb_batches)
     for i, name in enumerate(record.metric_names):
-        values = [np.nan if row[i] is None else row[i] for row in record.metrics]
-        axes[i, 0].plot(ends, values, marker="o", markersize=4)
-        axes[i, 0].set_xlim(left=0)
-        _label(axes[i, 0], "Batches processed", name)
+        values = [np.nan if value is None else value for value in (row[i] for row in record.metrics)]
+        ax: Axes = axes[i, 0]
+        ax.plot(ends, values, marker="o", markersize=4)
+        ax.set_xlim(left=0)
+        if len(values) == 1 and np.isfinite(values[0]):  # an axis around a single dot says little
+            ax.annotate(
+                f"{values[0]:.4f}", (ends[0], values[0]), (-8, 0), textcoords="offset points", ha="right", va="center"
+            )
+        if all(0 <= value <= 1 for value in values):  # a share: no room above all or below none
+            low, high = ax.get_ylim()
+            ax.set_ylim(max(low, 0), min(high, 1))
+        _label(ax, "Batches processed", name)
     return shown_once(figure)
 
 

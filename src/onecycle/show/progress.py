@@ -2,6 +2,7 @@
 
 import os
 import sys
+from html import escape
 from typing import Any, TextIO
 
 from onecycle.core.display import Display, SilentDisplay
@@ -31,7 +32,7 @@ class LogDisplay:
     def __init__(self, file: TextIO, table: bool = True) -> None:
         self.file, self.table = file, table
 
-    def start(self, columns: list[str], epochs: int, batches: int) -> None:
+    def start(self, columns: list[str], steps: int, batches: int) -> None:
         """Write the table's head."""
         if self.table:
             self.say(_line(columns))
@@ -64,13 +65,13 @@ class TerminalDisplay(LogDisplay):
         super().__init__(file, table)
         self._bar: Any = None
 
-    def start(self, columns: list[str], epochs: int, batches: int) -> None:
+    def start(self, columns: list[str], steps: int, batches: int) -> None:
         """Write the table's head and open the bar."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        super().start(columns, epochs, batches)
-        self._batches = batches
+        super().start(columns, steps, batches)
+        self._batches, self._epochs = batches, -(-steps // batches)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -82,13 +83,13 @@ class TerminalDisplay(LogDisplay):
             transient=True,  # leaves the table alone when it is done
             refresh_per_second=4,
         )
-        self._task = self._bar.add_task("training", total=epochs * batches, loss="-")
+        self._task = self._bar.add_task("training", total=steps, loss="-")
         self._bar.start()
 
     def update(self, epoch: int, batch: int, loss: float) -> None:
         """Move the bar."""
         done = epoch * self._batches + batch
-        self._bar.update(self._task, completed=done, loss=f"{loss:.4f}", description=f"epoch {epoch}")
+        self._bar.update(self._task, completed=done, loss=f"{loss:.4f}", description=f"epoch {epoch} of {self._epochs}")
 
     def phase(self, name: str) -> None:
         """Name what is done now."""
@@ -118,12 +119,12 @@ class NotebookDisplay:
         self._rows: list[list[str]] = []
         self._columns: list[str] = []
 
-    def start(self, columns: list[str], epochs: int, batches: int) -> None:
+    def start(self, columns: list[str], steps: int, batches: int) -> None:
         """Open the output area."""
         from IPython.display import HTML, display  # pyright: ignore[reportMissingModuleSource] -- there in a notebook
 
         self._html: Any = HTML
-        self._columns, self._epochs, self._batches = columns, epochs, batches
+        self._columns, self._steps, self._batches = columns, steps, batches
         self._handle = display(HTML(self._render(0, "starting")), display_id=True)
 
     def update(self, epoch: int, batch: int, loss: float) -> None:
@@ -141,7 +142,7 @@ class NotebookDisplay:
 
     def finish(self, reason: str | None) -> None:
         """Leave the table without the bar."""
-        self._show(self._render_table() + (f"<p>stopped: {reason}</p>" if reason and self.table else ""))
+        self._show(self._render_table() + (f"<p>stopped: {escape(reason)}</p>" if reason and self.table else ""))
 
     def say(self, text: str) -> None:
         """Write a line below."""
@@ -152,14 +153,14 @@ class NotebookDisplay:
             self._handle.update(self._html(html))
 
     def _render(self, done: int, text: str) -> str:
-        total = max(1, self._epochs * self._batches)
+        total = max(1, self._steps)
         return f'{self._render_table()}<progress value="{done}" max="{total}"></progress> {text}'
 
     def _render_table(self) -> str:
         if not self.table:
             return ""
-        head = "".join(f"<th>{name}</th>" for name in self._columns)
-        body = "".join("<tr>" + "".join(f"<td>{value}</td>" for value in row) + "</tr>" for row in self._rows)
+        head = "".join(f"<th>{escape(name)}</th>" for name in self._columns)
+        body = "".join("<tr>" + "".join(f"<td>{escape(value)}</td>" for value in row) + "</tr>" for row in self._rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 

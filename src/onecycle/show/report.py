@@ -19,6 +19,7 @@ from onecycle.show.svg import inline_svg
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+WHEN_STOPPED = " when stopped"  # ends the names of settings that are no choices but say how a stopped run ended
 _WIDTH, _HEIGHT = 4.6, 2.9  # of a plot, in inches: text has a readable size where two stand side by side
 _MOST_CLASSES = 40  # a larger confusion matrix cannot be read
 _MIN_CURVE = 17  # points of the finder's curve, of which the plot leaves out the first 10 and the last 5
@@ -49,7 +50,7 @@ def render_report(record: Record) -> str:
         confusion=_confusion(record.mistakes),
         confused=(record.mistakes or {}).get("most_confused", []),
         losses=_highest_losses(record.mistakes),
-        settings={name: _text(value) for name, value in record.settings.items()},
+        settings={name: _text(value) for name, value in record.settings.items() if not name.endswith(WHEN_STOPPED)},
     )
 
 
@@ -97,13 +98,17 @@ def _stacked(draw: Callable[[], "Figure"]) -> "Figure":
 def _tiles(record: Record) -> list[tuple[str, str]]:
     """The run in a few numbers: label and value."""
     tiles: list[tuple[str, str]] = []
-    if record.epochs:
+    stopped = {name: value for name, value in record.settings.items() if name.endswith(WHEN_STOPPED)}
+    if stopped:
+        tiles += [(name, f"{value:.4f}") for name, value in stopped.items() if value is not None]
+    elif record.epochs:
         names = ["valid_loss", *record.metric_names]
         values = [record.val_losses[-1], *record.metrics[-1]]
         tiles += [(name, f"{value:.4f}") for name, value in zip(names, values, strict=True) if value is not None]
     if record.losses:
         tiles.append(("train_loss", f"{record.losses[-1]:.4f}"))
-        tiles.append(("peak learning rate", f"{max(record.lrs):.2e}"))
+        peak = "highest learning rate so far" if record.stopped else "peak learning rate"
+        tiles.append((peak, f"{max(record.lrs):.2e}"))
     tiles.append(("epochs", _epochs(record)))
     if record.seconds:
         tiles.append(("seconds", f"{sum(record.seconds):.1f}"))

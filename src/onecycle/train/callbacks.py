@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from onecycle.core.checks import positive
 from onecycle.core.errors import SettingError, did_you_mean
 from onecycle.core.record import Record
 from onecycle.optim.optimizers import GroupedOptimizer
@@ -75,9 +76,7 @@ class GradientClip(Callback):
     """Scale the gradients so that their total 2-norm is at most `max_norm` (torch's `clip_grad_norm_`)."""
 
     def __init__(self, max_norm: float) -> None:
-        if not max_norm > 0:
-            raise SettingError(f"GradientClip(max_norm={max_norm!r}): expected a number above 0")
-        self.max_norm = max_norm
+        self.max_norm = positive(max_norm, "GradientClip's max_norm")
 
     def on_backward_end(self, fit: Fit) -> None:
         """Clip before the step."""

@@ -1,82 +1,145 @@
 """Does the model fit the data? Errors in the user's words instead of torch's."""
 
+import reprlib
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from onecycle.core.errors import DataError, ModelError, OneCycleError, SettingError
 from onecycle.data.batches import Batches, InMemoryLoader
+from onecycle.train.losses import is_classification
 from onecycle.train.step import LossFunc, forward
+
+FAILURES = (RuntimeError, IndexError, ValueError, TypeError)  # what torch raises for what does not fit
+
+
+def check_arguments(model: Any, loss_func: Any, metrics: list[Any]) -> None:
+    """Raises SettingError for what is no model, loss or metric."""
+    if not isinstance(model, nn.Module):
+        raise SettingError(f"model is {reprlib.repr(model)}; expected an instance of torch.nn.Module")
+    if isinstance(loss_func, type):
+        raise SettingError(f"loss_func is the class {loss_func.__name__}; expected {loss_func.__name__}()")
+    for kind, function in (("loss_func", loss_func), *(("metrics", metric) for metric in metrics)):
+        if function is not None and not callable(function):
+            raise SettingError(f"{kind}: {function!r} is no function; expected, for example, metrics=accuracy")
 
 
 def check_before_fit(model: nn.Module, loss_func: LossFunc, train_dl: Batches, valid_dl: Batches | None) -> None:
-    """Try the model on a few rows in eval mode and look at all labels, before anything is changed.
+    """Try model and loss on a few rows in eval mode and look at all labels, before anything is changed.
 
-    Raises ModelError for rows the model cannot take, and DataError for targets its outputs do not fit. Loaders that
-    are not in memory are not looked at; their errors come with the batch that has them.
+    Raises ModelError for rows the model cannot take, and DataError for targets its outputs do not fit, and where there
+    are no batches. Loaders that are not in memory are not looked at; their errors come with the batch that has them.
     """
+    if not len(train_dl):
+        raise DataError(
+            "the training loader has no batches: fewer rows than a batch, and the last short one is dropped"
+        )
     for name, loader in (("train", train_dl), ("valid", valid_dl)):
         if not isinstance(loader, InMemoryLoader):
             continue
         xb, yb = loader.peek()
         if yb is None:
-            raise DataError(f"{name} has no targets; expected a pair (x, y)")
+            raise _no_targets(name)
         modes = [(module, module.training) for module in model.modules()]
         model.eval()
         try:
             with torch.no_grad():
                 preds = forward(model, xb)
-        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+                if isinstance(preds, Tensor):
+                    check_targets(loss_func, preds, loader.tensors[-1], name)
+                _check_loss(loss_func(preds, yb))
+        except FAILURES as error:
             raise explain(error, model, loss_func, xb, yb, name) from error
         finally:
             for module, mode in modes:
                 module.training = mode
-        if isinstance(preds, Tensor):
-            check_targets(loss_func, preds, loader.tensors[-1], name)
 
 
-def explain(
-    error: Exception, model: nn.Module, loss_func: LossFunc | None, xb: Any, yb: Any, name: str
-) -> OneCycleError | Exception:
-    """The error to raise for `error`, which came up on batch (xb, yb): ours where the cause is known, else `error`."""
+def explain(error: Exception, model: nn.Module, loss_func: LossFunc | None, xb: Any, yb: Any, name: str) -> Exception:
+    """The error to raise for `error`, which came up on batch (xb, yb): ours where the cause is known, else `error`.
+
+    `loss_func` is None where only the model was asked.
+    """
     if isinstance(error, OneCycleError):
         return error
-    x = xb[0] if isinstance(xb, list) else xb
-    first = next((m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
-    if isinstance(x, Tensor) and isinstance(first, nn.Linear) and x.shape[-1:] != (first.in_features,):
-        layer = next(name for name, module in model.named_modules() if module is first)
-        if "shape" in str(error) or "size" in str(error):
-            return ModelError(
-                f"{name}.x has {x.shape[-1]} columns (shape {tuple(x.shape)}); the model's first Linear layer"
-                f"{f' ({layer})' if layer else ''} takes {first.in_features}: change the layer, or the columns of x"
-            )
-    if loss_func is not None and yb is not None:
-        try:
-            with torch.no_grad():
-                preds = forward(model, xb)
-            check_targets(loss_func, preds, yb, name)
-        except OneCycleError as ours:
-            return ours
-        except Exception:  # the model fails on this batch, which `error` already says
-            return error
+    if loss_func is not None and yb is None:
+        return _no_targets(name)
+    reached: list[tuple[str, nn.Linear, Tensor]] = []
+    marks = [_mark(layer, module, reached) for layer, module in model.named_modules() if isinstance(module, nn.Linear)]
+    try:
+        with torch.no_grad():
+            preds = forward(model, xb)
+    except FAILURES:
+        return (_explain_linear(*reached[-1], xb, name) if reached else None) or error
+    finally:
+        for mark in marks:
+            mark.remove()
+    if loss_func is None or not isinstance(preds, Tensor):
+        return error
+    try:
+        check_targets(loss_func, preds, yb, name)
+        _check_loss(loss_func(preds, yb))
+    except OneCycleError as ours:
+        return ours
+    except FAILURES:
+        return error
     return error
+
+
+def _mark(layer: str, module: nn.Linear, reached: list[tuple[str, nn.Linear, Tensor]]) -> RemovableHandle:
+    """Note in `reached` when the model gets to this layer, and with what."""
+
+    def note(_: nn.Module, args: tuple[Any, ...]) -> None:
+        reached.append((layer, module, args[0]))
+
+    return module.register_forward_pre_hook(note)
+
+
+def _explain_linear(layer: str, module: nn.Linear, given: Tensor, xb: Any, name: str) -> ModelError | None:
+    """Why the last Linear layer that was reached could not take what it was given; None where it could have."""
+    x = xb[0] if isinstance(xb, list) else xb
+    called = f" ({layer})" if layer else ""
+    if given.shape[-1] != module.in_features:
+        if given is x:
+            return ModelError(
+                f"{name}.x has {x.shape[-1]} columns (shape {tuple(x.shape)}); the model's first Linear layer{called} "
+                f"takes {module.in_features}: change the layer, or the columns of x"
+            )
+        return ModelError(
+            f"the model's Linear layer{called} takes {module.in_features} columns and is given {given.shape[-1]} "
+            f"(shape {tuple(given.shape)}): change the layer, or what comes before it"
+        )
+    if given.dtype != module.weight.dtype:
+        kind, weights = (str(dtype).removeprefix("torch.") for dtype in (given.dtype, module.weight.dtype))
+        mend = (
+            "x.float()" if weights == "float32" else "model.float(), or torch.set_default_dtype before the data is made"
+        )
+        return ModelError(f"{name}.x is {kind} and the model's weights are {weights}; expected the same: use {mend}")
+    return None
+
+
+def _no_targets(name: str) -> DataError:
+    return DataError(f"{name} has no targets; expected a pair (x, y)")
 
 
 def check_targets(loss_func: LossFunc, preds: Tensor, targets: Tensor, name: str) -> None:
     """Raises DataError where `targets` cannot belong to outputs like `preds` under a cross-entropy loss."""
-    if not _is_cross_entropy(loss_func) or preds.ndim < 2:
+    if not is_classification(loss_func) or preds.ndim < 2:
         return
     outputs = preds.shape[1]
     if targets.is_floating_point():
-        if targets.shape[1:2] == (outputs,):
-            return  # a probability for each class
+        if outputs > 1 and targets.shape[1:2] == (outputs,) and _are_probabilities(targets):
+            return
         raise DataError(
             f"{name}.y holds floats (for example {targets.flatten()[0].item():g}); cross-entropy expects whole-number "
             f"class labels (0-{outputs - 1}): use y.long(), or a regression loss such as nn.MSELoss()"
         )
-    ignored = getattr(loss_func, "ignore_index", -100)
-    labels = targets[targets != ignored]
+    if targets.ndim == 2 and preds.ndim == 2:
+        mend = "y.squeeze(1)" if targets.shape[1] == 1 else "y.argmax(1) if it is one-hot"
+        raise DataError(f"{name}.y has shape {tuple(targets.shape)}; cross-entropy expects one label a row: use {mend}")
+    labels = targets[targets != getattr(loss_func, "ignore_index", -100)]
     if not labels.numel():
         return
     lowest, highest = int(labels.min()), int(labels.max())
@@ -88,15 +151,11 @@ def check_targets(loss_func: LossFunc, preds: Tensor, targets: Tensor, name: str
         )
 
 
-def _is_cross_entropy(loss_func: LossFunc) -> bool:
-    return isinstance(loss_func, nn.CrossEntropyLoss | nn.NLLLoss) or loss_func in (
-        nn.functional.cross_entropy,
-        nn.functional.nll_loss,
-    )
+def _are_probabilities(targets: Tensor) -> bool:
+    return bool((targets >= 0).all() and torch.allclose(targets.sum(1), torch.ones(()).to(targets), atol=1e-3))
 
 
-def checked_epochs(epochs: Any, name: str) -> int:
-    """`epochs` where it is a whole number of at least 0; SettingError otherwise."""
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
-        raise SettingError(f"{name} is {epochs!r}; expected a whole number of at least 0")
-    return epochs
+def _check_loss(loss: Any) -> None:
+    if not isinstance(loss, Tensor) or loss.ndim:
+        found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ModelError(f"the loss function gives {found}; expected a scalar tensor, for example its mean")

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from onecycle.core.device import borrowed_generators, derived_seed, seed_generators
 from onecycle.core.display import Display
+from onecycle.core.errors import DataError
 from onecycle.data.batches import Batches
 from onecycle.optim.schedules import Schedule
 from onecycle.train.callbacks import Fit, Hook
-from onecycle.train.check import explain
+from onecycle.train.check import FAILURES, explain
 from onecycle.train.engine import Engine
 from onecycle.train.metrics import Metric, weighted_mean
 from onecycle.train.recorder import Recorder
@@ -39,6 +40,7 @@ def fit(
     engine: Engine,
     seed: int,
     first_epoch: int = 0,
+    steps: int | None = None,
 ) -> None:
     """Train.
 
@@ -48,11 +50,11 @@ def fit(
         leave lr and momentum where the schedule ends
 
     The batch order and the noise (dropout) of an epoch are functions of `seed` and the epoch's number, counted from
-    `first_epoch`. torch's global generators are left as they were. Ctrl-C ends the fit after the step under way; a
-    second one at once.
+    `first_epoch`. `steps` is how many there will be where a callback ends the fit earlier. torch's global generators
+    are left as they were. Ctrl-C ends the fit after the step under way; a second one at once.
     """
     batches = len(train_dl)
-    display.start(recorder.record.column_names, fit.epochs, batches)
+    display.start(recorder.record.column_names, steps or fit.epochs * batches, batches)
     with borrowed_generators(fit.device), _interrupts(lambda: fit.stop("interrupted")):
         try:
             for hook in hooks["on_train_begin"]:
@@ -82,12 +84,13 @@ def fit(
             fit.opt.set_rates(*schedule(fit.iteration))
             fit.opt.zero_grad()
             fit.model.eval()
-            recorder.record.stopped = fit.stop_reason
+            finished = len(recorder.record.epochs) == fit.epochs
+            recorder.record.stopped = None if finished else fit.stop_reason
             try:
                 for hook in hooks["on_train_end"]:
                     hook(fit)
             finally:
-                display.finish(fit.stop_reason)
+                display.finish(recorder.record.stopped)
 
 
 def _train_epoch(
@@ -115,7 +118,7 @@ def _train_epoch(
             set_rates(*plan[i])
             try:
                 losses[i].copy_(step(xb, yb))
-            except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            except FAILURES as error:
                 raise explain(error, fit.model, loss_func, xb, yb, "train") from error
             for hook in after_batch:
                 hook(fit)
@@ -141,11 +144,13 @@ def evaluate(model: nn.Module, loader: Batches, loss_func: LossFunc, metrics: Se
         try:
             preds = forward(model, xb)
             loss = loss_func(preds, yb)
-            row = [loss, *(torch.as_tensor(metric(preds, yb), device=loss.device) for metric in metrics)]
-        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        except FAILURES as error:
             raise explain(error, model, loss_func, xb, yb, "valid") from error
-        values.append(torch.stack([value.float() for value in row]))
+        row = [loss, *(torch.as_tensor(metric(preds, yb), device=loss.device) for metric in metrics)]
+        values.append(torch.stack([value.float().reshape(()) for value in row]))
         sizes.append(_rows(yb))
+    if not values:
+        raise DataError("the validation set has no batches; give it rows, or leave it out")
     return weighted_mean(torch.stack(values), sizes)  # waits for the device, once
 
 
@@ -158,7 +163,7 @@ def predict(model: nn.Module, batches: Iterator[tuple[Any, Any]]) -> tuple[Tenso
     for xb, yb in batches:
         try:
             outputs.append(forward(model, xb))
-        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        except FAILURES as error:
             raise explain(error, model, None, xb, yb, "x") from error
         if yb is not None:
             targets.append(yb)

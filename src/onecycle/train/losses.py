@@ -1,6 +1,7 @@
 """The loss that goes with the targets, and what turns a model's outputs into predictions for a loss."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,13 +13,18 @@ from onecycle.train.step import LossFunc
 
 
 def flat_mse_loss(preds: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error, with (n, 1) and (n,) taken as the same; anything else of another shape is an error."""
+    """Mean squared error, with (n, 1) and (n,) taken as the same. Raises DataError for any other difference."""
+    if preds.numel() != targets.numel():
+        raise DataError(
+            f"the model gives {tuple(preds.shape[1:])} for a row and y has {tuple(targets.shape[1:])}; "
+            "expected as many outputs as target columns"
+        )
     return F.mse_loss(preds.view_as(targets), targets)
 
 
-def default_loss(targets: Tensor | None) -> LossFunc:
-    """Cross-entropy for whole-number targets, mean squared error for floats."""
-    return flat_mse_loss if targets is not None and targets.is_floating_point() else nn.CrossEntropyLoss()
+def default_loss(regression: bool) -> LossFunc:
+    """Mean squared error for a regression, else cross-entropy."""
+    return flat_mse_loss if regression else nn.CrossEntropyLoss()
 
 
 def activation(loss_func: Any) -> Callable[[Tensor], Tensor]:
@@ -28,8 +34,9 @@ def activation(loss_func: Any) -> Callable[[Tensor], Tensor]:
 
 
 def loss_name(loss_func: Any) -> str:
-    """The name of a loss function or module."""
-    return getattr(loss_func, "__name__", type(loss_func).__name__)
+    """The name of a loss function or module; of a partial, what it calls."""
+    inner = loss_func.func if isinstance(loss_func, partial) else loss_func
+    return getattr(inner, "__name__", type(inner).__name__)
 
 
 class NamedLoss:
@@ -40,6 +47,11 @@ class NamedLoss:
 
     def __call__(self, *_: Any) -> Tensor:
         raise DataError(f"the bundle keeps only the name of its loss ({self.__name__}); set learn.loss_func to use it")
+
+
+def is_classification(loss_func: Any) -> bool:
+    """Whether a loss takes a score for each of several classes, of which one is right."""
+    return loss_name(loss_func).lower().replace("_", "").removesuffix("loss") in ("crossentropy", "nll")
 
 
 def _softmax(x: Tensor) -> Tensor:

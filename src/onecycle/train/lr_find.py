@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from onecycle.core.errors import SettingError
+from onecycle.core.checks import whole
 from onecycle.core.record import LRCurve, Smoother
 from onecycle.train.callbacks import Callback, Fit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LRFindResult(LRCurve):
     """The finder's result: `lrs` and smoothed `losses`, what to try, and the plot."""
 
@@ -53,6 +53,4 @@ class RangeTest(Callback):
 
 def range_epochs(num_it: int, batches: int) -> int:
     """How many passes over the data `num_it` batches take. Raises SettingError for fewer than one batch."""
-    if isinstance(num_it, bool) or not isinstance(num_it, int) or num_it < 1:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-        raise SettingError(f"num_it is {num_it!r}; expected a whole number of at least 1")
-    return ceil(num_it / batches)
+    return ceil(whole(num_it, "num_it", least=1) / batches)

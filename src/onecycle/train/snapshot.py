@@ -6,52 +6,59 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from onecycle.optim.optimizers import GroupedOptimizer
+from onecycle.train.callbacks import Callback
 
 
 @contextmanager
-def restored(
-    model: nn.Module, opt: GroupedOptimizer, callbacks: Sequence[Any], shared: Sequence[Any]
-) -> Generator[None]:
-    """Whatever the block does, and however it ends, restore the model, the optimizer and the callbacks.
-
-    `shared` are objects that callbacks may point to and that are not copied (the learner, the data).
-    """
+def restored(opt: GroupedOptimizer, *modules: Any) -> Generator[None]:
+    """Whatever the block does, and however it ends, restore the optimizer and those of `modules` that are modules."""
     opt_state = copy.deepcopy(opt.state_dict())
-    kept = {id(thing): thing for thing in (*shared, opt, *model.modules(), *model.parameters())}
-    callback_states = [copy.deepcopy(vars(callback), dict(kept)) for callback in callbacks]
     try:
-        with restored_model(model):
+        with restored_model(nn.ModuleList([module for module in modules if isinstance(module, nn.Module)])):
             yield
     finally:
         opt.load_state_dict(opt_state)
-        for callback, state in zip(callbacks, callback_states, strict=True):
-            vars(callback).clear()
-            vars(callback).update(state)
 
 
 @contextmanager
 def restored_model(model: nn.Module) -> Generator[None]:
-    """Restore parameters, gradients, buffers, and the modules' plain attributes (numbers, text, `training`)."""
+    """Restore parameters, gradients, `requires_grad`, buffers, and the modules' plain attributes.
+
+    Plain attributes are numbers, text, `training` and tensors; not what a module keeps in lists and dicts of its own.
+    """
     modules = list(model.modules())
-    parameters = [
-        (p, p.detach().clone(), p.grad, None if p.grad is None else p.grad.clone()) for p in model.parameters()
-    ]
-    buffers = [(m, name, b, b.clone()) for m in modules for name, b in m._buffers.items() if b is not None]  # pyright: ignore[reportPrivateUsage] -- the only way to put the very same tensor back
+    parameters = [(p, p.detach().clone(), p.requires_grad, p.grad, _copied(p.grad)) for p in model.parameters()]
+    places = [module._buffers for module in modules] + [vars(module) for module in modules]  # pyright: ignore[reportPrivateUsage] -- the only way to put the very same tensor back
+    tensors = [(place, name, t, t.clone()) for place in places for name, t in place.items() if isinstance(t, Tensor)]
     attributes = plain_attributes(model)
     try:
         yield
     finally:
         with torch.no_grad():
-            for parameter, value, grad, grad_value in parameters:
+            for parameter, value, trained, grad, grad_value in parameters:
                 parameter.copy_(value)
+                parameter.requires_grad = trained
                 parameter.grad = grad if grad is None or grad_value is None else grad.copy_(grad_value)
-            for module, name, buffer, value in buffers:
-                module._buffers[name] = buffer.copy_(value)  # pyright: ignore[reportPrivateUsage] -- see above
+            for place, name, tensor, value in tensors:
+                place[name] = tensor.copy_(value)
         for module, values in zip(modules, attributes, strict=True):
             vars(module).update(values)
+
+
+def copies(callbacks: Sequence[Callback]) -> list[Callback]:
+    """Callbacks to run in place of `callbacks`, whose state stays as it is.
+
+    What an attribute points to is copied where it can be; models, learners, files and the like are shared.
+    """
+    found: list[Callback] = []
+    for callback in callbacks:
+        stand_in = copy.copy(callback)
+        vars(stand_in).update({name: _own(value) for name, value in vars(callback).items()})
+        found.append(stand_in)
+    return found
 
 
 def plain_attributes(model: nn.Module) -> list[dict[str, Any]]:
@@ -60,3 +67,17 @@ def plain_attributes(model: nn.Module) -> list[dict[str, Any]]:
 
 
 _PLAIN = (int, float, str, bool, type(None))
+
+
+def _copied(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.clone()
+
+
+def _own(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, list | tuple | set):
+        return type(value)(_own(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _own(item) for key, item in value.items()}
+    return value
