@@ -23,11 +23,12 @@ lint: $(STAMP)  ## style and types
 notebooks: $(STAMP)  ## execute the lesson notebooks again, in place
 	$(BIN)/python examples/execute.py
 
-bench: benchmarks/.venv/.ready  ## time the lesson beside its peers
-	benchmarks/.venv/bin/python benchmarks/lesson.py
+bench: benchmarks/.venv/.ready  ## all workloads beside all peers, to benchmarks/results.md
+	benchmarks/.venv/bin/python benchmarks/run.py
 
 # torch comes first, alone: its CPU build is picked by that exact version
 $(STAMP): pyproject.toml constraints.txt
+	@echo "setting up .venv; this takes a few minutes, once"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
@@ -36,8 +37,7 @@ $(STAMP): pyproject.toml constraints.txt
 benchmarks/.venv/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt
 	test -x benchmarks/.venv/bin/python || $(PYTHON) -m venv benchmarks/.venv
 	benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
-	benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -e . -r benchmarks/requirements.txt
 	touch $@
 
 clean:  ## remove the environments and what runs wrote

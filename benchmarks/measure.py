@@ -91,13 +91,16 @@ def side_by_side(
             if "missing" not in figures:
                 _fresh(Worker(peer, workload, folder, limit), figures)
                 say(f"{workload}, fresh process {number + 1} of {fresh_rounds}: {_last(figures, 'fresh')}")
-    workers = {peer: Worker(peer, workload, folder, limit) for peer in found if "missing" not in found[peer]}
+    workers: dict[str, Worker] = {}
     try:
         for number in range(rounds + 1):  # the first warms up and is not counted
-            for peer, worker in workers.items():
-                if "missing" not in found[peer]:
-                    _steady(worker, found[peer], counted=number > 0)
-                    say(f"{workload}, round {number} of {rounds}: {_last(found[peer], 'epochs')}")
+            for peer, figures in found.items():
+                if "missing" in figures:
+                    continue
+                if peer not in workers:  # one after another: starting takes all cores
+                    workers[peer] = Worker(peer, workload, folder, limit)
+                _steady(workers[peer], figures, counted=number > 0)
+                say(f"{workload}, round {number} of {rounds}: {_last(figures, 'epochs')}")
     finally:
         for worker in workers.values():
             worker.close()
@@ -113,12 +116,15 @@ def by_rows(
         for size in sizes
         for peer in peers
     ]
-    workers = [Worker(case["peer"], "rows", folder, limit, case["rows"]) for case in cases]
+    workers: list[Worker] = []
     try:
         for number in range(rounds + 1):
-            for case, worker in zip(cases, workers, strict=True):
+            for i, case in enumerate(cases):
                 if "missing" in case:
                     continue
+                if not number:
+                    workers.append(Worker(case["peer"], "rows", folder, limit, case["rows"]))
+                worker = workers[i]
                 try:
                     answer = worker.epoch(case["epochs"])
                 except GoneError as error:

@@ -130,9 +130,11 @@ def draw(results: dict[str, Any], file: Path) -> None:
 
 
 def _draw_rows(axes: Any, name: str, workload: dict[str, Any]) -> None:
-    for engine, costs in cost_by_rows(workload).items():
+    found = cost_by_rows(workload)
+    for engine, costs in found.items():
         axes.plot(list(costs), list(costs.values()), marker="o", label=engine)
     axes.set(xscale="log", ylim=(0, None), xlabel="rows", title=f"{name}: cost of a row, µs")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
-    axes.legend()
+    if found:
+        axes.legend()

@@ -80,10 +80,16 @@ def load(name: str, folder: Path, rows: int | None = None) -> Job:
     """Read the arrays of a workload, or only the first `rows` to train on."""
     import numpy as np
 
-    x, y = (np.load(folder / f"{part}.npy", mmap_mode="r" if rows else None) for part in ("x", "y"))
-    if rows:
-        x, y = np.array(x[:rows]), np.array(y[:rows])
-    return Job(WORKLOADS[name], x, y, np.load(folder / "xv.npy"), np.load(folder / "yv.npy"))
+    def first(part: str) -> Any:
+        if rows is None:
+            return np.load(folder / f"{part}.npy")
+        with (folder / f"{part}.npy").open("rb") as file:  # not by a memory map: its pages would count as memory
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            count = min(rows, shape[0])
+            return np.fromfile(file, dtype, count * int(np.prod(shape[1:]))).reshape(count, *shape[1:])
+
+    return Job(WORKLOADS[name], first("x"), first("y"), np.load(folder / "xv.npy"), np.load(folder / "yv.npy"))
 
 
 def make(name: str, scale: float, folder: Path) -> None:

@@ -38,7 +38,7 @@ print(*{{"torch", "numpy", "matplotlib", "rich", "pyarrow", "jinja2"}} & sys.mod
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == ""
-    for word in [*COMMANDS, "--epochs", "--hidden", "white digit on black"]:
+    for word in [*COMMANDS, "--epochs", "--hidden", "white digit on black", "20 x 20", "centre of mass"]:
         assert word in re.sub(r"\s+", " ", done.stdout)
 
 
@@ -68,6 +68,8 @@ def test_without_a_command_it_shows_the_help(capsys: pytest.CaptureFixture[str])
     [
         ("train mnist --epoch 2", 'unknown option "--epoch"; did you mean "--epochs"?'),
         ("--versoin", 'unknown option "--versoin"; did you mean "--version"?'),
+        ("train mnist --nosuch 1", 'unknown option "--nosuch"; see onecycle train --help'),
+        ("train MNIST", 'unknown data set "MNIST"; did you mean "mnist"?'),
         ("report --zzz x", 'unknown option "--zzz"; see onecycle report --help'),
         ("trian mnist", 'unknown command "trian"; did you mean "train"?'),
         ("xyz", 'unknown command "xyz"; expected one of train, lr-find, predict, report, doctor'),
@@ -84,10 +86,19 @@ def test_without_a_command_it_shows_the_help(capsys: pytest.CaptureFixture[str])
         ("train mnist --bs 0", "--bs is 0; expected a whole number of at least 1"),
         ("train mnist --wd -1", "--wd is -1; expected a number of at least 0"),
         ("train mnist --seed -1", "--seed is -1; expected a whole number of at least 0"),
-        ("train mnist --hidden 50,x", "--hidden is 50,x; expected sizes of at least 1, separated by commas: 256,128"),
+        (
+            "train mnist --hidden 50,x",
+            "--hidden is 50,x; expected sizes from 1 to 1,000,000, separated by commas: 256,128",
+        ),
+        ("train mnist --hidden 5000000000", "--hidden is 5000000000; expected sizes from 1 to 1,000,000, separated"),
+        ("lr-find mnist --out x.jpg", "--out is x.jpg; expected a name that ends in .png: x.png"),
         ("lr-find mnist --bs many", "--bs is many; expected a whole number of at least 1"),
         ("train mnist --device gpu", 'unknown device "gpu"; expected cpu, cuda, cuda:N or mps'),
         ("predict run x.png --device cud", 'unknown device "cud"'),
+        (
+            "predict run x.png --device cpuu",
+            'unknown device "cpuu"; expected cpu, cuda, cuda:N or mps; did you mean "cpu"?',
+        ),
     ],
 )
 def test_bad_requests(here: Path, capsys: pytest.CaptureFixture[str], args: str, message: str) -> None:
@@ -105,9 +116,29 @@ def test_cuda_where_there_is_none(here: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_report_of_a_folder_without_record(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, found = fails(capsys, "report", "nothing")
+    expected = "expected the folder of a run, which `onecycle train` wrote"
+    assert fails(capsys, "report", "nothing") == (2, f"nothing: no such folder; {expected}")
+    Path("empty").mkdir()
+    assert fails(capsys, "report", "empty") == (2, f"empty holds no record.json; {expected}")
+    Path("file").touch()
+    assert fails(capsys, "report", "file") == (2, f"file is a file; {expected}")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "no JSON", "[]", "7", '{"lrs": "abc"}', "[" * 100_000, '{"losses": [1.0]}', '{"settings": 3}'),
+        *('{"losses": [1], "lrs": [1], "moms": [1], "lr_curve": {"a": 1}}', '{"mistakes": {"top_losses": [1]}}'),
+        *('{"mistakes": {"confusion_matrix": [[1, 2]], "classes": 5}}', '{"settings": {"loss when stopped": "x"}}'),
+        *('{"epochs": [0], "val_losses": [1], "metrics": [[1]]}', '{"mistakes": {"most_confused": 4}}'),
+    ],
+)
+def test_report_of_a_damaged_record(here: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    Path("record.json").write_text(content)
+    code, found = fails(capsys, "report", ".")
     assert code == 2
-    assert found.startswith("nothing/record.json: not a readable record")
+    assert found.startswith("record.json: no")
+    assert not Path("report.html").exists()
 
 
 def test_unexpected_errors_are_one_line(
@@ -189,4 +220,4 @@ def test_sigterm(tmp_path: Path) -> None:
     assert err.endswith("error: ended by SIGTERM\n")
     assert "Traceback" not in err
     assert not out
-    assert not any((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()

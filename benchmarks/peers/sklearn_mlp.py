@@ -11,14 +11,14 @@ class Peer:
 
     name = "sklearn MLPClassifier"
     package = "scikit-learn"
-    note = "Adam at a constant lr, the short last batch kept, no validation loss, CPU only"
+    note = "Adam at a constant third of the lr, the short last batch kept, no validation loss, CPU only"
 
     def __init__(self, job: Job) -> None:
         if job.workload.channels:
             raise Unsupported("has no conv nets")
         self.job = job
         self.model = MLPClassifier(
-            job.workload.sizes[1:-1], batch_size=job.bs, learning_rate_init=job.workload.lr / 10, beta_2=0.99
+            job.workload.sizes[1:-1], batch_size=job.bs, learning_rate_init=job.workload.lr / 3, beta_2=0.99
         )
         self.classes = list(range(job.workload.sizes[-1]))
 

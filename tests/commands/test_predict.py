@@ -12,7 +12,6 @@ from PIL import Image
 from conftest import seeded, toy_arrays
 from onecycle import MLP, DataBunch, Learner
 from onecycle.cli import run
-from onecycle.commands.predict import fitted, white_on_black
 
 DIGIT = np.zeros((28, 28), np.uint8)
 DIGIT[4:24, 12:16] = 255
@@ -78,16 +77,41 @@ def test_png(bundle: Learner, predicted: Callable[..., list[list[str]]], capsys:
     assert [str(found["class"]), str(found["probability"])] == want[0]
 
 
-def test_images_are_brought_to_the_models_size() -> None:
+def test_a_drawing_of_another_size_is_framed(
+    bundle: Learner, predicted: Callable[..., list[list[str]]], capsys: pytest.CaptureFixture[str]
+) -> None:
     large = np.kron(DIGIT, np.ones((4, 4), np.uint8))
-    assert np.abs(fitted(large, 28).astype(int) - DIGIT).mean() < 6
-    wide = fitted(np.full((10, 40), 255, np.uint8), 28)
-    assert wide.shape == (28, 28)
-    assert wide[0].max() == 0
-    assert wide[14].min() == 255
-    image, inverted = white_on_black(DIGIT)
-    assert image is DIGIT
-    assert not inverted
+    Image.fromarray(large).save("large.png")
+    Image.fromarray(np.pad(large, ((0, 50), (80, 9)))).save("moved.png")
+    clear = np.stack([np.zeros_like(large), large], axis=-1)  # black ink, of which only the opacity says where it is
+    Image.fromarray(clear, "LA").save("clear.png")
+    assert predicted("large.png") == predicted("moved.png") == predicted("clear.png")
+    assert run(["predict", "run", "clear.png"]) == 0
+    assert "clear.png: dark on light; inverted" in capsys.readouterr().err
+    Image.new("L", (50, 60), 255).save("blank.png")
+    assert run(["predict", "run", "blank.png"]) == 2
+    assert capsys.readouterr().err.startswith("error: blank.png has no contrast: all its pixels are 255")
+
+
+def test_whole_numbers_that_are_no_pixels(bundle: Learner, capsys: pytest.CaptureFixture[str]) -> None:
+    x = np.zeros((3, 784), np.int32)
+    x[2, 5] = 256
+    np.save("high.npy", x)
+    np.savez("low.npz", x=x - 1)
+    assert run(["predict", "run", "high.npy"]) == run(["predict", "run", "low.npz"]) == 2
+    high, low = capsys.readouterr().err.splitlines()
+    assert high.startswith(
+        "error: high.npy contains 256 at row 2 (1 such values); whole numbers are pixels: expected 0 to 255"
+    )
+    assert low.startswith("error: low.npz contains -1 at row 0 (2351 such values)")
+
+
+def test_floats_that_were_not_scaled(bundle: Learner, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, scale in (("raw", 1), ("scaled", 256)):
+        np.save(f"{name}.npy", DIGIT / scale)
+        assert run(["predict", "run", f"{name}.npy"]) == 0
+    found = "raw.npy has values up to 255; the model was trained on pixels from 0 to 1: were they divided by 256?"
+    assert capsys.readouterr().err == f"warning: {found}\n"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +121,9 @@ def test_images_are_brought_to_the_models_size() -> None:
         ("empty.npy", b"", "empty.npy"),
         ("damaged.npy", b"\x93NUMPY\x01\x00v\x00{'descr'", "damaged.npy"),
         ("damaged.npz", b"PK\x03\x04 nothing more", "damaged.npz"),
-        ("damaged.png", b"\x89PNG\r\n\x1a\n", "damaged.png: no PNG image or a damaged one"),
+        ("damaged.png", b"\x89PNG\r\n\x1a\n", "damaged.png: a damaged PNG"),
+        ("text.png", b"hello world", "text.png is not a PNG (it begins with b'hello wo')"),
+        ("photo.png", b"\xff\xd8\xff\xe0", "photo.png is a JPEG"),
         ("notes.txt", b"7", "notes.txt: expected a file ending in .npy, .npz, .png"),
         ("folder.npy", "folder", "folder.npy: a folder; expected a file"),
     ],
@@ -137,6 +163,16 @@ def test_rows_that_do_not_fit(bundle: Learner, capsys: pytest.CaptureFixture[str
 def test_a_run_that_is_not_there(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["predict", "runs/mnist", "x.npy"]) == 2
     assert capsys.readouterr().err.startswith("error: runs/mnist: no such folder")
+
+
+def test_folders_that_hold_no_run(bundle: Learner, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir()
+    Image.fromarray(DIGIT).save("x.png")
+    assert run(["predict", "empty", "x.png"]) == run(["predict", "x.png", "run"]) == 2
+    empty, swapped = capsys.readouterr().err.splitlines()
+    expected = "expected a folder that `onecycle train` or `learn.export` wrote"
+    assert empty == f"error: empty holds no run or bundle; {expected}"
+    assert swapped == "error: x.png is a file; the RUN folder comes first: onecycle predict RUN FILE"
 
 
 def test_a_model_of_no_images(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

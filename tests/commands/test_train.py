@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from conftest import toy_arrays
-from onecycle import DataBunch, Record, load_learner
+from onecycle import Callback, DataBunch, Learner, Record, load_learner
 from onecycle.cli import run
+from onecycle.commands import train as train_command
 
 FILES = ["model", "record.json", "lr_find.png", "lr.png", "losses.png", "metrics.png", "confusion.png", "report.html"]
 
@@ -81,7 +82,7 @@ def test_an_existing_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert Record.load(here / "out" / "record.json").epochs == []
 
 
-@pytest.mark.parametrize("out", ["file", "file/below", "/dev/null/x"])
+@pytest.mark.parametrize("out", ["file/below", "/dev/null/x"])
 def test_a_folder_that_cannot_be_written_is_found_before_training(
     here: Path, capsys: pytest.CaptureFixture[str], out: str
 ) -> None:
@@ -91,6 +92,13 @@ def test_a_folder_that_cannot_be_written_is_found_before_training(
     assert not text
     assert err.startswith(f"error: {out}: cannot be written (")
     assert "epoch" not in err
+
+
+def test_a_file_where_the_folder_would_be(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "file").write_text("mine")
+    assert run(["train", "mnist", "--out", "file", "--force"]) == 1
+    assert capsys.readouterr().err == "error: file is a file; expected a folder: give another --out\n"
+    assert (here / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["model", "record.json", "lr.png"])
@@ -105,7 +113,54 @@ def test_force_does_not_replace_what_no_run_wrote(here: Path, capsys: pytest.Cap
 
 def test_a_loss_that_turns_nan_is_a_failed_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "mnist", "--lr", "1e12"]) == 1
-    assert "error: the loss became nan at step" in capsys.readouterr().err
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: the loss became nan at step")
+    assert last.endswith("expected a finite number: try --lr auto, or a lower --lr")
+    assert not any(here.iterdir())  # runs/mnist was made for nothing
+    (here / "old").mkdir()
+    assert run(["train", "mnist", "--lr", "1e12", "--out", "old"]) == 1
+    assert (here / "old").is_dir()  # not this run's
+
+
+@pytest.mark.parametrize("sent", [KeyboardInterrupt, OSError])
+def test_a_run_that_ends_early_leaves_no_empty_folder(
+    here: Path, monkeypatch: pytest.MonkeyPatch, sent: type[BaseException]
+) -> None:
+    def ended(*_: Any) -> None:
+        raise sent
+
+    monkeypatch.setattr("onecycle.commands.train._learner", ended)
+    assert run(["train", "mnist", "--out", "deep/er"]) in (1, 130)
+    assert not any(here.iterdir())
+
+
+def test_ctrl_c_in_the_first_epoch(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class CtrlC(Callback):
+        def on_batch_end(self, fit: Any) -> None:
+            if fit.iteration == 3:
+                fit.stop("interrupted")
+
+    def learner(*args: Any) -> Learner:
+        learn = make(*args)
+        learn.callbacks.append(CtrlC())
+        return learn
+
+    make = train_command._learner
+    monkeypatch.setattr(train_command, "_learner", learner)
+    assert run(["train", "mnist", "--lr", "0.01", "--epochs", "50", "--out", "out", "--json"]) == 130
+    found = json.loads(capsys.readouterr().out)
+    record = Record.load("out/record.json")
+    assert (record.stopped, record.epochs) == ("interrupted", [])
+    assert record.settings["valid_loss when stopped"] == found["valid_loss"]
+    assert record.settings["accuracy when stopped"] == found["accuracy"]
+    report = (here / "out" / "report.html").read_text()
+    assert "valid_loss when stopped" in report
+    assert f"{found['accuracy']:.4f}" in report
+    assert "highest learning rate so far" in report
+    assert "peak learning rate" not in report
+    assert ">Validation<" not in report
 
 
 def test_report_is_written_anew(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

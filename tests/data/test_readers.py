@@ -172,19 +172,51 @@ def test_png_colours_become_grey(tmp_path):
     np.testing.assert_array_equal(read_png(tmp_path / "x.png"), [[255, 255]])
 
 
+@pytest.mark.parametrize(("ink", "ground"), [(0, 255), (100, 255), (230, 0)])
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_png_transparency(tmp_path, mode, ink, ground):
+    opacity = np.array([[0, 255], [255, 0]], "u1")
+    image = Image.fromarray(np.stack([np.full_like(opacity, ink), opacity], axis=-1), "LA")
+    if mode == "P":
+        image = Image.fromarray((opacity == 0).astype("u1"), "P")
+        image.putpalette([ink] * 3 + [128] * 3)
+        image.save(tmp_path / "x.png", transparency=1)
+    else:
+        image.convert(mode).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_png(tmp_path / "x.png"), [[ground, ink], [ink, ground]])
+
+
+def test_png_half_transparent(tmp_path):
+    Image.new("LA", (2, 1), (0, 51)).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_png(tmp_path / "x.png"), [[204, 204]])
+    Image.new("RGBA", (2, 1), (9, 9, 9, 0)).save(tmp_path / "x.png")  # nothing is to be seen
+    np.testing.assert_array_equal(read_png(tmp_path / "x.png"), [[255, 255]])
+
+
+def test_png_of_16_bits(tmp_path):
+    Image.fromarray(np.array([[0, 257 * 100, 65535]], "u2")).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_png(tmp_path / "x.png"), [[0, 100, 255]])
+
+
 def test_damaged_pngs(tmp_path):
     Image.fromarray(np.arange(250, dtype="u1").reshape(10, 25)).save(tmp_path / "x.png")
     content = (tmp_path / "x.png").read_bytes()
     for end in range(len(content) - 20):  # only checksums and the end mark follow
         (tmp_path / "x.png").write_bytes(content[:end])
-        with pytest.raises(FileError, match=r"x\.png: no PNG image or a damaged one .*expected a whole PNG"):
+        with pytest.raises(
+            FileError, match=r"x\.png(: empty; expected a PNG| is not a PNG |: a damaged PNG .*expected a whole)"
+        ) as caught:
             read_png(tmp_path / "x.png")
+        assert "object at" not in str(caught.value)
 
 
 def test_another_image_format(tmp_path):
     Image.new("L", (2, 2)).save(tmp_path / "x.bmp")
-    with pytest.raises(FileError, match=r"x\.bmp: no PNG image"):
+    with pytest.raises(FileError, match=r"x\.bmp is not a PNG \(it begins with b'BM"):
         read_png(tmp_path / "x.bmp")
+    Image.new("L", (2, 2)).save(tmp_path / "x.png", format="JPEG")
+    with pytest.raises(FileError, match=r"x\.png is a JPEG, whatever its name; expected a PNG"):
+        read_png(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("width", [12_000, 60_000])  # Pillow warns about the first and refuses the second

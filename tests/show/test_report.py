@@ -135,6 +135,36 @@ def test_partial_records(changed: dict[str, object], plots: int) -> None:
     assert page_of(replace(full(), **changed)).tags.count("svg") == plots
 
 
+def test_the_loss_plot_names_only_what_it_shows() -> None:
+    unfinished = replace(full(), epochs=[], nb_batches=[], val_losses=[], metrics=[], seconds=[], stopped="interrupted")
+    for record, names in ((full(), ["Train", "Validation"]), (unfinished, ["Train"])):
+        [ax] = drawable(record)["losses"]().axes
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == names
+
+
+def test_a_stopped_run_says_how_it_ended() -> None:
+    scores = {"valid_loss when stopped": 0.25, "accuracy when stopped": None}
+    words = page_of(replace(full(), stopped="interrupted", settings={"max_lr": 1.0, **scores})).words
+    assert words.count("valid_loss when stopped") == 1  # a tile, not a setting
+    assert "0.2500" in words
+    assert "accuracy when stopped" not in words
+    assert "highest learning rate so far" in words
+    assert "peak learning rate" in page_of(full()).words
+
+
+def test_metrics_of_one_epoch_have_their_value_beside_the_dot() -> None:
+    one = {"epochs": [0], "nb_batches": [40], "val_losses": [0.4], "seconds": [1.0]}
+    record = replace(full(), **one, metrics=[[0.98, 7.5]])
+    share, other = drawable(record)["metrics"]().axes
+    assert [text.get_text() for ax in (share, other) for text in ax.texts] == ["0.9800", "7.5000"]
+    assert share.get_ylim()[1] == 1
+    assert other.get_ylim()[1] > 7.5
+    assert "0.9800" in page_of(record).words
+    nan = drawable(replace(record, metrics=[[NAN, 0.0]]))["metrics"]().axes
+    assert [text.get_text() for ax in nan for text in ax.texts] == ["0.0000"]
+    assert nan[1].get_ylim()[0] == 0
+
+
 def test_an_empty_record() -> None:
     page = page_of(Record())
     assert "svg" not in page.tags

@@ -77,4 +77,4 @@ def _scaled_to_fit(digit: Array, box: int) -> Array:
 def _start(mass: Array, side: int) -> int:
     """Where an axis begins so that its centre of mass comes to the middle of `side`, and nothing falls off."""
     centre = float((mass * np.arange(len(mass))).sum() / mass.sum())
-    return min(max(math.floor(side / 2 - centre + 0.5), 0), side - len(mass))
+    return min(max(math.ceil(side / 2 - centre - 0.5), 0), side - len(mass))
