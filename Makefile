@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: demo test check lint notebooks bench clean
+.PHONY: demo test check lint notebooks bench bench-lesson clean
 
 demo: $(STAMP)  ## the main job: MNIST, finder, one cycle, report in runs/mnist/
 	$(BIN)/onecycle train mnist --lr auto --out runs/mnist --force
@@ -25,6 +25,9 @@ notebooks: $(STAMP)  ## execute the lesson notebooks again, in place
 
 bench: benchmarks/.venv/.ready  ## all workloads beside all peers, to benchmarks/results.md
 	benchmarks/.venv/bin/python benchmarks/run.py
+
+bench-lesson: benchmarks/.venv/.ready  ## the ratios of the README
+	benchmarks/.venv/bin/python benchmarks/lesson.py --rounds 9
 
 # torch comes first, alone: its CPU build is picked by that exact version
 $(STAMP): pyproject.toml constraints.txt
