@@ -112,3 +112,30 @@ def test_optimizers_it_is_not_for():
         opt.step()
         assert FusedAdam.over(opt) is None
     assert FusedAdam.over(Adam(model.parameters(), fused=True)) is None  # no state yet
+
+
+def test_moments_never_become_denormal():
+    model = nn.Linear(4, 2)
+    opt = GroupedOptimizer(Adam, [leaves(model)])
+    opt.set_wd(0.0)
+    opt.set_rates([0.01], None)
+    plain = nn.Linear(4, 2)
+    plain.load_state_dict(model.state_dict())
+    torch_opt = AdamW(plain.parameters(), 0.01, weight_decay=0.0, fused=True)
+    tiny = torch.finfo(torch.float32).tiny
+    for step in range(1200):
+        x = torch.ones(3, 4)
+        if step > 5:
+            x[:, 0] = 0.0  # a pixel that is not inked any more
+        for one in (model, plain):
+            one(x).square().sum().backward()
+        opt.step()
+        opt.zero_grad()
+        torch_opt.step()
+        torch_opt.zero_grad()
+    means = opt.torch_opt.state[model.weight]["exp_avg"]
+    assert (means[:, 0] == 0).all()
+    assert ((means == 0) | (means.abs() >= tiny)).all()
+    theirs = torch_opt.state[plain.weight]["exp_avg"]
+    assert ((theirs != 0) & (theirs.abs() < tiny)).any()  # what it is there against
+    assert torch.allclose(model.weight, plain.weight, rtol=0, atol=1e-9)
