@@ -81,6 +81,15 @@ def test_the_loss_decides_what_predictions_are(toy: DataBunch, loss_func, expect
         assert torch.allclose(learner.get_preds(x)[0], expected(learner.model.eval()(x)), atol=1e-6)
 
 
+def test_the_record_says_what_the_fit_was_made_of(learn: Learner):
+    settings = learn.recorder.record.settings
+    assert [settings[key] for key in ("optimizer", "loss", "model")] == ["AdamW", "CrossEntropyLoss", "Net"]
+    assert (settings["parameters"], settings["seed"], settings["bs"], settings["moms"]) == (204, 3, 16, [0.95, 0.85])
+    coupled = Learner(learn.data, seeded(Net()), true_wd=False, silent=True)
+    coupled.fit(1, 1e-3)
+    assert coupled.recorder.record.settings["optimizer"] == "Adam"
+
+
 def test_validating_another_loader(learn: Learner):
     assert learn.validate("train") == pytest.approx(learn.validate(learn.data.fix_dl), rel=1e-6)
     assert learn.validate("train")[1] > 0.8

@@ -117,14 +117,14 @@ class Learner(Predictor):
         to `max_lr / final_div` (`div_factor * 1e4` where it is None); the momentum mirrors it between `moms`. Errors as
         in `fit`.
         """
-        peaks = per_group(max_lr, len(self.layer_groups), "max_lr")
+        peaks, moms = per_group(max_lr, len(self.layer_groups), "max_lr"), momentum_pair(moms)
         final_div = div_factor * 1e4 if final_div is None else final_div
         steps = len(self.data.train_dl) * whole(cyc_len, "cyc_len", least=0)
         schedule = one_cycle_schedule(steps, peaks, moms, div_factor, pct_start, final_div)
         about = {
             "schedule": "one cycle",
             "max_lr": peaks[-1],
-            "moms": list(momentum_pair(moms)),
+            "moms": list(moms),
             "div_factor": div_factor,
         }
         self._fit(cyc_len, schedule, wd, callbacks, about | {"pct_start": pct_start, "final_div": final_div})
@@ -208,7 +208,7 @@ class Learner(Predictor):
 
     def _described(self, wd: float | Sequence[float] | None) -> dict[str, Any]:
         wd = self.wd if wd is None else wd
-        return describe(self.model, self.loss_func, self.opt_func) | {
+        return describe(self.model, self.loss_func, self.opt_func, self.true_wd) | {
             "wd": wd,
             "true_wd": self.true_wd,
             "bn_wd": self.bn_wd,

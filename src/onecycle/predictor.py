@@ -50,16 +50,16 @@ class Predictor:
         if self._data is None:
             known = self._info.input_shape if self._info else None
             return torch.Size(known) if known is not None else None
-        tensors = getattr(self._data.train_ds, "tensors", None)
-        return tensors[0].shape[1:] if tensors else None
+        rows = self._data.inputs
+        return rows.shape[1:] if rows is not None else None
 
     @property
     def input_dtype(self) -> torch.dtype | None:
         """The dtype of the rows trained on, or None where it is not known."""
         if self._data is None:
             return getattr(torch, self._info.input_dtype) if self._info and self._info.input_dtype else None
-        tensors = getattr(self._data.train_ds, "tensors", None)
-        return tensors[0].dtype if tensors else None
+        rows = self._data.inputs
+        return rows.dtype if rows is not None else None
 
     @property
     def pixel_scale(self) -> float | None:

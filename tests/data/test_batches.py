@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from conftest import toy_arrays
+from onecycle import DataBunch
 from onecycle.core.errors import DataError
 from onecycle.data.batches import InMemoryLoader, TorchLoader
 
@@ -118,6 +119,15 @@ def test_a_loader_without_a_length():
 class NumpyNoise(Noisy):
     def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
         return torch.tensor([np.random.rand(), random.random()]) + i, i % 4
+
+
+def test_asking_whether_it_is_a_regression_moves_no_generator():
+    data = DataBunch.create(NumpyNoise(), bs=16, seed=1)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    assert not data.is_regression()
+    after = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
 
 
 def test_numpy_python_and_the_loaders_own_generator_are_lent_too():

@@ -205,6 +205,17 @@ def test_what_cannot_be_captured_stays_eager_and_says_why_once(
     assert learn.recorder.losses == expected.recorder.losses
 
 
+def test_what_cannot_be_captured_is_tried_once_a_fit(toy: DataBunch, monkeypatch: pytest.MonkeyPatch):
+    tries: list[int] = []
+    check = capture._check_capturable
+    monkeypatch.setattr(capture, "_check_capturable", lambda *args: tries.append(1) or check(*args))
+    learn = Learner(toy, Counts(), engine="fast", silent=True)
+    learn.fit(3, 1e-3)
+    assert len(tries) == 1
+    learn.fit(2, 1e-3)
+    assert len(tries) == 2
+
+
 def test_a_callback_that_wants_the_loss_keeps_it_eager(toy: DataBunch, capsys: pytest.CaptureFixture[str]):
     class Double(Callback):
         def on_backward_begin(self, fit: Any) -> None:

@@ -112,7 +112,7 @@ class TorchLoader:
         """The batches of epoch `number`."""
         own = [g for g in (self.loader.generator, getattr(self.loader.sampler, "generator", None)) if g is not None]
         states = [generator.get_state() for generator in own]
-        lent = _LentGenerators(derived_seed(self.seed, _WORKERS, number))
+        lent = LentGenerators(derived_seed(self.seed, _WORKERS, number))
         try:
             with lent:
                 for generator in own:
@@ -129,8 +129,8 @@ class TorchLoader:
                 generator.set_state(state)
 
 
-class _LentGenerators:
-    """The global generators of torch, NumPy and Python, seeded for a loader: its own while it works, else as found."""
+class LentGenerators:
+    """The global generators of torch, NumPy and Python, lent to a data set: seeded while it works, else as found."""
 
     def __init__(self, seed: int) -> None:
         self._found = self._get()

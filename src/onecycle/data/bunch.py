@@ -19,9 +19,9 @@ from torch.utils.data import (
 )
 
 from onecycle.core.checks import whole
-from onecycle.core.device import borrowed_generators, default_seed, pick_device
+from onecycle.core.device import default_seed, pick_device
 from onecycle.core.errors import DataError, SettingError
-from onecycle.data.batches import Batch, Batches, InMemoryLoader, TorchLoader
+from onecycle.data.batches import Batch, Batches, InMemoryLoader, LentGenerators, TorchLoader
 from onecycle.data.datasets import mnist_arrays, mnist_floats
 from onecycle.data.tensors import as_dataset
 
@@ -129,6 +129,11 @@ class DataBunch:
         return self.test_dl.dataset if self.test_dl is not None else None
 
     @property
+    def inputs(self) -> Tensor | None:
+        """The training rows (of several inputs the first) where they are in memory, else None."""
+        return self.train_ds.tensors[0] if isinstance(self.train_ds, TensorDataset) else None
+
+    @property
     def targets(self) -> Tensor | None:
         """The training targets where they are in memory, else None."""
         tensors = self.train_ds.tensors if isinstance(self.train_ds, TensorDataset) else ()
@@ -140,7 +145,7 @@ class DataBunch:
             return targets.is_floating_point()
         if self.classes is not None or not hasattr(self.train_ds, "__getitem__"):
             return False
-        with borrowed_generators(torch.device("cpu")):  # the data set may draw from them
+        with LentGenerators(self.seed):  # the data set may draw from them
             row = self.train_ds[0]
         target = row[-1] if isinstance(row, tuple | list) else None
         return isinstance(target, float) or "float" in str(getattr(target, "dtype", ""))

@@ -60,7 +60,7 @@ def momentum_pair(moms: float | tuple[float, float]) -> tuple[float, float]:
 def one_cycle_schedule(
     steps: int,
     peaks: Sequence[float],
-    moms: float | tuple[float, float],
+    moms: tuple[float, float],
     div_factor: float,
     pct_start: float,
     final_div: float,
@@ -71,7 +71,7 @@ def one_cycle_schedule(
     """
     div_factor, final_div = positive(div_factor, "div_factor"), positive(final_div, "final_div")
     pct_start = share(pct_start, "pct_start", "a share of the cycle")
-    high, low = momentum_pair(moms)
+    high, low = moms
 
     def schedule(step: int) -> tuple[list[float], float]:
         lrs = [one_cycle(step, steps, peak / div_factor, peak, peak / final_div, pct_start) for peak in peaks]

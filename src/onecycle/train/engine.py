@@ -30,6 +30,7 @@ class Engine:
         self.kind = kind
         self._captured: Captured | None = None
         self._refused: str | None = None
+        self._refused_in: Fit | None = None  # it is not tried again in the same fit
 
     def step(
         self,
@@ -41,9 +42,9 @@ class Engine:
     ) -> Step:
         """The function (x, y) → loss for the batches of the coming epoch."""
         loss_and_grads = eager(fit, loss_func, hooks["on_backward_begin"])
-        if self._wanted(fit, steps_left):
+        if self._wanted(fit, steps_left) and self._refused_in is not fit:
             if hooks["on_backward_begin"]:
-                self._refuse("a callback wants the loss before the backward pass", say)
+                self._refuse(fit, "a callback wants the loss before the backward pass", say)
             else:
                 loss_and_grads = self._fast(fit, loss_func, loss_and_grads, say)
         if any(hooks[name] for name in ("on_batch_begin", "on_backward_begin", "on_backward_end", "on_batch_end")):
@@ -61,23 +62,22 @@ class Engine:
         captured = self._captured
         if captured is not None and not captured.is_of(loss_func, fingerprint(fit.model)):
             captured = None
-        tried = False
 
         def step(xb: Any, yb: Any) -> Tensor:
-            nonlocal captured, tried
-            if captured is None and not tried:
-                tried = True
+            nonlocal captured
+            if captured is None and self._refused_in is not fit:
                 try:
                     captured = self._captured = Captured(fit.model, loss_func, xb, yb)
                 except CannotCaptureError as error:
-                    self._refuse(str(error), say)
+                    self._refuse(fit, str(error), say)
             if captured is not None and captured.fits(xb, yb):
                 return captured(xb, yb)
             return loss_and_grads(xb, yb)
 
         return step
 
-    def _refuse(self, reason: str, say: Callable[[str], None]) -> None:
+    def _refuse(self, fit: Fit, reason: str, say: Callable[[str], None]) -> None:
+        self._refused_in = fit
         if reason != self._refused:
             say(f"engine: eager, because {reason}")
         self._refused = reason
