@@ -14,11 +14,12 @@ SOURCE = Path(onecycle.__file__).parent
 MAY_IMPORT = {
     "core": {"core"},
     "show": {"core", "show"},
-    "data": {"core", "show", "data"},
+    "tables": {"core", "tables"},
+    "data": {"core", "show", "tables", "data"},
     "optim": {"core", "optim"},
     "train": {"core", "show", "data", "optim", "train"},
     "keep": {"core", "optim", "train", "keep"},
-    "commands": {"core", "show", "data", "train", "keep", "commands", "learner"},
+    "commands": {"core", "show", "tables", "data", "train", "keep", "commands", "learner"},
 }
 HEAVY = ("matplotlib", "pyarrow", "rich", "jinja2", "typer", "PIL")
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from onecycle.core.errors import FileError, SettingError, did_you_mean
-from onecycle.data.opening import read_unpacked
+from onecycle.core.opening import read_unpacked
 from onecycle.data.readers import idx_array
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]

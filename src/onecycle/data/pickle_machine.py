@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import cast
 
-from onecycle.data.opening import Budget
+from onecycle.core.opening import Budget
 from onecycle.data.pickle_arrays import GLOBALS, Array, Damaged, DType, Global, Span, Unsafe, items_of, shown
 
 _LINE = 1000  # characters in a number or a name; keeps int("999...") from taking for ever

@@ -12,7 +12,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from onecycle.core.errors import FileError, OneCycleError, SettingError, UnsafeFileError
-from onecycle.data.opening import MAX_BYTES, Budget, opened, read_unpacked
+from onecycle.core.opening import MAX_BYTES, Budget, opened, read_unpacked
 
 Numbers = np.ndarray[Any, np.dtype[Any]]  # what a file holds is only known when it is read
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"

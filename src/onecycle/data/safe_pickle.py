@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from onecycle.core.errors import FileError, OneCycleError, UnsafeFileError
-from onecycle.data.opening import MAX_BYTES, Budget, read_unpacked
+from onecycle.core.opening import MAX_BYTES, Budget, read_unpacked
 from onecycle.data.pickle_arrays import Array, Damaged, DType, Global, Span, Unsafe
 from onecycle.data.pickle_machine import Machine
 from onecycle.data.pickle_opcodes import run

@@ -1,4 +1,4 @@
-"""Opens files for the readers of this room: one wording for what can go wrong, one cap on what gets unpacked."""
+"""Opens files for reading: one wording for what can go wrong, one cap on what gets unpacked."""
 
 import gzip
 import zlib
