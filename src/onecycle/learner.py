@@ -30,7 +30,7 @@ from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs
 from onecycle.train.metrics import Metric, metric_name
 from onecycle.train.recorder import Recorder
 from onecycle.train.snapshot import copies, restored
-from onecycle.train.step import LossFunc
+from onecycle.train.step import LossFunc, forward_in
 
 DEFAULT_LR = slice(3e-3)
 
@@ -41,8 +41,8 @@ class Learner(Predictor):
     `loss_func` is by default cross-entropy for whole-number targets and mean squared error for floats. `opt_func` makes
     a torch optimizer from parameter groups. `wd` is the weight decay, `true_wd` decouples it from the gradient,
     `bn_wd=False` spares norms and biases. `callback_fns` are called with the learner at each fit and give a callback.
-    `path / model_dir` is where `save` writes. `silent=True` shows nothing. `engine` is auto, eager or fast, see
-    docs/engine.md.
+    `path / model_dir` is where `save` writes. `silent=True` shows nothing. `engine` is auto, eager or fast,
+    `precision` fp32 or bf16, see docs/engine.md.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Learner(Predictor):
         model_dir: str | Path = "models",
         silent: bool | None = None,
         engine: str = "auto",
+        precision: str = "fp32",
     ) -> None:
         if data is not None and not isinstance(data, DataBunch):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
             raise DataError(f"Learner takes a DataBunch, not a {type(data).__name__}; see DataBunch.create")
@@ -76,6 +77,7 @@ class Learner(Predictor):
         self.layer_groups: list[LayerGroup] = [leaves(self.model)]
         self.opt: GroupedOptimizer | None = None
         self.recorder = Recorder()
+        self.precision, self._forward = precision, forward_in(precision)
         self._engine = Engine(engine)
         self.epochs_trained = 0  # decides the batch order of the next epoch
 
@@ -156,7 +158,7 @@ class Learner(Predictor):
             schedule = range_schedule(starts, ends, num_it)
             loop.fit(
                 fit, self.data.train_dl, None, self.loss_func, [], hooks, schedule, recorder, display, Engine("eager"),
-                self.data.seed, self.epochs_trained, num_it,
+                self._forward, self.data.seed, self.epochs_trained, num_it,
             )  # fmt: skip
         if fit.stop_reason == "interrupted":
             raise KeyboardInterrupt
@@ -191,7 +193,7 @@ class Learner(Predictor):
         try:
             loop.fit(
                 fit, data.train_dl, data.valid_dl, self.loss_func, self.metrics, hooks, schedule, recorder,
-                make_display(self.silent), self._engine, data.seed, self.epochs_trained,
+                make_display(self.silent), self._engine, self._forward, data.seed, self.epochs_trained,
             )  # fmt: skip
         finally:
             self.epochs_trained += fit.epoch + 1 if fit.iteration else 0
@@ -212,6 +214,7 @@ class Learner(Predictor):
             "wd": wd,
             "true_wd": self.true_wd,
             "bn_wd": self.bn_wd,
+            "precision": self.precision,
         }
 
     # --- layer groups --------------------------------------------------------------------------------------------
@@ -241,7 +244,7 @@ class Learner(Predictor):
 
     def validate(self, which: str | Batches = "valid") -> list[float]:
         """The loss and each metric on the valid (or train, test, fix) set, averages weighed by batch size."""
-        return loop.evaluate(self.model, self.loader(which), self.loss_func, self.metrics)
+        return loop.evaluate(self.model, self.loader(which), self.loss_func, self.metrics, self._forward)
 
     # --- files ---------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from onecycle.keep.export import BundleInfo, export_bundle
 from onecycle.train import loop
 from onecycle.train.losses import activation, is_classification, loss_name
 from onecycle.train.metrics import Metric, metric_name
-from onecycle.train.step import LossFunc
+from onecycle.train.step import Forward, LossFunc, plain_forward
 
 _ROWS_AT_ONCE = 1024
 
@@ -30,6 +30,7 @@ class Predictor:
         self.loss_func: LossFunc
         self.metrics: list[Metric] = []
         self.path = Path()  # what `export` is relative to
+        self._forward: Forward = plain_forward
         self._data, self._info = data, info
 
     @property
@@ -77,7 +78,7 @@ class Predictor:
             if self.input_dtype is not None and self.input_dtype.is_floating_point:
                 rows = rows.to(self.input_dtype)  # whole numbers, half precision: what the model takes
             which = InMemoryLoader(TensorDataset(rows), _ROWS_AT_ONCE, self.device, seed=0)
-        outputs, targets = loop.predict(self.model, self.loader(which).epoch(0))
+        outputs, targets = loop.predict(self.model, self.loader(which).epoch(0), self._forward)
         return activation(self.loss_func)(outputs.float()), targets
 
     def predict(self, row: Any) -> tuple[Any, Tensor, Tensor]:

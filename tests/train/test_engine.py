@@ -1,8 +1,10 @@
 """The fast engine gives the eager engine's losses, never captures twice, and steps back where it must."""
 
 import random
+import signal
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,9 +15,13 @@ from torch.optim import SGD
 
 from conftest import Net, seeded, toy_arrays
 from onecycle import Callback, DataBunch, GradientClip, Learner, accuracy
-from onecycle.core.errors import SettingError
-from onecycle.train import capture
+from onecycle.core.display import SilentDisplay
+from onecycle.core.errors import DataError, SettingError
+from onecycle.train import capture, loop
+from onecycle.train.callbacks import HOOKS
 from onecycle.train.capture import Captured
+from onecycle.train.recorder import Recorder
+from onecycle.train.step import plain_forward
 
 
 class Everything(nn.Module):
@@ -48,10 +54,11 @@ def fitted(
 
 def assert_agree(eager: Learner, fast: Learner) -> None:
     assert fast._engine._captured is not None
-    assert fast.recorder.record.batch_losses == pytest.approx(eager.recorder.record.batch_losses, rel=1e-4)
-    assert fast.recorder.val_losses == pytest.approx(eager.recorder.val_losses, rel=1e-4)
+    assert fast.recorder.record.batch_losses == eager.recorder.record.batch_losses
+    assert fast.recorder.val_losses == eager.recorder.val_losses
+    assert fast.recorder.metrics == eager.recorder.metrics
     for a, b in zip(eager.model.state_dict().values(), fast.model.state_dict().values(), strict=True):
-        assert torch.allclose(a, b, rtol=1e-3, atol=1e-5)
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize(
@@ -107,8 +114,8 @@ def test_a_short_last_batch_goes_through_eagerly():
 def captures(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for each trace."""
     counted: list[int] = []
-    trace = capture._trace
-    monkeypatch.setattr(capture, "_trace", lambda *args: counted.append(1) or trace(*args))
+    init = Captured.__init__
+    monkeypatch.setattr(Captured, "__init__", lambda *args: counted.append(1) or init(*args))
     return counted
 
 
@@ -149,7 +156,7 @@ def test_capturing_leaves_no_trace(toy: DataBunch):
 
 def test_without_torchscript_the_generated_python_does_the_same(monkeypatch: pytest.MonkeyPatch):
     eager = fitted("eager", Everything())
-    monkeypatch.delattr(torch.jit, "trace")
+    monkeypatch.delattr(torch.jit, "CompilationUnit")
     assert_agree(eager, fitted("fast", Everything()))
 
 
@@ -185,7 +192,7 @@ def hooked() -> Net:
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (Branches(), "torch cannot trace it ("),
+        (Branches(), "it depends on the values in a batch (an `if`, `.item()` or the like)"),
         (Counts(), "its forward pass counts, or draws from Python's or NumPy's generator"),
         (Draws(), "its forward pass counts, or draws from Python's or NumPy's generator"),
         (DrawsWithNumPy(), "its forward pass counts, or draws from Python's or NumPy's generator"),
@@ -228,8 +235,7 @@ def test_a_callback_that_wants_the_loss_keeps_it_eager(toy: DataBunch, capsys: p
 def test_auto_captures_only_what_is_long_enough(toy: DataBunch, captures: list[int], monkeypatch: pytest.MonkeyPatch):
     from onecycle.train import engine
 
-    monkeypatch.setattr(engine, "_WORTH_THE_FIRST", 30)
-    monkeypatch.setattr(engine, "_WORTH_ANOTHER", 30)
+    monkeypatch.setattr(engine, "_WORTH_IT", 30)
     learn = Learner(toy, Net(), silent=True)
     learn.fit(2, 1e-3)  # 24 steps
     assert not captures
@@ -240,3 +246,254 @@ def test_auto_captures_only_what_is_long_enough(toy: DataBunch, captures: list[i
 def test_an_engine_that_is_not_there(toy: DataBunch):
     with pytest.raises(SettingError, match='unknown engine "fats"; expected auto, eager or fast; did you mean "fast"?'):
         Learner(toy, Net(), engine="fats")
+
+
+# --- runs: many steps without Python between them --------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of steps of each run."""
+    counted: list[int] = []
+    run = Captured.run
+
+    def counting(self: Captured, data: Any, order: Any, bs: int, program: Any, rates: Any, moms: Any) -> Any:
+        counted.append(len(moms))
+        return run(self, data, order, bs, program, rates, moms)
+
+    monkeypatch.setattr(Captured, "run", counting)
+    return counted
+
+
+@pytest.mark.parametrize(
+    "opt_func",
+    [
+        *(
+            SGD,
+            partial(SGD, momentum=0.9),
+            partial(SGD, momentum=0.9, nesterov=True),
+            partial(SGD, momentum=0.9, dampening=0.5),
+        ),
+        *(torch.optim.Adam, torch.optim.AdamW, partial(torch.optim.AdamW, eps=1e-6)),
+    ],
+)
+@pytest.mark.parametrize(
+    "options", [{}, {"true_wd": False}, {"bn_wd": False, "split": True}, {"wd": [0.1, 0.0], "split": True}]
+)
+def test_runs_give_the_eager_numbers(opt_func: Any, options: dict[str, Any], runs: list[int]):
+    eager = fitted("eager", Net(), opt_func=opt_func, **options)
+    assert not runs
+    assert_agree(eager, fitted("fast", Net(), opt_func=opt_func, **options))
+    assert sum(runs) == 3 * 12 - 1  # all steps but the first, which captures
+    assert len(runs) < 3 * 12 / 2
+
+
+def test_runs_leave_the_optimizer_as_steps_do():
+    x, y = toy_arrays()
+    data = DataBunch.create((x, y), bs=2, seed=0)
+    learners = [fitted(engine, Net(), data, metrics=None) for engine in ("eager", "fast")]
+    states = [learn.opt.state_dict() for learn in learners if learn.opt]
+    assert states[0]["param_groups"] == states[1]["param_groups"]
+    for a, b in zip(states[0]["state"].values(), states[1]["state"].values(), strict=True):
+        assert a["step"] == b["step"] == 300
+        assert torch.allclose(a["exp_avg"], b["exp_avg"], rtol=1e-3, atol=1e-6)
+
+
+def test_a_hook_around_the_batch_sees_every_batch(runs: list[int]):
+    class Count(Callback):
+        batches = 0
+
+        def on_batch_end(self, fit: Any) -> None:
+            self.batches += 1
+
+    count = Count()
+    learn = fitted("fast", Net(), callbacks=count)
+    assert count.batches == 36
+    assert learn._engine._captured is not None
+    assert not runs
+
+
+def test_an_optimizer_that_is_not_known_steps_between_replays(runs: list[int]):
+    assert_agree(*(fitted(engine, Net(), opt_func=torch.optim.RMSprop) for engine in ("eager", "fast")))
+    assert not runs
+
+
+def test_a_parameter_that_joined_later_is_left_to_steps(runs: list[int], toy: DataBunch):
+    assert_agree(*(fitted(engine, Everything(), opt_func=SGD) for engine in ("eager", "fast")))
+    assert not runs  # one parameter is never used
+
+
+def test_stopping_between_runs(toy: DataBunch, monkeypatch: pytest.MonkeyPatch):
+    run = Captured.run
+
+    def stopping(self: Captured, *args: Any) -> Any:
+        learn.recorder.record.settings["runs"] = learn.recorder.record.settings.get("runs", 0) + 1
+        if learn.recorder.record.settings["runs"] == 3:
+            raise_in_main()
+        return run(self, *args)
+
+    def raise_in_main() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Captured, "run", stopping)
+    learn = Learner(toy, Net(), engine="fast", silent=True)
+    learn.fit(3, 1e-3)
+    assert learn.recorder.stopped == "interrupted"
+    assert len(learn.recorder.losses) == 1 + 1 + 2 + 4
+
+
+def test_bytes_stay_bytes_until_the_batch():
+    x, y = toy_arrays()
+    pixels = (x * 50 + 128).clamp(0, 255).to(torch.uint8)
+    data = DataBunch.create((pixels, y), (pixels, y), bs=16, seed=0)
+    eager, fast = (fitted(engine, Net(), data) for engine in ("eager", "fast"))
+    assert_agree(eager, fast)
+    assert data.train_dl.tensors[0].dtype is torch.uint8
+
+
+def test_labels_outside_are_named_in_a_run(toy: DataBunch):
+    x, y = toy_arrays()
+    data = DataBunch.create((x, y), bs=16, seed=0)
+    learn = Learner(data, seeded(Net()), engine="fast", silent=True)
+    learn.fit(1, 1e-3)
+    data.train_dl.tensors[1][7] = 9
+    with pytest.raises(DataError, match="labels contain 9; the model has 4 classes"):
+        loop.fit(  # the check before a fit would find it, so go past that
+            learn._start(1, learn.opt, None, learn.recorder), data.train_dl, None, learn.loss_func, [],
+            dict.fromkeys(HOOKS, ()), lambda _: ([1e-3], None), Recorder(), SilentDisplay(), learn._engine,
+            plain_forward, 0, 1,
+        )  # fmt: skip
+
+
+# --- what a captured step takes as fixed ---------------------------------------------------------------------------------
+
+
+class Reads(Net):
+    """Its forward pass reads a list, a settings object and a global."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales, self.settings = [1.0, {"more": 2.0}], SimpleNamespace(shift=0.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x * self.scales[0] + self.settings.shift + GLOBAL)
+
+
+GLOBAL = 0.0
+
+
+@pytest.mark.parametrize("what", ["list", "inner", "object", "global"])
+def test_it_captures_again_when_what_the_forward_pass_reads_changes(
+    what: str, captures: list[int], toy: DataBunch, monkeypatch: pytest.MonkeyPatch
+):
+    def change(model: Any) -> None:
+        if what == "list":
+            model.scales[0] = 3.0
+        elif what == "inner":
+            model.scales[1]["more"] = 3.0
+        elif what == "object":
+            model.settings.shift = 3.0
+        else:
+            monkeypatch.setitem(Reads.forward.__globals__, "GLOBAL", 3.0)
+
+    learners = [Learner(toy, seeded(Reads()), engine=engine, silent=True) for engine in ("fast", "eager")]
+    for learn in learners:
+        monkeypatch.setitem(Reads.forward.__globals__, "GLOBAL", 0.0)
+        learn.fit(1, 1e-2)
+        change(learn.model)
+        learn.fit(1, 1e-2)
+    assert len(captures) == 2
+    assert learners[0].recorder.losses == pytest.approx(learners[1].recorder.losses, rel=1e-4)
+
+
+def test_a_forward_pass_that_appends_to_a_list_stays_eager(toy: DataBunch):
+    class Appends(Net):
+        seen: ClassVar[list[int]] = []
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.own: list[int] = []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.own.append(len(x))
+            return super().forward(x)
+
+    learn = Learner(toy, Appends(), engine="fast", silent=True)
+    learn.fit(1, 1e-3)
+    assert learn._engine._captured is None
+
+
+def test_a_gradient_that_is_somebody_elses_memory_is_copied(toy: DataBunch):
+    """The gradient of a sum is one number seen many times, and that of a product a constant: no kernel may write there."""
+
+    class Sums(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Parameter(torch.ones(20, 4)), nn.Parameter(torch.ones(4))
+            self.register_buffer("c", torch.linspace(0, 1, 80).view(20, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ (self.a * self.c) + self.b + self.a.sum() + (self.a * self.c).sum()
+
+    def loss(preds: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        return preds.sum() / 1e3
+
+    for callbacks in (None, GradientClip(1e-3)):
+        options: dict[str, Any] = {"loss_func": loss, "metrics": None, "callbacks": callbacks}
+        assert_agree(*(fitted(engine, Sums(), toy, **options) for engine in ("eager", "fast")))
+
+
+def test_validation_is_captured_too(toy: DataBunch, captures: list[int]):
+    eager, fast = (fitted(engine, Everything(), toy) for engine in ("eager", "fast"))
+    assert fast._engine._scores is not None
+    assert fast.recorder.metrics == eager.recorder.metrics
+    assert fast.validate() == pytest.approx(eager.validate(), rel=1e-4)
+
+
+def test_a_metric_that_looks_at_values_is_called_with_every_batch(toy: DataBunch):
+    seen: list[float] = []
+
+    def looks(preds: torch.Tensor, targets: torch.Tensor) -> float:
+        seen.append(preds.max().item())
+        return seen[-1]
+
+    learn = fitted("fast", Net(), toy, metrics=looks)
+    assert learn._engine._captured is not None
+    assert len(seen) >= 3 * 4
+    by_size = [value * rows for value, rows in zip(seen[-4:], (16, 16, 16, 2), strict=True)]
+    assert learn.recorder.metrics[-1][0] == pytest.approx(sum(by_size) / 50)
+
+
+# --- precision ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["eager", "fast"])
+def test_bf16_multiplies_in_bfloat16_and_keeps_weights_and_loss_in_float32(engine: str, toy: DataBunch):
+    seen: list[torch.dtype] = []
+
+    class Looks(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out = super().forward(x)
+            seen.append(out.dtype)
+            return out
+
+    full = fitted("eager", Net(), toy)
+    half = fitted(engine, Looks(), toy, precision="bf16")
+    assert set(seen) == {torch.bfloat16, torch.float32}  # float32 only in the check before the fit
+    assert {parameter.dtype for parameter in half.model.parameters()} == {torch.float32}
+    assert half.recorder.record.settings["precision"] == "bf16"
+    losses, expected = half.recorder.record.batch_losses, full.recorder.record.batch_losses
+    assert losses != expected
+    assert losses == pytest.approx(expected, rel=0.03)
+    assert half.get_preds()[0].dtype is torch.float32
+
+
+def test_engines_agree_in_bf16(toy: DataBunch):
+    eager, fast = (fitted(engine, Net(), toy, precision="bf16") for engine in ("eager", "fast"))
+    assert fast._engine._captured is not None
+    assert fast.recorder.record.batch_losses == pytest.approx(eager.recorder.record.batch_losses, rel=1e-3)
+
+
+def test_a_precision_that_is_not_there(toy: DataBunch):
+    with pytest.raises(SettingError, match='unknown precision "fp16"; expected fp32 or bf16; did you mean "bf16"?'):
+        Learner(toy, Net(), precision="fp16")

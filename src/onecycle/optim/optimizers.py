@@ -1,6 +1,8 @@
 """The lesson's lr, momentum and weight decay over any torch optimizer."""
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from numbers import Real
 from typing import Any, TypeAlias
@@ -39,7 +41,8 @@ class GroupedOptimizer:
         parameters = [half for group in groups for half in _halves(group, taken)]
         if not any(parameters):
             raise SettingError("the model has no parameters that are trained; unfreeze a layer group first")
-        self.torch_opt = opt_func([{"params": half} for half in parameters], **_fused(opt_func, groups))
+        with without_compiler():
+            self.torch_opt = opt_func([{"params": half} for half in parameters], **_fused(opt_func, groups))
         self.true_wd, self.bn_wd = true_wd, bn_wd
         self.groups: list[dict[str, Any]] = self.torch_opt.param_groups
         first = self.groups[0]
@@ -91,17 +94,30 @@ class GroupedOptimizer:
 
     def step(self) -> None:
         """Decay the weights (`true_wd`) and take one optimizer step."""
+        if self._fused is None:
+            self._fused = FusedAdam.over(self.torch_opt)
         if self._fused is not None and self._fused.step():
             return
-        if self.true_wd and not self._decays_itself:
-            self._decay_weights()
+        self._decay_weights()
         self.torch_opt.step()
-        self._fused = FusedAdam.over(self.torch_opt)
+        self._fused = None  # torch.optim may have made state for parameters that had none
+
+    def has_state(self) -> bool:
+        """Whether it has taken a step."""
+        return bool(self.torch_opt.state)
+
+    def is_fused(self) -> bool:
+        """Whether Adam's kernel is called directly."""
+        return self._fused is not None
+
+    def decay_before_step(self, group: int) -> float:
+        """The weight decay of a parameter group that is taken off before the step; 0 where the optimizer does it."""
+        return float(self._decay[group]) if self.true_wd and not self._decays_itself else 0.0
 
     @torch.no_grad()
     def _decay_weights(self) -> None:
-        for group, wd in zip(self.groups, self._decay, strict=True):
-            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+        for i, group in enumerate(self.groups):
+            wd, moved = self.decay_before_step(i), [p for p in group["params"] if p.grad is not None]
             if moved and wd:
                 torch._foreach_mul_(moved, 1 - wd * group["lr"])  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] -- as torch.optim itself does it
 
@@ -113,7 +129,8 @@ class GroupedOptimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """torch's own state of the optimizer: moments and hyper-parameters."""
-        return self.torch_opt.state_dict()
+        with without_compiler():
+            return self.torch_opt.state_dict()
 
     def load_moments(self, state: dict[str, Any]) -> None:
         """Take over a saved state's moments and momentum, and keep our own settings (decay, kernel) otherwise."""
@@ -124,9 +141,30 @@ class GroupedOptimizer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state that `state_dict` gave."""
-        self.torch_opt.load_state_dict(state)
+        with without_compiler():
+            self.torch_opt.load_state_dict(state)
         self.groups = self.torch_opt.param_groups
         self._fused = None  # it holds the tensors of the state before
+
+
+@contextmanager
+def without_compiler() -> Generator[None]:
+    """Let torch.optim's bookkeeping not import torch.compile, as its decorators do: half a second and 80 MB.
+
+    They keep the compiler out of these methods; where it was never imported there is none to keep out.
+    """
+    if "torch._dynamo" in sys.modules:
+        yield
+        return
+    names = ("add_param_group", "state_dict", "load_state_dict")
+    decorated = {name: getattr(Optimizer, name) for name in names}
+    for name, method in decorated.items():
+        setattr(Optimizer, name, getattr(method, "__wrapped__", method))
+    try:
+        yield
+    finally:
+        for name, method in decorated.items():
+            setattr(Optimizer, name, method)
 
 
 def _halves(group: LayerGroup, taken: set[int]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -10,7 +10,9 @@ from typing import TypeAlias
 from onecycle.core.checks import positive, share
 from onecycle.core.errors import SettingError
 
-Schedule: TypeAlias = Callable[[int], tuple[list[float], float | None]]
+Rates: TypeAlias = tuple[list[float], float | None]
+"""Learning rates, one a layer group, and momentum; None leaves the momentum alone."""
+Schedule: TypeAlias = Callable[[int], Rates]
 """From a step to the learning rate of each layer group and the momentum, None where it stays as it is."""
 
 

@@ -1,57 +1,58 @@
-"""Capture: the forward and backward pass of one batch as a flat list of tensor operations, replayed without Python.
+"""Capture: what the model does with a batch as a flat program, replayed without Python.
 
-`make_fx` runs both passes once and writes down every operation below autograd. The list is replayed for each batch of
-the same shapes by TorchScript's interpreter, in C++; where a torch has none, as the generated Python. What is captured
-are the same kernels that eager training calls, in the same order. Why this and not another way: docs/engine.md.
+What is captured are the same kernels that eager training calls, in the same order. Alone the program sets the gradients
+of a batch; with the gather before it and the optimizer's lines after it, it runs many steps. Validation is captured in
+the same way. Why this and not another way: docs/engine.md.
 """
 
-import random
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from onecycle.core.device import borrowed_generators
-from onecycle.train.snapshot import plain_attributes, restored_model
-from onecycle.train.step import LossFunc, forward
+from onecycle.optim.program import Program
+from onecycle.train.metrics import Metric
+from onecycle.train.program import Function, compiled, run_source, scores_source, step_source
+from onecycle.train.python_state import fingerprint, python_state
+from onecycle.train.snapshot import restored_model
+from onecycle.train.step import Forward, LossFunc, plain_forward
+from onecycle.train.tally import scores_row
+from onecycle.train.trace import CannotCaptureError, Trace, Tracer
 
-Replay = Callable[..., Sequence[Tensor]]  # (inputs, target, parameters, buffers) flat → loss and gradients
-
-
-class CannotCaptureError(Exception):
-    """Why a model, a loss or a batch cannot be captured; eager training goes on."""
+Outputs = Sequence[Tensor | None]
 
 
 class Captured:
     """A captured step: `captured(xb, yb)` sets the gradients and gives the loss, as `loss.backward()` would have."""
 
-    def __init__(self, model: nn.Module, loss_func: LossFunc, xb: Any, yb: Any) -> None:
+    def __init__(
+        self, model: nn.Module, loss_func: LossFunc, xb: Any, yb: Any, forward: Forward = plain_forward
+    ) -> None:
         """Capture the model on this batch. Raises CannotCaptureError; leaves no trace on the model either way."""
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._loss_func, self._fingerprint = loss_func, fingerprint(model, loss_func)
         inputs = _inputs(xb, yb)
-        self._params = list(model.parameters())
-        self._trained = [parameter for parameter in self._params if parameter.requires_grad]
-        self._buffers = list(model.buffers())
-        self._loss_func, self._fingerprint = loss_func, fingerprint(model)
         self._shapes = _shapes(inputs)
-        _check_capturable(model, self._params)
-        with restored_model(model), borrowed_generators(inputs[0].device):
-            before = _python_state(model)
-            expected = _eager(model, loss_func, xb, yb, self._trained)
-            if _python_state(model) != before:
-                raise CannotCaptureError("its forward pass counts, or draws from Python's or NumPy's generator")
-        with restored_model(model), borrowed_generators(inputs[0].device):
-            self._replay = _trace(model, loss_func, inputs, self._trained, [*self._params, *self._buffers])
-        with restored_model(model), borrowed_generators(inputs[0].device):
-            found = self._run(inputs)
-        if not all(_agree(a, b) for a, b in zip(found, expected, strict=True)):
-            raise CannotCaptureError("the captured step gives other numbers than the eager one")
+        self._runs: dict[Any, Function] = {}
 
-    def is_of(self, loss_func: LossFunc, now: Any) -> bool:
-        """Whether this is the step of `loss_func` and of a model with the fingerprint `now`."""
-        return loss_func is self._loss_func and now == self._fingerprint
+        def eager(given: list[Tensor]) -> Outputs:
+            loss = loss_func(forward(model, given[:-1] if isinstance(xb, list) else given[0]), given[-1])
+            return [loss, *torch.autograd.grad(loss, self.trained, allow_unused=True)]
+
+        def own(outputs: Outputs, tracer: Tracer) -> Outputs:
+            grads = outputs[1:]
+            return [outputs[0], *(_of_its_own(grad, i, self.trained, grads, tracer) for i, grad in enumerate(grads))]
+
+        self._trace = _traced(model, (loss_func,), eager, inputs, own)
+        self._step = compiled(step_source(self._trace), "step")
+        _compare(model, eager, self._loss_and_grads, inputs)
+
+    def is_of(self, model: nn.Module, loss_func: LossFunc) -> bool:
+        """Whether this is the step of `model` as it is now and of `loss_func`."""
+        return loss_func is self._loss_func and fingerprint(model, loss_func) == self._fingerprint
 
     def fits(self, xb: Any, yb: Any) -> bool:
         """Whether a batch has the shapes and dtypes that were captured."""
@@ -59,26 +60,136 @@ class Captured:
 
     def __call__(self, xb: Any, yb: Any) -> Tensor:
         """Set the gradients of one batch and give its loss, detached."""
-        loss, *grads = self._run(_flat(xb, yb))
-        for parameter, grad in zip(self._trained, grads, strict=True):
+        loss, *grads = self._loss_and_grads(_flat(xb, yb))
+        for parameter, grad in zip(self.trained, grads, strict=True):
             parameter.grad = grad
         assert loss is not None
         return loss
 
+    def run(
+        self,
+        data: list[Tensor],
+        order: Tensor,
+        bs: int,
+        program: Program,
+        rates: list[list[float]],
+        moms: list[float],
+    ) -> Tensor:
+        """Train a batch for each entry of `moms`, their rows in `order`; their losses. The optimizer is `program`."""
+        key = tuple(program.lines)
+        if key not in self._runs:
+            casts = _casts(data, self._shapes)
+            self._runs[key] = compiled(run_source(self._trace, casts, program.lines), "run")
+        with torch.inference_mode():  # nothing of a step but its loss leaves the run
+            losses = self._runs[key](data, order, bs, self._trace.state, rates, moms, program.groups)
+        program.finish()
+        return losses
+
     @torch.no_grad()
-    def _run(self, inputs: list[Tensor]) -> list[Tensor | None]:
-        return list(self._replay(*inputs, *self._params, *self._buffers))
+    def _loss_and_grads(self, inputs: list[Tensor]) -> Outputs:
+        found = iter(self._step(inputs, self._trace.state))
+        return [next(found) if output is not None else None for output in self._trace.outputs]
 
 
-def fingerprint(model: nn.Module) -> Any:
-    """What a captured step took as fixed: when it differs, the step must be captured again."""
-    trained = [(id(parameter), parameter.requires_grad) for parameter in model.parameters()]
-    return trained, [id(buffer) for buffer in model.buffers()], plain_attributes(model)
+class CapturedScores:
+    """Loss and metrics of many validation batches at once."""
+
+    def __init__(
+        self, model: nn.Module, loss_func: LossFunc, metrics: Sequence[Metric], xb: Any, yb: Any, forward: Forward
+    ) -> None:
+        """Capture them on this batch; the model is in eval mode. Raises CannotCaptureError."""
+        self._of, self._fingerprint = (loss_func, *metrics), fingerprint(model, loss_func, *metrics)
+        inputs = _inputs(xb, yb)
+        self._shapes = _shapes(inputs)
+
+        def eager(given: list[Tensor]) -> Outputs:
+            preds = forward(model, given[:-1] if isinstance(xb, list) else given[0])
+            return [scores_row(loss_func(preds, given[-1]), metrics, preds, given[-1])]
+
+        with torch.no_grad():
+            self._trace = _traced(model, self._of, eager, inputs, lambda outputs, _: outputs)
+            step = compiled(step_source(self._trace), "step")
+            _compare(model, eager, lambda given: step(given, self._trace.state), inputs)
+        self._scores: Function | None = None
+
+    def is_of(self, model: nn.Module, loss_func: LossFunc, metrics: Sequence[Metric]) -> bool:
+        """Whether these are of `model` as it is now, `loss_func` and `metrics`."""
+        return (loss_func, *metrics) == self._of and fingerprint(model, loss_func, *metrics) == self._fingerprint
+
+    @torch.no_grad()
+    def __call__(self, data: list[Tensor], bs: int, count: int) -> Tensor:
+        """The rows (loss, metric, …) of the first `count` batches."""
+        if self._scores is None:
+            self._scores = compiled(scores_source(self._trace, _casts(data, self._shapes)), "scores")
+        return self._scores(data, bs, count, self._trace.state)
 
 
-def _python_state(model: nn.Module) -> Any:
-    """What a forward pass may move outside of torch: it would only do so while it is captured."""
-    return random.getstate(), repr(np.random.get_state(legacy=False)), plain_attributes(model)
+def _traced(
+    model: nn.Module,
+    functions: Sequence[Any],
+    eager: Callable[[list[Tensor]], Outputs],
+    inputs: list[Tensor],
+    finish: Callable[[Outputs, Tracer], Outputs],
+) -> Trace:
+    """The trace of `eager(inputs)`, its outputs seen to by `finish`. Raises CannotCaptureError."""
+    _check_capturable(model)
+    with _undone(model, inputs):
+        before = python_state(model, *functions)
+        eager(inputs)
+        if python_state(model, *functions) != before:
+            raise CannotCaptureError("its forward pass counts, or draws from Python's or NumPy's generator")
+    tracer = Tracer(inputs)
+    try:
+        with _undone(model, inputs):
+            with tracer:
+                outputs = eager(inputs)
+            with tracer, torch.no_grad():
+                outputs = finish(outputs, tracer)
+            return tracer.trace(outputs)
+    except CannotCaptureError:
+        raise
+    except Exception as error:  # whatever a model does that cannot be written down, torch says in its own way
+        raise CannotCaptureError(f"torch cannot trace it ({str(error).strip().splitlines()[0]})") from error
+
+
+def _compare(
+    model: nn.Module,
+    eager: Callable[[list[Tensor]], Outputs],
+    captured: Callable[[list[Tensor]], Outputs],
+    inputs: list[Tensor],
+) -> None:
+    """Raises CannotCaptureError where the two differ on other rows and weights than those that were captured.
+
+    On the same ones, what was taken for a constant and is none would give the same.
+    """
+    other = [part.index_select(0, torch.arange(len(part), device=part.device) // 2 * 2) for part in inputs]
+    found: list[Outputs] = []
+    for way in (eager, captured):
+        with _undone(model, inputs):
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.mul_(1.0625 if parameter.is_floating_point() else 1)
+            found.append(way(other))
+    if not all(_agree(a, b) for a, b in zip(*found, strict=True)):
+        raise CannotCaptureError("the captured step gives other numbers than the eager one")
+
+
+@contextmanager
+def _undone(model: nn.Module, inputs: list[Tensor]) -> Generator[None]:
+    with restored_model(model), borrowed_generators(inputs[0].device):
+        yield
+
+
+def _of_its_own(
+    grad: Tensor | None, i: int, trained: list[nn.Parameter], grads: Outputs, tracer: Tracer
+) -> Tensor | None:
+    """The gradient in memory of its own, laid out as its parameter, as `backward()` leaves it: kernels rely on it."""
+    if grad is None:
+        return None
+    shared = any(other is not None and other.data_ptr() == grad.data_ptr() for other in (*grads[:i], *grads[i + 1 :]))
+    if tracer.is_result(grad) and grad.stride() == trained[i].stride() and not shared:
+        return grad
+    return torch.empty_like(trained[i]).copy_(grad)
 
 
 def _agree(found: Tensor | None, expected: Tensor | None) -> bool:
@@ -102,80 +213,14 @@ def _shapes(inputs: Sequence[Any]) -> list[Any]:
     return [(part.shape, part.dtype) if isinstance(part, Tensor) else None for part in inputs]
 
 
-def _check_capturable(model: nn.Module, params: list[nn.Parameter]) -> None:
+def _casts(data: list[Tensor], shapes: list[Any]) -> list[torch.dtype | None]:
+    """What the rows of `data` must be made, such as floats of bytes, to be what was captured."""
+    return [None if tensor.dtype == dtype else dtype for tensor, (_, dtype) in zip(data, shapes, strict=True)]
+
+
+def _check_capturable(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:  # pyright: ignore[reportPrivateUsage] -- there is no public way to ask
             raise CannotCaptureError(f"module {name or 'model'} has hooks")
-    if any(parameter._backward_hooks for parameter in params):  # pyright: ignore[reportPrivateUsage] -- see above
+    if any(parameter._backward_hooks for parameter in model.parameters()):  # pyright: ignore[reportPrivateUsage] -- see above
         raise CannotCaptureError("a parameter has a hook")
-
-
-def _eager(model: nn.Module, loss_func: LossFunc, xb: Any, yb: Any, trained: list[nn.Parameter]) -> list[Tensor | None]:
-    loss = loss_func(forward(model, xb), yb)
-    return [loss.detach(), *torch.autograd.grad(loss, trained, allow_unused=True)]
-
-
-def _trace(
-    model: nn.Module, loss_func: LossFunc, inputs: list[Tensor], trained: list[nn.Parameter], state: list[Tensor]
-) -> Replay:
-    from torch.func import functional_call
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    places = [i for i, tensor in enumerate(state) if any(tensor is parameter for parameter in trained)]
-    names = [name for name, _ in model.named_parameters()] + [name for name, _ in model.named_buffers()]
-    several = len(inputs) > 2
-
-    def loss_and_grads(*tensors: Tensor) -> list[Tensor | None]:
-        given, values = list(tensors[: len(inputs)]), list(tensors[len(inputs) :])
-        with torch.enable_grad():
-            for place in places:
-                values[place] = values[place].detach().requires_grad_()
-            x = tuple(given[:-1]) if several else (given[0],)
-            loss = loss_func(functional_call(model, dict(zip(names, values, strict=True)), x), given[-1])
-            return [loss.detach(), *torch.autograd.grad(loss, [values[place] for place in places], allow_unused=True)]
-
-    flat = [tensor.detach() for tensor in (*inputs, *state)]
-    try:
-        graph = make_fx(loss_and_grads)(*flat)
-    except Exception as error:  # whatever a model does that cannot be written down, torch says in its own way
-        raise CannotCaptureError(f"torch cannot trace it ({str(error).strip().splitlines()[0]})") from error
-    _simplify(graph)
-    return _compile(graph, flat)
-
-
-def _simplify(graph: torch.fx.GraphModule) -> None:
-    """Drop what only autograd needed: detach, and a transpose of a transpose."""
-    aten = torch.ops.aten
-    for node in list(graph.graph.nodes):
-        if node.op != "call_function":
-            continue
-        source: Any = node.args[0] if node.args else None
-        if node.target is aten.detach.default:
-            node.replace_all_uses_with(source)
-        elif node.target is aten.t.default and source.op == "call_function" and source.target is aten.t.default:
-            node.replace_all_uses_with(source.args[0])
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-
-
-def _compile(graph: torch.fx.GraphModule, flat: list[Tensor]) -> Replay:
-    """The graph for TorchScript's interpreter, or as it is where that is not to be had."""
-    outputs: Any = graph.graph.output_node().args[0]
-    present = [i for i, output in enumerate(outputs) if output is not None]  # None for a parameter that is not used
-
-    def present_only(*tensors: Tensor) -> tuple[Tensor, ...]:
-        found = graph(*tensors)
-        return tuple(found[i] for i in present)
-
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # that TorchScript is on its way out is known: docs/engine.md
-            script: Replay = torch.jit.trace(present_only, tuple(flat), check_trace=False)  # pyright: ignore[reportAssignmentType] -- its type also says what it gives with other options
-    except Exception:  # gone, or without a kernel of the graph: the generated Python does the same
-        return graph
-
-    def replay(*tensors: Tensor) -> Sequence[Any]:
-        found = iter(script(*tensors))
-        return [next(found) if output is not None else None for output in outputs]
-
-    return replay if len(present) < len(outputs) else script

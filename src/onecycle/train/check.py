@@ -10,7 +10,7 @@ from torch.utils.hooks import RemovableHandle
 from onecycle.core.errors import DataError, ModelError, OneCycleError, SettingError
 from onecycle.data.batches import Batches, InMemoryLoader
 from onecycle.train.losses import is_classification
-from onecycle.train.step import LossFunc, forward
+from onecycle.train.step import LossFunc, plain_forward
 
 FAILURES = (RuntimeError, IndexError, ValueError, TypeError)  # what torch raises for what does not fit
 
@@ -46,7 +46,7 @@ def check_before_fit(model: nn.Module, loss_func: LossFunc, train_dl: Batches, v
         model.eval()
         try:
             with torch.no_grad():
-                preds = forward(model, xb)
+                preds = plain_forward(model, xb)
                 if isinstance(preds, Tensor):
                     check_targets(loss_func, preds, loader.tensors[-1], name)
                 _check_loss(loss_func(preds, yb))
@@ -70,7 +70,7 @@ def explain(error: Exception, model: nn.Module, loss_func: LossFunc | None, xb: 
     marks = [_mark(layer, module, reached) for layer, module in model.named_modules() if isinstance(module, nn.Linear)]
     try:
         with torch.no_grad():
-            preds = forward(model, xb)
+            preds = plain_forward(model, xb)
     except FAILURES:
         return (_explain_linear(*reached[-1], xb, name) if reached else None) or error
     finally:

@@ -1,24 +1,27 @@
 """Which engine runs the steps: eager, or a captured one where that pays."""
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from onecycle.core.errors import SettingError, did_you_mean
-from onecycle.train.callbacks import Fit, Hook
-from onecycle.train.capture import CannotCaptureError, Captured, fingerprint
-from onecycle.train.step import LossFunc, Step, eager, plain_step, step_with_hooks
+from onecycle.data.batches import Batches, InMemoryLoader
+from onecycle.optim.program import program_of
+from onecycle.train.callbacks import Fit
+from onecycle.train.capture import Captured, CapturedScores
+from onecycle.train.epoch import Epoch, in_runs, one_by_one
+from onecycle.train.metrics import Metric
+from onecycle.train.step import Forward, LossFunc, Step, eager, plain_step, step_with_hooks
+from onecycle.train.tally import is_batchwise
+from onecycle.train.trace import CannotCaptureError
 
 ENGINES = ("auto", "eager", "fast")
-# A captured step saves about 0.1 ms (docs/engine.md); capturing costs about 1.5 s once in a process, then 0.2 s.
-_WORTH_THE_FIRST = 15_000
-_WORTH_ANOTHER = 2_000
+_WORTH_IT = 2_000  # steps: a captured one saves about 0.15 ms of small models, and capturing takes about 0.2 s
 
 
 class Engine:
-    """Makes the steps of a learner's fits; a captured step is kept from one epoch and fit to the next.
+    """Runs the steps of a learner's fits; a captured step is kept from one epoch and fit to the next.
 
     `auto` captures on the CPU when the steps left earn it back, `fast` always, `eager` never. What cannot be captured
     stays eager, and one line says why.
@@ -29,45 +32,72 @@ class Engine:
             raise SettingError(f'unknown engine "{kind}"; expected auto, eager or fast{did_you_mean(kind, ENGINES)}')
         self.kind = kind
         self._captured: Captured | None = None
+        self._scores: CapturedScores | None = None
+        self._no_scores_of: Any = None  # what could not be captured
         self._refused: str | None = None
         self._refused_in: Fit | None = None  # it is not tried again in the same fit
 
-    def step(
-        self,
-        fit: Fit,
-        loss_func: LossFunc,
-        hooks: dict[str, tuple[Hook, ...]],
-        steps_left: int,
-        say: Callable[[str], None],
-    ) -> Step:
-        """The function (x, y) → loss for the batches of the coming epoch."""
-        loss_and_grads = eager(fit, loss_func, hooks["on_backward_begin"])
-        if self._wanted(fit, steps_left) and self._refused_in is not fit:
-            if hooks["on_backward_begin"]:
-                self._refuse(fit, "a callback wants the loss before the backward pass", say)
-            else:
-                loss_and_grads = self._fast(fit, loss_func, loss_and_grads, say)
-        if any(hooks[name] for name in ("on_batch_begin", "on_backward_begin", "on_backward_end", "on_batch_end")):
-            return step_with_hooks(fit, loss_and_grads, hooks)
-        return plain_step(fit, loss_and_grads)
+    def train(self, epoch: Epoch, forward: Forward, steps_left: int, say: Callable[[str], None]) -> Iterator[int]:
+        """Train an epoch, and give the number of batches done after each step, or each run of them."""
+        fit, hooks = epoch.fit, epoch.hooks
+        loss_and_grads = eager(fit, epoch.loss_func, hooks["on_backward_begin"], forward)
+        wanted = self._wanted(fit, steps_left) and self._refused_in is not fit
+        if wanted and hooks["on_backward_begin"]:
+            self._refuse(fit, "a callback wants the loss before the backward pass", say)
+            wanted = False
+        if wanted:
+            loss_and_grads = self._fast(epoch, forward, loss_and_grads, say)
+        step = step_with_hooks(fit, loss_and_grads, hooks) if epoch.is_watched() else plain_step(fit, loss_and_grads)
+        steps, done = one_by_one(epoch, step), 0
+        if wanted and epoch.can_run():
+            if not self._is_captured(epoch) or not fit.opt.has_state():
+                yield (done := next(steps))  # the first step captures, and makes the optimizer's state
+            if self._is_captured(epoch) and self._captured is not None and done < len(epoch):
+                fit.opt.set_rates(*epoch.plan[done])
+                if program := program_of(fit.opt, self._captured.trained):
+                    yield from in_runs(epoch, done, self._captured, program)
+                    return
+        yield from steps
+
+    def scores(
+        self, model: nn.Module, loader: Batches, loss_func: LossFunc, metrics: Sequence[Metric], forward: Forward
+    ) -> Tensor | None:
+        """Loss and metrics of the loader's whole batches, a row each; None where validation is not captured.
+
+        It is where training is. The model is in eval mode.
+        """
+        count = len(loader.tensors[0]) // loader.batch_size if isinstance(loader, InMemoryLoader) else 0
+        if self._captured is None or not isinstance(loader, InMemoryLoader) or not count or loader.shuffle:
+            return None
+        if not is_batchwise(metrics) or self._no_scores_of == (model, loss_func, *metrics):
+            return None
+        if self._scores is None or not self._scores.is_of(model, loss_func, metrics):
+            xb, yb = next(loader.epoch(0))
+            try:
+                self._scores = CapturedScores(model, loss_func, metrics, xb, yb, forward)
+            except CannotCaptureError:  # nothing is lost: validation goes on eagerly
+                self._no_scores_of = (model, loss_func, *metrics)
+                return None
+        return self._scores(loader.tensors, loader.batch_size, count)
 
     def _wanted(self, fit: Fit, steps_left: int) -> bool:
         if self.kind != "auto" or self._captured is not None:
             return self.kind != "eager"
-        loaded = "torch.fx.experimental.proxy_tensor" in sys.modules
-        return fit.device.type == "cpu" and steps_left >= (_WORTH_ANOTHER if loaded else _WORTH_THE_FIRST)
+        return fit.device.type == "cpu" and steps_left >= _WORTH_IT
 
-    def _fast(self, fit: Fit, loss_func: LossFunc, loss_and_grads: Step, say: Callable[[str], None]) -> Step:
+    def _is_captured(self, epoch: Epoch) -> bool:
+        return self._captured is not None and self._captured.is_of(epoch.fit.model, epoch.loss_func)
+
+    def _fast(self, epoch: Epoch, forward: Forward, loss_and_grads: Step, say: Callable[[str], None]) -> Step:
         """Captures on the first batch; other shapes, and all batches where that fails, are left to `loss_and_grads`."""
-        captured = self._captured
-        if captured is not None and not captured.is_of(loss_func, fingerprint(fit.model)):
-            captured = None
+        fit = epoch.fit
+        captured = self._captured if self._is_captured(epoch) else None
 
         def step(xb: Any, yb: Any) -> Tensor:
             nonlocal captured
             if captured is None and self._refused_in is not fit:
                 try:
-                    captured = self._captured = Captured(fit.model, loss_func, xb, yb)
+                    captured = self._captured = Captured(fit.model, epoch.loss_func, xb, yb, forward)
                 except CannotCaptureError as error:
                     self._refuse(fit, str(error), say)
             if captured is not None and captured.fits(xb, yb):

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from types import FrameType
 from typing import Any
 
@@ -13,15 +14,16 @@ from torch import Tensor, nn
 
 from onecycle.core.device import borrowed_generators, derived_seed, seed_generators
 from onecycle.core.display import Display
-from onecycle.core.errors import DataError
 from onecycle.data.batches import Batches
 from onecycle.optim.schedules import Schedule
 from onecycle.train.callbacks import Fit, Hook
 from onecycle.train.check import FAILURES, explain
 from onecycle.train.engine import Engine
-from onecycle.train.metrics import Metric, weighted_mean
+from onecycle.train.epoch import Epoch
+from onecycle.train.metrics import Metric
 from onecycle.train.recorder import Recorder
-from onecycle.train.step import LossFunc, forward
+from onecycle.train.step import Forward, LossFunc, plain_forward
+from onecycle.train.tally import Tally
 
 WAKE_SECONDS = 0.25  # how often the loop looks at the losses, for the display and for NaN
 _NOISE = 2  # what a derived seed is for
@@ -38,6 +40,7 @@ def fit(
     recorder: Recorder,
     display: Display,
     engine: Engine,
+    forward: Forward,
     seed: int,
     first_epoch: int = 0,
     steps: int | None = None,
@@ -68,14 +71,16 @@ def fit(
                 fit.model.train()
                 for hook in hooks["on_epoch_begin"]:
                     hook(fit)
-                order = train_dl.epoch(first_epoch + epoch)
-                _train_epoch(fit, order, batches, loss_func, hooks, schedule, recorder, display, engine)
+                plan = [schedule(step) for step in range(fit.iteration, fit.iteration + batches)]
+                losses = recorder.start_epoch(batches, fit.device)
+                work = Epoch(fit, first_epoch + epoch, train_dl, loss_func, hooks, plan, losses)
+                _train_epoch(work, forward, recorder, display, engine)
                 if fit.stop_reason and fit.num_batch < batches:
                     break  # in the middle of an epoch: no row for it
                 values = None
                 if valid_dl is not None:
                     display.phase("validating")
-                    values = evaluate(fit.model, valid_dl, loss_func, metrics)
+                    values = evaluate(fit.model, valid_dl, loss_func, metrics, forward, engine)
                 recorder.end_epoch(epoch, fit.num_batch, values, time.perf_counter() - started)
                 display.row(recorder.record.row())
                 for hook in hooks["on_epoch_end"]:
@@ -93,69 +98,60 @@ def fit(
                 display.finish(recorder.record.stopped)
 
 
-def _train_epoch(
-    fit: Fit,
-    batches: Iterator[tuple[Any, Any]],
-    count: int,
-    loss_func: LossFunc,
-    hooks: dict[str, tuple[Hook, ...]],
-    schedule: Schedule,
-    recorder: Recorder,
-    display: Display,
-    engine: Engine,
-) -> None:
-    steps_left = (fit.epochs - fit.epoch) * count
-    plan = [schedule(step) for step in range(fit.iteration, fit.iteration + count)]
-    lrs = [rates[-1] for rates, _ in plan]
-    moms = [fit.opt.mom if mom is None else mom for _, mom in plan]
-    losses = recorder.start_epoch(count, fit.device)
-    step = engine.step(fit, loss_func, hooks, steps_left, display.say)
-    set_rates, after_batch = fit.opt.set_rates, hooks["on_batch_end"]
+def _train_epoch(epoch: Epoch, forward: Forward, recorder: Recorder, display: Display, engine: Engine) -> None:
+    fit = epoch.fit
+    lrs = [rates[-1] for rates, _ in epoch.plan]
+    moms = [fit.opt.mom if mom is None else mom for _, mom in epoch.plan]
+    steps_left = (fit.epochs - fit.epoch) * len(epoch)
     wake = time.perf_counter() + WAKE_SECONDS
     fit.num_batch = 0
     try:
-        for i, (xb, yb) in zip(range(count), batches, strict=False):  # a loader may give more or fewer than it says
-            set_rates(*plan[i])
-            try:
-                losses[i].copy_(step(xb, yb))
-            except FAILURES as error:
-                raise explain(error, fit.model, loss_func, xb, yb, "train") from error
-            for hook in after_batch:
-                hook(fit)
-            fit.iteration += 1
-            fit.num_batch = i + 1
+        for done in engine.train(epoch, forward, steps_left, display.say):
+            fit.iteration += done - fit.num_batch
+            fit.num_batch = done
             if fit.stop_reason:
                 break
             if time.perf_counter() > wake:
-                recorder.read(i + 1, lrs, moms)  # waits for the device, a few times a second
-                display.update(fit.epoch, i + 1, recorder.losses[-1])
+                recorder.read(done, lrs, moms)  # waits for the device, a few times a second
+                display.update(fit.epoch, done, recorder.losses[-1])
                 wake = time.perf_counter() + WAKE_SECONDS
     finally:
         recorder.read(fit.num_batch, lrs, moms)  # waits for the device, once an epoch
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, loader: Batches, loss_func: LossFunc, metrics: Sequence[Metric]) -> list[float]:
-    """The loss and each metric over `loader`, averages weighed by batch size. Leaves the model in eval mode."""
+def evaluate(
+    model: nn.Module,
+    loader: Batches,
+    loss_func: LossFunc,
+    metrics: Sequence[Metric],
+    forward: Forward = plain_forward,
+    engine: Engine | None = None,
+    restore: Callable[[Tensor], Tensor] | None = None,
+) -> list[float]:
+    """The loss and each metric over `loader`, averages weighed by batch size. Leaves the model in eval mode.
+
+    `engine` may score the whole batches at once. `restore` makes of predictions and targets what metrics are to see.
+    """
     model.eval()
-    values: list[Tensor] = []
-    sizes: list[int] = []
-    for xb, yb in loader.epoch(0):
+    tally = Tally(metrics, restore)
+    scored = engine.scores(model, loader, loss_func, metrics, forward) if engine and restore is None else None
+    if scored is not None:
+        tally.add_scores(scored, loader.batch_size or 0)
+    for xb, yb in islice(loader.epoch(0), 0 if scored is None else len(scored), None):
         try:
             preds = forward(model, xb)
             loss = loss_func(preds, yb)
         except FAILURES as error:
             raise explain(error, model, loss_func, xb, yb, "valid") from error
-        row = [loss, *(torch.as_tensor(metric(preds, yb), device=loss.device) for metric in metrics)]
-        values.append(torch.stack([value.float().reshape(()) for value in row]))
-        sizes.append(_rows(yb))
-    if not values:
-        raise DataError("the validation set has no batches; give it rows, or leave it out")
-    return weighted_mean(torch.stack(values), sizes)  # waits for the device, once
+        tally.add(loss, preds, yb, _rows(yb))
+    return tally.result()  # waits for the device, once
 
 
 @torch.no_grad()
-def predict(model: nn.Module, batches: Iterator[tuple[Any, Any]]) -> tuple[Tensor, Tensor | None]:
+def predict(
+    model: nn.Module, batches: Iterator[tuple[Any, Any]], forward: Forward = plain_forward
+) -> tuple[Tensor, Tensor | None]:
     """The model's outputs and the targets (None where there are none), on the CPU. Leaves the model in eval mode."""
     model.eval()
     outputs: list[Tensor] = []

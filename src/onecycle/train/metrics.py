@@ -1,52 +1,90 @@
-"""Metrics: functions of (predictions, targets) of one batch that give the batch's mean as a scalar tensor.
+"""Metrics: functions of (predictions, targets) that give a number. Predictions are the model's outputs as they are.
 
-`evaluate` weighs each batch's value by its size. Any function of that form is a metric; its `__name__` is the name of
-its column.
+A plain function is called with each batch, and its values are averaged, weighed by the batches' sizes. A function that
+is marked `over_the_epoch` is called once, with all rows (`epoch_metrics.py` has some). Metrics of torchmetrics are fed
+batch by batch (`tally.py`).
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, TypeAlias
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
 Metric: TypeAlias = Callable[[Tensor, Tensor], "Tensor | float"]
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 def accuracy(preds: Tensor, targets: Tensor) -> Tensor:
-    """The share of rows whose highest score is at the target: preds (n, ..., classes), targets (n, ...) integers."""
+    """The share of rows whose highest score is at the target: preds (n, ..., classes), targets (n, ...) integers.
+
+    The mean over a batch's rows.
+    """
     return (preds.argmax(dim=-1) == targets.view(preds.shape[:-1])).float().mean()
 
 
 def error_rate(preds: Tensor, targets: Tensor) -> Tensor:
-    """1 - accuracy."""
+    """1 - accuracy: preds (n, ..., classes), targets (n, ...) integers. The mean over a batch's rows."""
     return 1 - accuracy(preds, targets)
 
 
 def top_k_accuracy(preds: Tensor, targets: Tensor, k: int = 5) -> Tensor:
-    """The share of rows whose target is among the `k` highest scores: preds (n, classes), targets (n,) integers."""
+    """The share of rows whose target is among the `k` highest scores: preds (n, classes), targets (n,) integers.
+
+    The mean over a batch's rows.
+    """
     best = preds.topk(min(k, preds.shape[-1]), dim=-1).indices
     return (best == targets.unsqueeze(-1)).any(-1).float().mean()
 
 
 def mean_squared_error(preds: Tensor, targets: Tensor) -> Tensor:
-    """The mean of the squared differences, over all elements; in the target's unit squared."""
+    """The mean of the squared differences, in the target's unit squared: preds of as many numbers as targets (n, ...).
+
+    The mean over a batch's elements. `mse` is the same over the whole epoch, in float64.
+    """
     return (preds.view_as(targets) - targets).square().mean()
 
 
 def mean_absolute_error(preds: Tensor, targets: Tensor) -> Tensor:
-    """The mean of the absolute differences, over all elements; in the target's unit."""
+    """The mean of the absolute differences, in the target's unit: preds of as many numbers as targets (n, ...).
+
+    The mean over a batch's elements. `mae` is the same over the whole epoch, in float64.
+    """
     return (preds.view_as(targets) - targets).abs().mean()
 
 
 def root_mean_squared_error(preds: Tensor, targets: Tensor) -> Tensor:
-    """The square root of a batch's mean squared error; averaged over batches, as the lesson's software does."""
+    """The square root of a batch's mean squared error: preds of as many numbers as targets (n, ...).
+
+    Averaged over batches, as the lesson's software does, which is less than the epoch's: that is `rmse`.
+    """
     return mean_squared_error(preds, targets).sqrt()
 
 
-def metric_name(metric: Metric) -> str:
-    """The name of a metric's column."""
+def over_the_epoch(metric: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Mark a function (preds, targets) to be called once an epoch, with all its rows, and not with each batch.
+
+    Its results need no averaging then, so that ranks and ratios are exact. All predictions of an epoch are kept for it.
+    """
+
+    @wraps(metric)
+    def whole(*args: _P.args, **options: _P.kwargs) -> _R:
+        return metric(*args, **options)
+
+    whole.__name__ = metric_name(metric)
+    whole.over_the_epoch = True  # pyright: ignore[reportAttributeAccessIssue] -- a function takes any
+    return whole
+
+
+def is_over_the_epoch(metric: Metric) -> bool:
+    """Whether a metric, or what it is a partial of, is marked `over_the_epoch`."""
+    return getattr(metric.func if isinstance(metric, partial) else metric, "over_the_epoch", False)
+
+
+def metric_name(metric: Callable[..., Any]) -> str:
+    """The name of a metric's column: the function's, also under a partial; of a torchmetrics metric, its class's."""
     inner: Any = metric.func if isinstance(metric, partial) else metric
     return getattr(inner, "__name__", type(inner).__name__)
 

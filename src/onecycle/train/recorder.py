@@ -52,10 +52,10 @@ class Recorder:
 
     # --- filled by the loop -------------------------------------------------------------------------------------
 
-    def start_epoch(self, batches: int, device: torch.device) -> list[Tensor]:
-        """Room on the device for an epoch's losses: a scalar for each batch, to be written in place."""
+    def start_epoch(self, batches: int, device: torch.device) -> Tensor:
+        """Room on the device for an epoch's losses (batches,), to be written in place."""
         self._pending, self._read = torch.empty(batches, device=device), 0
-        return list(self._pending.unbind())
+        return self._pending
 
     def read(self, done: int, lrs: list[float], moms: list[float | None]) -> None:
         """Take the losses of the epoch's first `done` batches into the record; waits for the device.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from onecycle.optim.optimizers import GroupedOptimizer
 from onecycle.train.callbacks import Callback
+from onecycle.train.python_state import plain_attributes
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def restored_model(model: nn.Module) -> Generator[None]:
     parameters = [(p, p.detach().clone(), p.requires_grad, p.grad, _copied(p.grad)) for p in model.parameters()]
     places = [module._buffers for module in modules] + [vars(module) for module in modules]  # pyright: ignore[reportPrivateUsage] -- the only way to put the very same tensor back
     tensors = [(place, name, t, t.clone()) for place in places for name, t in place.items() if isinstance(t, Tensor)]
-    attributes = plain_attributes(model)
+    attributes = [plain_attributes(module) for module in modules]
     try:
         yield
     finally:
@@ -59,14 +60,6 @@ def copies(callbacks: Sequence[Callback]) -> list[Callback]:
         vars(stand_in).update({name: _own(value) for name, value in vars(callback).items()})
         found.append(stand_in)
     return found
-
-
-def plain_attributes(model: nn.Module) -> list[dict[str, Any]]:
-    """The numbers, text and None that each module keeps as attributes, `training` among them."""
-    return [{k: v for k, v in vars(m).items() if isinstance(v, _PLAIN)} for m in model.modules()]
-
-
-_PLAIN = (int, float, str, bool, type(None))
 
 
 def _copied(tensor: Tensor | None) -> Tensor | None:

@@ -3,13 +3,19 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
+from onecycle.core.errors import SettingError, did_you_mean
 from onecycle.train.callbacks import Fit, Hook
 
 LossFunc: TypeAlias = Callable[[Any, Any], Tensor]
+Forward: TypeAlias = Callable[[nn.Module, Any], Any]
+"""From a model and its input to the model's output."""
 Step: TypeAlias = Callable[[Any, Any], Tensor]
 """From a batch (x, y) to its loss, on the device."""
+
+PRECISIONS = ("fp32", "bf16")
 
 
 def plain_step(fit: Fit, loss_and_grads: Step) -> Step:
@@ -42,9 +48,11 @@ def step_with_hooks(fit: Fit, loss_and_grads: Step, hooks: dict[str, tuple[Hook,
     return step
 
 
-def eager(fit: Fit, loss_func: LossFunc, on_backward_begin: tuple[Hook, ...] = ()) -> Step:
+def eager(
+    fit: Fit, loss_func: LossFunc, on_backward_begin: tuple[Hook, ...] = (), forward: Forward | None = None
+) -> Step:
     """A function (x, y) → loss (detached) that sets the gradients: the reference, which always works."""
-    model = fit.model
+    model, forward = fit.model, forward or plain_forward
 
     def loss_and_grads(xb: Any, yb: Any) -> Tensor:
         loss = loss_func(forward(model, xb), yb)
@@ -61,6 +69,22 @@ def eager(fit: Fit, loss_func: LossFunc, on_backward_begin: tuple[Hook, ...] = (
     return with_hooks if on_backward_begin else loss_and_grads
 
 
-def forward(model: nn.Module, xb: Any) -> Any:
+def plain_forward(model: nn.Module, xb: Any) -> Any:
     """The model's output for one input, or for a list of them."""
     return model(*xb) if isinstance(xb, list) else model(xb)
+
+
+def bf16_forward(model: nn.Module, xb: Any) -> Any:
+    """The same in bfloat16 where torch.autocast holds that safe; the output is float32 again, and so is the loss."""
+    first = xb[0] if isinstance(xb, list) else xb
+    with torch.autocast(first.device.type, dtype=torch.bfloat16):
+        found = plain_forward(model, xb)
+    return found.float() if isinstance(found, Tensor) and found.dtype is torch.bfloat16 else found
+
+
+def forward_in(precision: str) -> Forward:
+    """How to call a model in this precision: fp32 (what the weights are) or bf16. Raises SettingError for others."""
+    if precision not in PRECISIONS:
+        hint = did_you_mean(precision, PRECISIONS)
+        raise SettingError(f'unknown precision "{precision}"; expected {" or ".join(PRECISIONS)}{hint}')
+    return bf16_forward if precision == "bf16" else plain_forward

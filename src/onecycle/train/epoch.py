@@ -1,0 +1,86 @@
+"""An epoch's steps: one at a time, or in runs without Python between them."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from onecycle.data.batches import Batches, InMemoryLoader
+from onecycle.optim.program import Program
+from onecycle.optim.schedules import Rates
+from onecycle.train.callbacks import Fit, Hook
+from onecycle.train.capture import Captured
+from onecycle.train.check import FAILURES, explain
+from onecycle.train.step import LossFunc, Step
+
+_LONGEST_RUN = 0.05  # seconds after which the display and Ctrl-C get their turn
+
+
+@dataclass
+class Epoch:
+    """What an epoch of training is made of."""
+
+    fit: Fit
+    number: int  # decides the order of the batches
+    loader: Batches
+    loss_func: LossFunc
+    hooks: dict[str, tuple[Hook, ...]]
+    plan: list[Rates]  # learning rates and momentum of each step
+    losses: Tensor  # room for the loss of each
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def is_watched(self) -> bool:
+        """Whether a callback takes part in the steps."""
+        names = ("on_batch_begin", "on_backward_begin", "on_backward_end", "on_batch_end")
+        return any(self.hooks[name] for name in names)
+
+    def can_run(self) -> bool:
+        """Whether the data are in memory, the batches all of one size, and nobody wants to see a batch."""
+        loader = self.loader
+        if not isinstance(loader, InMemoryLoader) or len(loader.tensors) < 2:
+            return False
+        return loader.shuffle and loader.drop_last and not self.is_watched()
+
+
+def one_by_one(epoch: Epoch, step: Step) -> Iterator[int]:
+    """Train, and give the number of batches done after each."""
+    fit, set_rates, after_batch = epoch.fit, epoch.fit.opt.set_rates, epoch.hooks["on_batch_end"]
+    losses, batches = list(epoch.losses.unbind()), epoch.loader.epoch(epoch.number)
+    for i, (xb, yb) in zip(range(len(epoch)), batches, strict=False):  # a loader may give more or fewer than it says
+        set_rates(*epoch.plan[i])
+        try:
+            losses[i].copy_(step(xb, yb))
+        except FAILURES as error:
+            raise explain(error, fit.model, epoch.loss_func, xb, yb, "train") from error
+        for hook in after_batch:
+            hook(fit)
+        yield i + 1
+
+
+def in_runs(epoch: Epoch, done: int, captured: Captured, program: Program) -> Iterator[int]:
+    """Train what comes after the first `done` batches, and give the number of batches done after each run."""
+    loader, opt = epoch.loader, epoch.fit.opt
+    assert isinstance(loader, InMemoryLoader)  # as `can_run` made sure
+    order, bs, length = loader.order(epoch.number), loader.batch_size, 1
+    while done < len(epoch):
+        count = min(length, len(epoch) - done, program.most_steps())
+        plan, rows = epoch.plan[done : done + count], order[done * bs : (done + count) * bs]
+        rates = [[rates[layer] for layer in program.layers] for rates, _ in plan]
+        moms = [mom if mom is not None else opt.mom or 0.0 for _, mom in plan]
+        started = time.perf_counter()
+        try:
+            epoch.losses[done : done + count] = captured.run(loader.tensors, rows, bs, program, rates, moms)
+        except FAILURES as error:
+            x: list[Any] = [tensor.index_select(0, rows) for tensor in loader.tensors[:-1]]
+            y = loader.tensors[-1].index_select(0, rows)
+            xb = x if len(x) > 1 else x[0]
+            raise explain(error, epoch.fit.model, epoch.loss_func, xb, y, "train") from error
+        opt.set_rates(*plan[-1])
+        done += count
+        if time.perf_counter() - started < _LONGEST_RUN / 2:
+            length *= 2
+        yield done

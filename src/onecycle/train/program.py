@@ -1,0 +1,138 @@
+"""A trace as a program: text that TorchScript's interpreter runs in C++, and plain Python where there is none.
+
+The same text serves both. It holds calls of torch's operators on named tensors, and numbers; nothing else gets in.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from onecycle.train.trace import CannotCaptureError, Op, Trace, Value, values_in
+
+Function = Callable[..., Any]
+
+
+def step_source(trace: Trace) -> str:
+    """`step(inputs, state)` → those of the trace's outputs that are there, as a list."""
+    outputs = ", ".join(value.name for value in trace.outputs if value is not None)
+    head = "def step(inputs: List[Tensor], state: List[Tensor]) -> List[Tensor]:"
+    names = [f"x{i} = inputs[{i}]" for i in range(trace.inputs)] + _state_names(trace)
+    return "\n    ".join([head, *names, *map(line, trace.ops), f"return [{outputs}]"]) + "\n"
+
+
+def run_source(trace: Trace, casts: Sequence[torch.dtype | None], optimizer: Sequence[str]) -> str:
+    """`run(data, order, bs, state, rates, moms, groups)` → the losses of the steps that `moms` has entries for.
+
+    Each step gathers its rows of `data` (cast where `casts` says so) and runs the trace, whose outputs are the loss and
+    the gradients. Then come the lines of `optimizer`, which find the gradients as g0, g1, … and the step as `i`.
+    """
+    loss, *grads = (value.name if value else "" for value in trace.outputs)
+    views, ops = _hoisted(trace)
+    body = ["rows = order.narrow(0, i * bs, bs)"]
+    body += [_cast(f"x{i}", f"data[{i}].index_select(0, rows)", cast) for i, cast in enumerate(casts)]
+    body += [line(op) for op in ops]
+    body += [f"g{i} = {grad}" for i, grad in enumerate(grads) if grad]
+    body += [*optimizer, f"losses.append({loss})"]
+    head = (
+        "def run(data: List[Tensor], order: Tensor, bs: int, state: List[Tensor], rates: List[List[float]], "
+        "moms: List[float], groups: List[List[List[Tensor]]]) -> Tensor:"
+    )
+    before = [*_state_names(trace), *map(line, views), "none: List[Tensor] = []", "losses: List[Tensor] = []"]
+    loop = ["for i in range(len(moms)):", *(f"    {text}" for text in body)]
+    return "\n    ".join([head, *before, *loop, "return torch.stack(losses)"]) + "\n"
+
+
+def scores_source(trace: Trace, casts: Sequence[torch.dtype | None]) -> str:
+    """`scores(data, bs, count, state)` → the trace's output for each of the first `count` batches, stacked."""
+    body = [_cast(f"x{i}", f"data[{i}].narrow(0, i * bs, bs)", cast) for i, cast in enumerate(casts)]
+    views, ops = _hoisted(trace)
+    output = next(value.name for value in trace.outputs if value is not None)
+    head = "def scores(data: List[Tensor], bs: int, count: int, state: List[Tensor]) -> Tensor:"
+    before = [*_state_names(trace), *map(line, views), "found: List[Tensor] = []"]
+    loop = ["for i in range(count):", *(f"    {text}" for text in (*body, *map(line, ops), f"found.append({output})"))]
+    return "\n    ".join([head, *before, *loop, "return torch.stack(found)"]) + "\n"
+
+
+def compiled(source: str, name: str) -> Function:
+    """The function `name` of `source`: TorchScript's where it can be had, else Python's."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that TorchScript is on its way out is known: docs/engine.md
+            script = getattr(torch.jit.CompilationUnit(source), name)
+    except Exception:  # gone, or without one of the operators: the same text is Python, too
+        names: dict[str, Any] = {"torch": torch, "List": list, "Tensor": torch.Tensor}
+        exec(source, names)  # made above, of operators' names and numbers
+        return names[name]
+
+    def as_written(*args: Any) -> Any:
+        # optimized, addmm would be parted in two: slower, and rounded in another place
+        with torch.jit.optimized_execution(False):  # pyright: ignore[reportPrivateImportUsage] -- documented under this name
+            return script(*args)
+
+    return as_written
+
+
+def line(op: Op) -> str:
+    """An operation as a line of text."""
+    names = [str(argument.name) for argument in op.func._schema.arguments]
+    args = [_text(value, op, i) for i, value in enumerate(op.args)]
+    args += [f"{name}={_text(value, op, names.index(name))}" for name, value in op.kwargs.items()]
+    namespace, _, name = op.func._schema.name.partition("::")
+    call = f"torch.ops.{namespace}.{name}({', '.join(args)})"
+    results: list[Any] = list(op.results) if isinstance(op.results, tuple) else [op.results]
+    if any(isinstance(result, list) for result in results) and len(results) > 1:
+        raise CannotCaptureError(f"its operation {name} gives several lists")
+    if isinstance(results[0], list):
+        return f"{', '.join(value.name for value in results[0])}{',' * (len(results[0]) == 1)} = {call}"
+    left = ", ".join(result.name if isinstance(result, Value) else "_" for result in results)
+    return f"{left} = {call}" if any(isinstance(result, Value) for result in results) else call
+
+
+def _cast(name: str, rows: str, to: torch.dtype | None) -> str:
+    return f"{name} = {rows}" if to is None else f"{name} = {rows}.to({to})"
+
+
+def _state_names(trace: Trace) -> list[str]:
+    return [f"s{i} = state[{i}]" for i in range(len(trace.state))]
+
+
+def _hoisted(trace: Trace) -> tuple[list[Op], list[Op]]:
+    """The views of parameters and other state, which stay true while these are written in place, and all other ops."""
+    fixed = {Value(f"s{i}") for i in range(len(trace.state))}
+    views: list[Op] = []
+    rest: list[Op] = []
+    for op in trace.ops:
+        given = set(values_in((op.args, op.kwargs)))
+        returns = op.func._schema.returns
+        view = len(returns) == 1 and returns[0].alias_info is not None and not op.func._schema.is_mutable
+        if view and given and given <= fixed and isinstance(op.results, Value):
+            views.append(op)
+            fixed.add(op.results)
+        else:
+            rest.append(op)
+    return views, rest
+
+
+_NAMED = (torch.dtype, torch.memory_format, torch.layout)
+
+
+def _text(value: Any, op: Op, place: int) -> str:
+    """An argument as TorchScript and Python both read it."""
+    if isinstance(value, Value):
+        return value.name
+    if isinstance(value, _NAMED):
+        return str(value)
+    if isinstance(value, torch.device):
+        return f'torch.device("{value}")'
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        if not value and "int" in str(op.func._schema.arguments[place].type):
+            return "[0][1:]"  # an empty list of whole numbers; [] would be one of tensors
+        return "[" + ", ".join(_text(item, op, place) for item in value) + "]"
+    raise CannotCaptureError(f"its operation {op.func} takes a {type(value).__name__}")
