@@ -257,9 +257,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted: list[int] = []
     run = Captured.run
 
-    def counting(self: Captured, data: Any, order: Any, bs: int, program: Any, rates: Any, moms: Any) -> Any:
+    def counting(self: Captured, loader: Any, rows: Any, program: Any, rates: Any, moms: Any) -> Any:
         counted.append(len(moms))
-        return run(self, data, order, bs, program, rates, moms)
+        return run(self, loader, rows, program, rates, moms)
 
     monkeypatch.setattr(Captured, "run", counting)
     return counted
@@ -342,10 +342,13 @@ def test_stopping_between_runs(toy: DataBunch, monkeypatch: pytest.MonkeyPatch):
     assert len(learn.recorder.losses) == 1 + 1 + 2 + 4
 
 
-def test_bytes_stay_bytes_until_the_batch():
+@pytest.mark.parametrize("scale", [None, 256.0])
+def test_bytes_stay_bytes_until_the_batch(scale: float | None):
     x, y = toy_arrays()
     pixels = (x * 50 + 128).clamp(0, 255).to(torch.uint8)
-    data = DataBunch.create((pixels, y), (pixels, y), bs=16, seed=0)
+    data = DataBunch.create((pixels, y), (pixels, y), bs=16, seed=0, pixel_scale=scale)
+    assert data.valid_dl is not None
+    assert torch.equal(data.one_batch("valid")[0], pixels[:16] / (scale or 1))
     eager, fast = (fitted(engine, Net(), data) for engine in ("eager", "fast"))
     assert_agree(eager, fast)
     assert data.train_dl.tensors[0].dtype is torch.uint8

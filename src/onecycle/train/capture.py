@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from onecycle.core.device import borrowed_generators
+from onecycle.data.batches import InMemoryLoader
 from onecycle.optim.program import Program
 from onecycle.train.metrics import Metric
 from onecycle.train.program import Function, compiled, run_source, scores_source, step_source
@@ -68,20 +69,20 @@ class Captured:
 
     def run(
         self,
-        data: list[Tensor],
-        order: Tensor,
-        bs: int,
+        loader: InMemoryLoader,
+        rows: Tensor,
         program: Program,
         rates: list[list[float]],
         moms: list[float],
     ) -> Tensor:
-        """Train a batch for each entry of `moms`, their rows in `order`; their losses. The optimizer is `program`."""
+        """Train a batch for each entry of `moms`, on these `rows` of the loader; their losses. `program` optimizes."""
         key = tuple(program.lines)
         if key not in self._runs:
-            casts = _casts(data, self._shapes)
-            self._runs[key] = compiled(run_source(self._trace, casts, program.lines), "run")
+            source = run_source(self._trace, _casts(loader, self._shapes), program.lines)
+            self._runs[key] = compiled(source, "run")
         with torch.inference_mode():  # nothing of a step but its loss leaves the run
-            losses = self._runs[key](data, order, bs, self._trace.state, rates, moms, program.groups)
+            state, bs = self._trace.state, loader.batch_size
+            losses = self._runs[key](loader.tensors, rows, bs, state, rates, moms, program.groups)
         program.finish()
         return losses
 
@@ -117,11 +118,11 @@ class CapturedScores:
         return (loss_func, *metrics) == self._of and fingerprint(model, loss_func, *metrics) == self._fingerprint
 
     @torch.no_grad()
-    def __call__(self, data: list[Tensor], bs: int, count: int) -> Tensor:
+    def __call__(self, loader: InMemoryLoader, count: int) -> Tensor:
         """The rows (loss, metric, …) of the first `count` batches."""
         if self._scores is None:
-            self._scores = compiled(scores_source(self._trace, _casts(data, self._shapes)), "scores")
-        return self._scores(data, bs, count, self._trace.state)
+            self._scores = compiled(scores_source(self._trace, _casts(loader, self._shapes)), "scores")
+        return self._scores(loader.tensors, loader.batch_size, count, self._trace.state)
 
 
 def _traced(
@@ -213,9 +214,11 @@ def _shapes(inputs: Sequence[Any]) -> list[Any]:
     return [(part.shape, part.dtype) if isinstance(part, Tensor) else None for part in inputs]
 
 
-def _casts(data: list[Tensor], shapes: list[Any]) -> list[torch.dtype | None]:
-    """What the rows of `data` must be made, such as floats of bytes, to be what was captured."""
-    return [None if tensor.dtype == dtype else dtype for tensor, (_, dtype) in zip(data, shapes, strict=True)]
+def _casts(loader: InMemoryLoader, shapes: list[Any]) -> list[str]:
+    """What the loader does with each part of a batch, such as making floats of bytes, as text."""
+    scale = f".div({float(loader.pixel_scale)!r})" if loader.pixel_scale is not None else ""
+    pairs = zip(loader.tensors, shapes, strict=True)
+    return ["" if tensor.dtype == dtype else f".to({dtype}){scale}" for tensor, (_, dtype) in pairs]
 
 
 def _check_capturable(model: nn.Module) -> None:

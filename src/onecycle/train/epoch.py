@@ -73,7 +73,7 @@ def in_runs(epoch: Epoch, done: int, captured: Captured, program: Program) -> It
         moms = [mom if mom is not None else opt.mom or 0.0 for _, mom in plan]
         started = time.perf_counter()
         try:
-            epoch.losses[done : done + count] = captured.run(loader.tensors, rows, bs, program, rates, moms)
+            epoch.losses[done : done + count] = captured.run(loader, rows, program, rates, moms)
         except FAILURES as error:
             x: list[Any] = [tensor.index_select(0, rows) for tensor in loader.tensors[:-1]]
             y = loader.tensors[-1].index_select(0, rows)

@@ -44,6 +44,7 @@ def fit(
     seed: int,
     first_epoch: int = 0,
     steps: int | None = None,
+    restore: Callable[[Tensor], Tensor] | None = None,
 ) -> None:
     """Train.
 
@@ -53,7 +54,8 @@ def fit(
         leave lr and momentum where the schedule ends
 
     The batch order and the noise (dropout) of an epoch are functions of `seed` and the epoch's number, counted from
-    `first_epoch`. `steps` is how many there will be where a callback ends the fit earlier. torch's global generators
+    `first_epoch`. `steps` is how many there will be where a callback ends the fit earlier. `restore` is as in
+    `evaluate`. torch's global generators
     are left as they were. Ctrl-C ends the fit after the step under way; a second one at once.
     """
     batches = len(train_dl)
@@ -80,7 +82,7 @@ def fit(
                 values = None
                 if valid_dl is not None:
                     display.phase("validating")
-                    values = evaluate(fit.model, valid_dl, loss_func, metrics, forward, engine)
+                    values = evaluate(fit.model, valid_dl, loss_func, metrics, forward, engine, restore)
                 recorder.end_epoch(epoch, fit.num_batch, values, time.perf_counter() - started)
                 display.row(recorder.record.row())
                 for hook in hooks["on_epoch_end"]:

@@ -22,9 +22,9 @@ def flat_mse_loss(preds: Tensor, targets: Tensor) -> Tensor:
     return F.mse_loss(preds.view_as(targets), targets)
 
 
-def default_loss(regression: bool) -> LossFunc:
-    """Mean squared error for a regression, else cross-entropy."""
-    return flat_mse_loss if regression else nn.CrossEntropyLoss()
+def default_loss(task: str) -> LossFunc:
+    """Mean squared error for a regression, binary cross-entropy for several labels, else cross-entropy."""
+    return {"regression": flat_mse_loss, "multilabel": nn.BCEWithLogitsLoss()}.get(task, nn.CrossEntropyLoss())
 
 
 def activation(loss_func: Any) -> Callable[[Tensor], Tensor]:

@@ -23,16 +23,17 @@ def step_source(trace: Trace) -> str:
     return "\n    ".join([head, *names, *map(line, trace.ops), f"return [{outputs}]"]) + "\n"
 
 
-def run_source(trace: Trace, casts: Sequence[torch.dtype | None], optimizer: Sequence[str]) -> str:
+def run_source(trace: Trace, casts: Sequence[str], optimizer: Sequence[str]) -> str:
     """`run(data, order, bs, state, rates, moms, groups)` → the losses of the steps that `moms` has entries for.
 
-    Each step gathers its rows of `data` (cast where `casts` says so) and runs the trace, whose outputs are the loss and
-    the gradients. Then come the lines of `optimizer`, which find the gradients as g0, g1, … and the step as `i`.
+    Each step gathers its rows of `data` (`casts` is what is done with each part) and runs the trace, whose outputs are
+    the loss and the gradients. Then come the lines of `optimizer`, which find the gradients as g0, g1, … and the step
+    as `i`.
     """
     loss, *grads = (value.name if value else "" for value in trace.outputs)
     views, ops = _hoisted(trace)
     body = ["rows = order.narrow(0, i * bs, bs)"]
-    body += [_cast(f"x{i}", f"data[{i}].index_select(0, rows)", cast) for i, cast in enumerate(casts)]
+    body += [f"x{i} = data[{i}].index_select(0, rows){cast}" for i, cast in enumerate(casts)]
     body += [line(op) for op in ops]
     body += [f"g{i} = {grad}" for i, grad in enumerate(grads) if grad]
     body += [*optimizer, f"losses.append({loss})"]
@@ -45,9 +46,9 @@ def run_source(trace: Trace, casts: Sequence[torch.dtype | None], optimizer: Seq
     return "\n    ".join([head, *before, *loop, "return torch.stack(losses)"]) + "\n"
 
 
-def scores_source(trace: Trace, casts: Sequence[torch.dtype | None]) -> str:
+def scores_source(trace: Trace, casts: Sequence[str]) -> str:
     """`scores(data, bs, count, state)` → the trace's output for each of the first `count` batches, stacked."""
-    body = [_cast(f"x{i}", f"data[{i}].narrow(0, i * bs, bs)", cast) for i, cast in enumerate(casts)]
+    body = [f"x{i} = data[{i}].narrow(0, i * bs, bs){cast}" for i, cast in enumerate(casts)]
     views, ops = _hoisted(trace)
     output = next(value.name for value in trace.outputs if value is not None)
     head = "def scores(data: List[Tensor], bs: int, count: int, state: List[Tensor]) -> Tensor:"
@@ -89,10 +90,6 @@ def line(op: Op) -> str:
         return f"{', '.join(value.name for value in results[0])}{',' * (len(results[0]) == 1)} = {call}"
     left = ", ".join(result.name if isinstance(result, Value) else "_" for result in results)
     return f"{left} = {call}" if any(isinstance(result, Value) for result in results) else call
-
-
-def _cast(name: str, rows: str, to: torch.dtype | None) -> str:
-    return f"{name} = {rows}" if to is None else f"{name} = {rows}.to({to})"
 
 
 def _state_names(trace: Trace) -> list[str]:
