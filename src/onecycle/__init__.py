@@ -10,22 +10,31 @@ if TYPE_CHECKING:
     from onecycle.core.config import Config as Config
     from onecycle.core.errors import OneCycleError as OneCycleError
     from onecycle.core.models import MLP as MLP
+    from onecycle.core.models import TabularModel as TabularModel
     from onecycle.core.record import Record as Record
     from onecycle.data.bunch import DataBunch as DataBunch
-    from onecycle.data.bunch import mnist as mnist
     from onecycle.data.fetch import fetch as fetch
+    from onecycle.data.lesson import mnist as mnist
     from onecycle.data.safe_pickle import load_pickle as load_pickle
     from onecycle.learner import Learner as Learner
-    from onecycle.learner import load_learner as load_learner
+    from onecycle.loading import load_learner as load_learner
     from onecycle.optim.optimizers import AdamW as AdamW
     from onecycle.show.interpret import ClassificationInterpretation as ClassificationInterpretation
     from onecycle.train.callbacks import Callback as Callback
     from onecycle.train.callbacks import GradientClip as GradientClip
+    from onecycle.train.epoch_metrics import average_precision as average_precision
+    from onecycle.train.epoch_metrics import f1_score as f1_score
+    from onecycle.train.epoch_metrics import mae as mae
+    from onecycle.train.epoch_metrics import mse as mse
+    from onecycle.train.epoch_metrics import r2_score as r2_score
+    from onecycle.train.epoch_metrics import rmse as rmse
+    from onecycle.train.epoch_metrics import roc_auc as roc_auc
     from onecycle.train.lr_find import LRFindResult as LRFindResult
     from onecycle.train.metrics import accuracy as accuracy
     from onecycle.train.metrics import error_rate as error_rate
     from onecycle.train.metrics import mean_absolute_error as mean_absolute_error
     from onecycle.train.metrics import mean_squared_error as mean_squared_error
+    from onecycle.train.metrics import over_the_epoch as over_the_epoch
     from onecycle.train.metrics import root_mean_squared_error as root_mean_squared_error
     from onecycle.train.metrics import top_k_accuracy as top_k_accuracy
 
@@ -43,14 +52,23 @@ __all__ = [
     "Learner",
     "OneCycleError",
     "Record",
+    "TabularModel",
     "accuracy",
+    "average_precision",
     "error_rate",
+    "f1_score",
     "fetch",
     "load_learner",
     "load_pickle",
+    "mae",
     "mean_absolute_error",
     "mean_squared_error",
     "mnist",
+    "mse",
+    "over_the_epoch",
+    "r2_score",
+    "rmse",
+    "roc_auc",
     "root_mean_squared_error",
     "top_k_accuracy",
 ]
@@ -58,21 +76,25 @@ __all__ = [
 _HOMES = {
     "core.config": ("Config",),
     "core.errors": ("OneCycleError",),
-    "core.models": ("MLP",),
+    "core.models": ("MLP", "TabularModel"),
     "core.record": ("Record",),
-    "data.bunch": ("DataBunch", "mnist"),
+    "data.bunch": ("DataBunch",),
     "data.fetch": ("fetch",),
+    "data.lesson": ("mnist",),
     "data.safe_pickle": ("load_pickle",),
-    "learner": ("Learner", "load_learner"),
+    "learner": ("Learner",),
+    "loading": ("load_learner",),
     "optim.optimizers": ("AdamW",),
     "show.interpret": ("ClassificationInterpretation",),
     "train.callbacks": ("Callback", "GradientClip"),
+    "train.epoch_metrics": ("average_precision", "f1_score", "mae", "mse", "r2_score", "rmse", "roc_auc"),
     "train.lr_find": ("LRFindResult",),
     "train.metrics": (
         "accuracy",
         "error_rate",
         "mean_absolute_error",
         "mean_squared_error",
+        "over_the_epoch",
         "root_mean_squared_error",
         "top_k_accuracy",
     ),

@@ -7,23 +7,22 @@ typer only reads the arguments: a command returns the job that they ask for, and
 import os
 import signal
 import sys
-import traceback
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, NoReturn, TypeAlias
 
 import typer
 from typer.core import TyperGroup
 
 from onecycle import __version__
-from onecycle.commands.settings import DATASETS, TrainSettings, check_plot_name
+from onecycle.commands import failing
+from onecycle.commands.settings import TrainSettings, check_plot_name, check_table_name, run_folder
 from onecycle.core.errors import OneCycleError, SettingError, did_you_mean
 
 Job: TypeAlias = Callable[[], int]  # gives the exit code
 UsageError: Any = typer.BadParameter.__mro__[1]  # where it lives depends on typer's version
-FAILED, BAD_REQUEST, INTERRUPTED, CLOSED_PIPE, TERMINATED = 1, 2, 130, 141, 143
 
 
 class _Commands(TyperGroup):
@@ -39,18 +38,45 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(cls=_Commands, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-# Numbers arrive as text: `TrainSettings` checks them in one place, with one wording.
-Dataset = Annotated[
-    str, typer.Argument(metavar="DATASET", help=f"The data set: {', '.join(DATASETS)}.", show_default=False)
+
+def _job(module: str, function: str, *args: Any) -> Job:
+    """The job of a function in `commands/`, which is imported when it is done."""
+    return lambda: getattr(import_module(f"onecycle.commands.{module}"), function)(*args)
+
+
+def _option(metavar: str, text: str, *names: str) -> Any:
+    return typer.Option(*names, metavar=metavar, help=text)
+
+
+# Numbers and choices arrive as text: `TrainSettings` checks them in one place, with one wording.
+Source = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="mnist, or the path of a file or folder.", show_default=False)
 ]
-Batch = Annotated[str, typer.Option(metavar="N", help="Batch size.")]
-Hidden = Annotated[str, typer.Option(metavar="N,N,...", help="Sizes of the hidden layers.")]
-Decay = Annotated[str, typer.Option(metavar="NUMBER", help="Weight decay.")]
-Seed = Annotated[str, typer.Option(metavar="N", help="Decides weights and batch order: same seed, same run.")]
+Target = Annotated[str | None, _option("NAME,...", "The columns to predict; a table needs it.")]
+Task = Annotated[str | None, _option("TASK", "classes, regression or multilabel, where the guess is wrong.")]
+SplitBy = Annotated[
+    str, _option("HOW", "auto, random, stratified, time:COLUMN, group:COLUMN or column:COLUMN.", "--split")
+]
+Valid = Annotated[str | None, _option("SHARE", "Share (or number) of the rows that validate; by default 0.2.")]
+Drop = Annotated[str | None, _option("NAME,...", "Columns to leave out.")]
+Kind = Annotated[
+    list[str] | None,
+    _option("NAME=KIND", "What a column is: number, category, date or dropped. Can be given again.", "--kind"),
+]
+ImageSize = Annotated[str | None, _option("N|HxW", "Scale the images of a folder to this size.")]
+Epochs = Annotated[str, _option("N|auto", "Epochs of the one cycle; auto is 1 for mnist, else 8 to 100 by size.")]
+Batch = Annotated[str, _option("N|auto", "Batch size; auto is 64 for mnist, else 16 to 1024 by size.")]
+Model = Annotated[str, _option("MODEL", "auto, mlp:256,128 or tabular:256,128 (the sizes of the hidden layers).")]
+Hidden = Annotated[str | None, _option("N,N,...", "Sizes of the hidden layers, for mnist; by default 50.")]
+Rate = Annotated[str, _option("auto|NUMBER", "Peak learning rate; auto takes what the finder suggests.")]
+Decay = Annotated[str, _option("NUMBER", "Weight decay.")]
+Precision = Annotated[str, _option("NAME", "fp32 or bf16.")]
+EngineName = Annotated[str, _option("NAME", "auto, eager or fast.", "--engine")]
+Seed = Annotated[str, _option("N", "Decides split, weights and batch order: same seed, same run.")]
 Device = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; else ONECYCLE_DEVICE, else the fastest there is."),
+    str | None, _option("NAME", "cpu, cuda, cuda:N or mps; else ONECYCLE_DEVICE, else the fastest there is.")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout instead.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `train` wrote.", show_default=False)]
 
@@ -71,63 +97,77 @@ def _main(
 
 @app.command()
 def train(
-    dataset: Dataset,
-    epochs: Annotated[str, typer.Option(metavar="N", help="Epochs of the one cycle.")] = "1",
-    lr: Annotated[
-        str, typer.Option(metavar="auto|NUMBER", help="Peak learning rate; auto takes what the finder suggests.")
-    ] = "auto",
-    bs: Batch = "64",
-    hidden: Hidden = "50",
+    source: Source,
+    target: Target = None,
+    task: Task = None,
+    split: SplitBy = "auto",
+    valid: Valid = None,
+    drop: Drop = None,
+    kinds: Kind = None,
+    image_size: ImageSize = None,
+    epochs: Epochs = "auto",
+    lr: Rate = "auto",
+    bs: Batch = "auto",
+    model: Model = "auto",
+    hidden: Hidden = None,
     wd: Decay = "1e-2",
+    precision: Precision = "fp32",
+    engine: EngineName = "auto",
     seed: Seed = "42",
     device: Device = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Where to write.", show_default="runs/DATASET"),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote to OUT.")] = False,
+    out: Annotated[Path | None, _option("FOLDER", "Where to write; by default runs/SOURCE.")] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> Job:
     """Find a learning rate and train one cycle.
 
-    Writes model, record, plots and report to a folder. Progress goes to stderr; stdout gets the names of the files,
-    one a line. Ctrl-C ends the training: what was trained so far is written, marked as stopped, and the exit code
-    is 130.
+    SOURCE is mnist; a table (csv, tsv, also gz or zst; parquet, arrow, feather), of which --target is predicted;
+    arrays (npy, npz, IDX, a NumPy pickle); or a folder with a sub-folder of images for each class.
+
+    Writes model, record, plots and report to a folder. What is read, the plan and the progress go to stderr; stdout
+    gets the names of the files, one a line. Ctrl-C ends the training: what was trained so far is written, marked as
+    stopped, and the exit code is 130.
     """
-    settings = TrainSettings.parse(dataset, epochs, lr, bs, hidden, wd, seed, device)
+    settings = TrainSettings.parse(
+        source, target=target, task=task, split=split, valid=valid, drop=drop, kinds=kinds, image_size=image_size,
+        epochs=epochs, lr=lr, bs=bs, model=model, hidden=hidden, wd=wd, precision=precision, engine=engine, seed=seed,
+        device=device,
+    )  # fmt: skip
 
-    def job() -> int:
-        from onecycle.commands.train import train
-
-        return train(settings, out or Path("runs") / dataset, force, as_json)
-
-    return job
+    return _job("train", "train", settings, out or run_folder(source), force, as_json)
 
 
 @app.command()
 def lr_find(
-    dataset: Dataset,
-    bs: Batch = "64",
-    hidden: Hidden = "50",
+    source: Source,
+    target: Target = None,
+    task: Task = None,
+    split: SplitBy = "auto",
+    valid: Valid = None,
+    drop: Drop = None,
+    kinds: Kind = None,
+    image_size: ImageSize = None,
+    bs: Batch = "auto",
+    model: Model = "auto",
+    hidden: Hidden = None,
     wd: Decay = "1e-2",
+    precision: Precision = "fp32",
     seed: Seed = "42",
     device: Device = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Where to draw the curve.")] = None,
+    out: Annotated[Path | None, _option("FILE.png", "Where to draw the curve.")] = None,
     as_json: Json = False,
 ) -> Job:
     """Suggest a learning rate.
 
-    stdout gets the number; stderr gets the other suggestions by name.
+    Takes what `train` takes. stdout gets the number; stderr gets the other suggestions by name.
     """
-    settings = TrainSettings.parse(dataset, "1", "auto", bs, hidden, wd, seed, device)
+    settings = TrainSettings.parse(
+        source, target=target, task=task, split=split, valid=valid, drop=drop, kinds=kinds, image_size=image_size,
+        bs=bs, model=model, hidden=hidden, wd=wd, precision=precision, seed=seed, device=device,
+    )  # fmt: skip
     check_plot_name(out)
 
-    def job() -> int:
-        from onecycle.commands.train import find_lr
-
-        return find_lr(settings, out, as_json)
-
-    return job
+    return _job("train", "find_lr", settings, out, as_json)
 
 
 @app.command()
@@ -136,28 +176,61 @@ def predict(
         Path,
         typer.Argument(metavar="RUN", help="The folder that `train` or `learn.export` wrote.", show_default=False),
     ],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The rows: a npy, npz or PNG file.", show_default=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The rows, as in training.", show_default=False)],
+    out: Annotated[
+        Path | None, _option("FILE", "Write a table: .parquet, .csv, .tsv, .arrow or .feather.", "-o", "--out")
+    ] = None,
+    force: Force = False,
     device: Device = None,
     as_json: Json = False,
 ) -> Job:
-    """Predict the class of each row of a file.
+    """Predict each row of a file.
 
-    stdout gets a line for each row: class and probability, a tab between them.
+    stdout gets a line for each row: class and probability, a tab between them; a value; or labels, commas between them.
+    With -o a table is written: the columns of FILE, `prediction`, and `probability_CLASS` for each class or label.
 
-    npy and npz hold one row or many, flat (784 numbers) or as images (28 x 28). Whole numbers are pixels from 0 to 255
-    and are scaled as in training; floats are taken as they are. In an npz with several arrays, the rows are called x.
+    For a model of a table, FILE is a table with its columns, in any order and among others, or npy or npz.
 
-    A PNG is one image, made to look like MNIST: gray, a white digit on black (dark on light is inverted, and stderr
-    says so), cut out, scaled to fit 20 x 20 pixels, and put into the middle of 28 x 28 by its centre of mass. An image
-    that has the model's size already is not moved.
+    For a model of images, npy and npz hold one row or many, flat (784 numbers) or as images (28 x 28). Whole numbers
+    are pixels from 0 to 255 and are scaled as in training; floats are taken as they are. In an npz with several arrays,
+    the rows are called x. PNG, JPEG and folders of them are for models that were trained on such a folder.
+
+    For a model of mnist, a PNG is one image, made to look like MNIST: gray, a white digit on black (dark on light is
+    inverted, and stderr says so), cut out, scaled to fit 20 x 20 pixels, and put into the middle of 28 x 28 by its
+    centre of mass. An image that has the model's size already is not moved.
     """
+    check_table_name(out)
 
-    def job() -> int:
-        from onecycle.commands.predict import predict
+    return _job("predict", "predict", run, file, out, force, device, as_json)
 
-        return predict(run, file, device, as_json)
 
-    return job
+@app.command()
+def inspect(
+    source: Annotated[str, typer.Argument(metavar="FILE", help="What `train` takes.", show_default=False)],
+    target: Target = None,
+    task: Task = None,
+    split: SplitBy = "auto",
+    valid: Valid = None,
+    drop: Drop = None,
+    kinds: Kind = None,
+    image_size: ImageSize = None,
+    epochs: Epochs = "auto",
+    bs: Batch = "auto",
+    model: Model = "auto",
+    seed: Seed = "42",
+    as_json: Json = False,
+) -> Job:
+    """Show the columns of a file, and what training would do.
+
+    Each column with what it is taken for and why, and its missing and different values. With --target also how the
+    target is distributed, the split, the model, and how long it would train.
+    """
+    settings = TrainSettings.parse(
+        source, target=target, task=task, split=split, valid=valid, drop=drop, kinds=kinds, image_size=image_size,
+        epochs=epochs, bs=bs, model=model, seed=seed,
+    )  # fmt: skip
+
+    return _job("inspect", "inspect", settings, as_json)
 
 
 @app.command()
@@ -166,13 +239,7 @@ def report(run: Run) -> Job:
 
     RUN/report.html is made from RUN/record.json; nothing is computed again.
     """
-
-    def job() -> int:
-        from onecycle.commands.report import report
-
-        return report(run)
-
-    return job
+    return _job("report", "report", run)
 
 
 @app.command()
@@ -181,13 +248,7 @@ def doctor(as_json: Json = False) -> Job:
 
     Versions, devices, paths, and whether the embedded MNIST is whole. The exit code is 1 where something is wrong.
     """
-
-    def job() -> int:
-        from onecycle.commands.doctor import doctor
-
-        return doctor(as_json)
-
-    return job
+    return _job("doctor", "doctor", as_json)
 
 
 def run(args: list[str] | None = None) -> int:
@@ -198,54 +259,26 @@ def run(args: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except OneCycleError as error:
-        return _fail(str(error), error.exit_code)
+        return failing.fail(str(error), error.exit_code)
     except UsageError as error:
-        return _fail(_explain(error), BAD_REQUEST)
+        return failing.fail(failing.explained(error), failing.BAD_REQUEST)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", INTERRUPTED)
-    except _Terminated:
-        return _fail("ended by SIGTERM", TERMINATED)
+        return failing.fail("interrupted", failing.INTERRUPTED)
+    except failing.TerminatedError:
+        return failing.fail("ended by SIGTERM", failing.TERMINATED)
     except BrokenPipeError:
         # nobody reads any more; without this, Python complains when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED_PIPE
+        return failing.CLOSED_PIPE
     except Exception as error:
         hint = "set ONECYCLE_DEBUG=1 for the traceback"
-        return _fail(f"unexpected {type(error).__name__}: {error}; this is a bug: {hint} and report it", FAILED)
+        return failing.fail(
+            f"unexpected {type(error).__name__}: {error}; this is a bug: {hint} and report it", failing.FAILED
+        )
 
 
 def main() -> NoReturn:
     """The console script."""
-    signal.signal(signal.SIGTERM, _terminate)
-    warnings.showwarning = _warn
+    signal.signal(signal.SIGTERM, failing.terminate)
+    warnings.showwarning = failing.warn
     sys.exit(run())
-
-
-class _Terminated(BaseException):
-    """SIGTERM, as an exception, so that half-written files are cleaned up; no `except Exception` stops it."""
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise _Terminated
-
-
-def _warn(message: Warning | str, *_: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
-
-
-def _fail(message: str, code: int) -> int:
-    if os.environ.get("ONECYCLE_DEBUG"):
-        traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
-    return code
-
-
-def _explain(error: Any) -> str:
-    """Our words for what typer says about arguments."""
-    context = error.ctx
-    hint = f"; see {context.command_path} --help" if context else ""
-    if type(error).__name__ == "NoSuchOption":
-        known = [name for param in context.command.params for name in param.opts] if context else []
-        return f'unknown option "{error.option_name}"{did_you_mean(error.option_name, [*known, "--help"]) or hint}'
-    message = error.format_message().rstrip(".")
-    return message[:1].lower() + message[1:] + hint

@@ -4,17 +4,17 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from onecycle.core.checks import whole
 from onecycle.core.device import pick_device
 from onecycle.core.errors import DataError, SettingError
+from onecycle.core.models import TabularModel
 from onecycle.core.record import Record
 from onecycle.core.versions import versions
 from onecycle.data.batches import Batches
 from onecycle.data.bunch import DataBunch
 from onecycle.keep.checkpoint import load_checkpoint, save_checkpoint
-from onecycle.keep.export import load_bundle
 from onecycle.optim.groups import LayerGroup, Rate, freeze_groups, leaves, per_group, split_layers
 from onecycle.optim.optimizers import AdamW, GroupedOptimizer, OptFunc
 from onecycle.optim.schedules import Schedule, constant_schedule, momentum_pair, one_cycle_schedule, range_schedule
@@ -25,7 +25,7 @@ from onecycle.train.callbacks import Callback, Fit, overridden
 from onecycle.train.check import check_arguments, check_before_fit
 from onecycle.train.describe import describe
 from onecycle.train.engine import Engine
-from onecycle.train.losses import NamedLoss, default_loss
+from onecycle.train.losses import default_loss
 from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs
 from onecycle.train.metrics import Metric, metric_name
 from onecycle.train.recorder import Recorder
@@ -38,17 +38,18 @@ DEFAULT_LR = slice(3e-3)
 class Learner(Predictor):
     """A model, its data, and how to train the one on the other.
 
-    `loss_func` is by default cross-entropy for whole-number targets and mean squared error for floats. `opt_func` makes
-    a torch optimizer from parameter groups. `wd` is the weight decay, `true_wd` decouples it from the gradient,
-    `bn_wd=False` spares norms and biases. `callback_fns` are called with the learner at each fit and give a callback.
-    `path / model_dir` is where `save` writes. `silent=True` shows nothing. `engine` is auto, eager or fast,
-    `precision` fp32 or bf16, see docs/engine.md.
+    `model` is by default a TabularModel for data from a table. `loss_func` is by default cross-entropy for classes,
+    binary cross-entropy for several labels, and mean squared error for floats. `opt_func` makes a torch optimizer from
+    parameter groups. `wd` is the weight decay, `true_wd` decouples it from the gradient, `bn_wd=False` spares norms and
+    biases. `callback_fns` are called with the learner at each fit and give a callback. `path / model_dir` is where
+    `save` writes. `silent=True` shows nothing. `engine` is auto, eager or fast, `precision` fp32 or bf16, see
+    docs/engine.md.
     """
 
     def __init__(
         self,
         data: DataBunch | None,
-        model: nn.Module,
+        model: nn.Module | None = None,
         loss_func: LossFunc | None = None,
         opt_func: OptFunc = AdamW,
         metrics: Metric | Sequence[Metric] | None = None,
@@ -65,9 +66,12 @@ class Learner(Predictor):
     ) -> None:
         if data is not None and not isinstance(data, DataBunch):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
             raise DataError(f"Learner takes a DataBunch, not a {type(data).__name__}; see DataBunch.create")
+        if model is None and data is not None and data.features is not None:
+            model = TabularModel(data.features.numbers, data.features.sizes, data.c)
         check_arguments(model, loss_func, _as_list(metrics))
+        assert model is not None  # check_arguments raises for that
         super().__init__(model, data.device if data is not None else pick_device(), data, None)
-        self.loss_func: LossFunc = loss_func or default_loss(data is not None and data.is_regression())
+        self.loss_func: LossFunc = loss_func or default_loss(data.task if data is not None else "classes")
         self.opt_func, self.wd, self.true_wd, self.bn_wd = opt_func, wd, true_wd, bn_wd
         self.metrics: list[Metric] = _as_list(metrics)
         self.callbacks: list[Callback] = _as_list(callbacks)
@@ -194,9 +198,15 @@ class Learner(Predictor):
             loop.fit(
                 fit, data.train_dl, data.valid_dl, self.loss_func, self.metrics, hooks, schedule, recorder,
                 make_display(self.silent), self._engine, self._forward, data.seed, self.epochs_trained,
+                restore=self._restore(),
             )  # fmt: skip
         finally:
             self.epochs_trained += fit.epoch + 1 if fit.iteration else 0
+
+    def _restore(self) -> Callable[[Tensor], Tensor] | None:
+        """What gives predictions and targets back in the target's units, for the metrics."""
+        target = self.data.target
+        return target.restore if target is not None and target.task == "regression" else None
 
     def _start(self, epochs: int, opt: GroupedOptimizer, wd: float | Sequence[float] | None, recorder: Recorder) -> Fit:
         opt.set_wd(self.wd if wd is None else wd)
@@ -244,7 +254,8 @@ class Learner(Predictor):
 
     def validate(self, which: str | Batches = "valid") -> list[float]:
         """The loss and each metric on the valid (or train, test, fix) set, averages weighed by batch size."""
-        return loop.evaluate(self.model, self.loader(which), self.loss_func, self.metrics, self._forward)
+        loader, restore = self.loader(which), self._restore()
+        return loop.evaluate(self.model, loader, self.loss_func, self.metrics, self._forward, restore=restore)
 
     # --- files ---------------------------------------------------------------------------------------------------
 
@@ -264,28 +275,6 @@ class Learner(Predictor):
         if found:
             self.opt, self.epochs_trained = opt, epochs_trained
         return self
-
-
-def load_learner(
-    path: str | Path,
-    model: nn.Module | type[nn.Module] | None = None,
-    data: DataBunch | None = None,
-    device: str | None = None,
-) -> Learner:
-    """A learner from a bundle that `export` wrote, ready to predict; with `data` it can be trained on.
-
-    `model` is the model's class or an instance; the library's own models need none. `device` is where it predicts, by
-    default the data's, else the fastest there is. Raises FileError for a missing or
-    damaged bundle, ModelError where the class is needed or does not fit.
-    """
-    place = data.device if data is not None else pick_device(device)
-    module, info = load_bundle(Path(path), model)
-    learner = Learner(data, module)
-    learner.device, learner.model = place, module.to(place)
-    learner._info = info  # pyright: ignore[reportPrivateUsage] -- its own module
-    if data is None:
-        learner.loss_func = NamedLoss(info.loss)
-    return learner
 
 
 def _as_list(value: Any) -> list[Any]:

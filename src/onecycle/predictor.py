@@ -1,7 +1,7 @@
 """Predictor: a trained model and what is needed to ask it."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,10 @@ from onecycle.train import loop
 from onecycle.train.losses import activation, is_classification, loss_name
 from onecycle.train.metrics import Metric, metric_name
 from onecycle.train.step import Forward, LossFunc, plain_forward
+
+if TYPE_CHECKING:  # only a model of a table brings them
+    from onecycle.tables.features import Features
+    from onecycle.tables.target import Target
 
 _ROWS_AT_ONCE = 1024
 
@@ -67,49 +71,102 @@ class Predictor:
         """What the pixels of an image are divided by, or None where the rows are no images."""
         return self._data.pixel_scale if self._data is not None else self._info.pixel_scale if self._info else None
 
+    @property
+    def features(self) -> "Features | None":
+        """How the rows of a table become the model's input, or None where they are no table's."""
+        if self._data is not None:
+            return self._data.features
+        if self._info is None or self._info.features is None:
+            return None
+        from onecycle.tables.features import Features
+
+        return Features.from_dict(self._info.features)
+
+    @property
+    def target(self) -> "Target | None":
+        """What is predicted, or None where the data did not come from a table."""
+        if self._data is not None:
+            return self._data.target
+        if self._info is None or self._info.target is None:
+            return None
+        from onecycle.tables.target import Target
+
+        return Target.from_dict(self._info.target)
+
     def get_preds(self, which: Any = "valid") -> tuple[Tensor, Tensor | None]:
         """Predictions and targets (None where there are none), on the CPU, in the data set's order.
 
-        `which` names a set (train, valid, test), or is a loader, or an array or tensor of rows. Predictions are
-        probabilities (n, classes) for cross-entropy, and what the model gives for regression.
+        `which` names a set (train, valid, test), or is a loader, an array or tensor of rows, or, for the model of a
+        table, raw rows: a table in memory or the path of one, its columns in any order and among others. Predictions
+        are probabilities (n, classes) for cross-entropy, of each label for several labels, and for regression what the
+        model gives, in the target's units.
         """
-        if isinstance(which, Tensor | np.ndarray):
-            rows = as_dataset(which, "x").tensors[0]
-            if self.input_dtype is not None and self.input_dtype.is_floating_point:
-                rows = rows.to(self.input_dtype)  # whole numbers, half precision: what the model takes
-            which = InMemoryLoader(TensorDataset(rows), _ROWS_AT_ONCE, self.device, seed=0)
+        rows = self._rows(which)
+        if rows is not None:
+            scale = self.pixel_scale
+            which = InMemoryLoader(TensorDataset(rows), _ROWS_AT_ONCE, self.device, seed=0, pixel_scale=scale)
         outputs, targets = loop.predict(self.model, self.loader(which).epoch(0), self._forward)
-        return activation(self.loss_func)(outputs.float()), targets
+        preds, target = activation(self.loss_func)(outputs.float()), self.target
+        if target is None or target.task != "regression":
+            return preds, targets
+        preds = preds.flatten() if target.outputs == 1 else preds
+        return target.restore(preds), target.restore(targets) if targets is not None else None
+
+    def _rows(self, which: Any) -> Tensor | None:
+        """The model's input for raw rows; None where `which` is no such thing."""
+        if isinstance(which, str) and which in ("train", "valid", "test", "fix"):
+            return None
+        features = self.features
+        if features is None:
+            if not isinstance(which, Tensor | np.ndarray):
+                return None
+            rows = as_dataset(which, "x").tensors[0]
+            floats = self.input_dtype is not None and self.input_dtype.is_floating_point
+            return rows.to(self.input_dtype) if floats else rows  # whole numbers, half precision: what the model takes
+        from onecycle.data.sources import table_of_rows
+
+        table = table_of_rows(which, features.as_written)
+        return None if table is None else torch.from_numpy(features.transform(table))
 
     def predict(self, row: Any) -> tuple[Any, Tensor, Tensor]:
-        """The class of one row (an array or tensor), its number, and the probabilities of all classes.
+        """The class of one row (an array or tensor; of a table, a dict), its number, and the probabilities of all.
 
-        For regression: the value as a number (or list), and twice the model's output. Raises DataError for anything but
-        one row.
+        For regression: the value as a number (or list), and twice the model's output. For several labels: those that
+        hold, a mask, and their probabilities. Raises DataError for anything but one row.
         """
-        if isinstance(row, tuple):
-            raise DataError("row is a tuple; expected x alone, for example data.valid_ds[0][0]")
-        x = as_tensor(row, "row")
-        shape = self.input_shape
-        if shape is not None and x.shape != shape:
-            if x.numel() != shape.numel():
-                several = ": use get_preds for several" if x.shape[1:] == shape else ""
-                raise DataError(f"row has shape {tuple(x.shape)}; expected one row of shape {tuple(shape)}{several}")
-            x = x.reshape(shape)  # an image where the model takes it flat, say
-        output = self.get_preds(x[None])[0][0]
+        output = self.get_preds(self._one_row(row))[0][0]
+        if self.target is not None and self.target.task == "multilabel":
+            holds = output > 0.5
+            return [name for name, it in zip(self.classes or [], holds.tolist(), strict=True) if it], holds, output
         if self.classes is None and not is_classification(self.loss_func):
             return output.squeeze().tolist(), output, output
         number = int(output.argmax())
         names = self.classes or []
         return names[number] if number < len(names) else number, torch.tensor(number), output
 
+    def _one_row(self, row: Any) -> Any:
+        if isinstance(row, tuple):
+            raise DataError("row is a tuple; expected x alone, for example data.valid_ds[0][0]")
+        if self.features is not None and isinstance(row, dict):
+            return [row]
+        if self.features is not None and not isinstance(row, Tensor | np.ndarray):
+            return row
+        x = as_tensor(row, "row")
+        shape = self.input_shape if self.features is None else None
+        if shape is not None and x.shape != shape:
+            if x.numel() != shape.numel():
+                several = ": use get_preds for several" if x.shape[1:] == shape else ""
+                raise DataError(f"row has shape {tuple(x.shape)}; expected one row of shape {tuple(shape)}{several}")
+            x = x.reshape(shape)  # an image where the model takes it flat, say
+        return x[None]
+
     def export(self, name: str | Path = "export.onecycle", overwrite: bool = False) -> Path:
         """Write a bundle for prediction elsewhere to the folder `path / name`, and return it.
 
-        It holds weights (safetensors) and JSON, no code and no pickle. Raises OutputError where it exists, unless
-        `overwrite`, or cannot be written.
+        It holds weights (safetensors) and JSON, no code and no pickle; of a table also how raw rows are prepared.
+        Raises OutputError where it exists, unless `overwrite`, or cannot be written.
         """
-        shape = self.input_shape
+        shape, features, target = self.input_shape, self.features, self.target
         info = BundleInfo(
             loss=loss_name(self.loss_func),
             metrics=[metric_name(metric) for metric in self.metrics],
@@ -118,6 +175,8 @@ class Predictor:
             input_dtype=str(self.input_dtype).removeprefix("torch.") if self.input_dtype is not None else None,
             pixel_scale=self.pixel_scale,
             versions=versions(self.device),
+            features=features.to_dict() if features is not None else None,
+            target=target.to_dict() if target is not None else None,
         )
         folder = self.path / name
         export_bundle(folder, self.model, info, overwrite)

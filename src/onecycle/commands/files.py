@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MODEL, RECORD, REPORT = "model", "record.json", "report.html"
 BUNDLE_STATE = "state.json"  # what a bundle is known by
-PLOTS = ("lr_find.png", "lr.png", "losses.png", "metrics.png", "confusion.png")
+PLOTS = ("lr_find.png", "lr.png", "losses.png", "metrics.png", "confusion.png", "predictions.png")
 
 
 def use_agg() -> None:
@@ -31,16 +31,23 @@ def claimed(out: Path, force: bool) -> Generator[None]:
 
     Raises SettingError where it holds something and `force` is not given, OutputError where it cannot be written.
     """
-    made: list[Path] = []
-    with suppress(OSError):  # a folder that may not be looked into, which `_claim` reports
-        made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
+    with made_folders(out):
         _claim(out, force)
+        yield
+
+
+@contextmanager
+def made_folders(folder: Path) -> Generator[None]:
+    """What fails inside leaves `folder` and its parents as they were: those that were made and are empty go again."""
+    made: list[Path] = []
+    with suppress(OSError):  # a folder that may not be looked into, which is reported when it is written to
+        made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
         yield
     except BaseException:  # Ctrl-C and SIGTERM too
         with suppress(OSError):  # not empty, or not made
-            for folder in made:
-                folder.rmdir()
+            for place in made:
+                place.rmdir()
         raise
 
 
@@ -55,6 +62,14 @@ def _claim(out: Path, force: bool) -> None:
         if (out / name).is_dir():
             raise OutputError(f"{out / name} is a folder; expected a file or nothing: give another --out")
     check_bundle_place(out / MODEL, overwrite=True)
+
+
+def check_new(path: Path, force: bool, option: str) -> None:
+    """Raises OutputError where `path` is a folder, SettingError where it is a file and `force` is not given."""
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; expected the name of a file")
+    if path.exists() and not force:
+        raise SettingError(f"{path} exists; give another {option}, or --force to replace it")
 
 
 def check_writable(path: Path) -> None:

@@ -1,114 +1,147 @@
-"""`onecycle predict`: a bundle and a file → the class of each row."""
+"""`onecycle predict`: a bundle and a file → a prediction for each row, on stdout or as a table."""
 
 import json
-import math
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
 
-from onecycle.commands.files import BUNDLE_STATE, MODEL, RECORD
-from onecycle.commands.images import framed, white_on_black
-from onecycle.core.errors import DataError, FileError
-from onecycle.data.readers import read_npy, read_npz, read_png
-from onecycle.data.tensors import as_tensor
-from onecycle.learner import load_learner
+from onecycle.commands.answers import Answers, free_names
+from onecycle.commands.files import BUNDLE_STATE, MODEL, RECORD, check_new, made_folders
+from onecycle.commands.rows import Piece, read_rows
+from onecycle.commands.setup import metrics_of
+from onecycle.core.errors import FileError
+from onecycle.data.batches import InMemoryLoader
+from onecycle.learner import Learner
+from onecycle.loading import load_learner
+from onecycle.train import loop
+from onecycle.train.losses import activation
+from onecycle.train.metrics import metric_name
 
-Array = np.ndarray[Any, Any]
-_HIGHEST_SCALED = 1.5  # scaled pixels are at most 1, with some room for who scaled them otherwise
+_BATCH = 4096
 
 
-def predict(run: Path, file: Path, device: str | None, as_json: bool) -> int:
-    """Print the prediction for each row of `file`; the exit code."""
+def predict(run: Path, file: Path, out: Path | None, force: bool, device: str | None, as_json: bool) -> int:
+    """Print the prediction for each row of `file`, or write them with the rows' columns to `out`; the exit code."""
     learn = load_learner(_bundle(run), device=device)
-    read = _READERS.get(file.suffix.lower())
-    if read is None:
-        raise FileError(f"{file}: expected a file ending in {', '.join(_READERS)}")
-    rows = scaled(shaped(read(file, learn.input_shape), learn.input_shape, file), learn.pixel_scale, file)
-    output = learn.get_preds(as_tensor(rows, str(file)))[0].numpy()
-    found = [_prediction(row, learn.classes) for row in output]
+    answers, scores = Answers(learn), _Scores(learn, asked=as_json)
+    if out is None:
+        _print(_predicted(_pieces(file, learn, False, as_json), learn, scores), answers, scores, as_json)
+        return 0
+    check_new(out, force, "-o")
+    with made_folders(out.parent):
+        rows = _write(_predicted(_pieces(file, learn, True, as_json), learn, scores), answers, out)
     if as_json:
-        print(json.dumps({"predictions": found}))
+        print(json.dumps({"file": str(out), "rows": rows, **scores.found()}))
     else:
-        for row in found:
-            print(*row.values(), sep="\t")
+        print(out)
+        print(f"{out}: {rows:,} rows", file=sys.stderr)
     return 0
 
 
-def scaled(rows: Array, pixel_scale: float | None, file: Path) -> Array:
-    """Whole numbers as the pixels that the model was trained on; floats, and rows that are no images, as they are.
+def _pieces(file: Path, learn: Learner, stream: bool, scored: bool) -> Iterator[Piece]:
+    if (features := learn.features) is None:
+        return read_rows(file, learn)
+    from onecycle.commands.table_rows import read_table_rows
 
-    Raises DataError for whole numbers that are no pixels; floats that cannot have been scaled get a warning.
-    """
-    if rows.dtype.kind not in "biuf":
-        return rows
-    if pixel_scale is None or rows.dtype.kind == "b" or not rows.size:
-        return rows.astype(np.float32)
-    if rows.dtype.kind in "iu":
-        _check_pixels(rows, file)
-        return rows.astype(np.float32) / pixel_scale
-    highest = float(rows.max())
-    if highest > _HIGHEST_SCALED:
-        print(
-            f"warning: {file} has values up to {highest:g}; the model was trained on pixels from 0 to 1: "
-            f"were they divided by {pixel_scale:g}?",
-            file=sys.stderr,
-        )
-    return rows.astype(np.float32)
+    return read_table_rows(file, features, learn.target, stream, scored)
 
 
-def _check_pixels(rows: Array, file: Path) -> None:
-    wrong = np.argwhere((rows < 0) | (rows > 255))
-    if len(wrong):
-        where = tuple(wrong[0].tolist())
-        raise DataError(
-            f"{file} contains {rows[where]} at row {where[0] if where else 0} ({len(wrong)} such values); whole "
-            "numbers are pixels: expected 0 to 255; give other numbers as floats, scaled as in training"
-        )
+def _predicted(pieces: Iterable[Piece], learn: Learner, scores: "_Scores") -> Iterator[tuple[Piece, Tensor]]:
+    """Each piece with its predictions: probabilities, or values in the target's units."""
+    target, probabilities = learn.target, activation(learn.loss_func)
+    for piece in pieces:
+        dataset = TensorDataset(piece.x)
+        loader = InMemoryLoader(dataset, _BATCH, learn.device, seed=0, pixel_scale=learn.pixel_scale)
+        outputs = loop.predict(learn.model, loader.epoch(0))[0].float()
+        scores.add(outputs, piece.y)
+        preds = probabilities(outputs)
+        yield piece, target.restore(preds) if target is not None and target.task == "regression" else preds
 
 
-def shaped(numbers: Array, shape: torch.Size | None, file: Path) -> Array:
-    """`numbers` as (rows, *shape): one row or many, each as the model takes it, or flat, or as a square image.
-
-    Raises DataError where they are no such rows, or there are none.
-    """
-    if shape is None:
-        return numbers
-    size = math.prod(shape)
-    side = math.isqrt(size)
-    square = [(side, side)] if side * side == size else []
-    forms: dict[tuple[int, ...], None] = dict.fromkeys([tuple(shape), (size,), *square])
-    if numbers.size and (numbers.shape in forms or numbers.shape[1:] in forms):
-        return numbers.reshape(-1, *shape)
-    expected = " or ".join(f"{form} or {('n', *form)}".replace("'", "") for form in forms)
-    raise DataError(f"{file}: holds an array of shape {numbers.shape}; expected {expected}, with at least one row")
-
-
-def _read_image(file: Path, shape: torch.Size | None) -> Array:
-    size = math.prod(shape or ())
-    if shape is None or math.isqrt(size) ** 2 != size:
-        raise DataError(f"{file}: an image, but the model does not take square gray images; give a npy or npz file")
-    image, inverted = white_on_black(read_png(file), str(file))
-    if inverted:
-        print(f"{file}: dark on light; inverted, since the model expects white on black", file=sys.stderr)
-    return framed(image, math.isqrt(size))
+def _print(predicted: Iterable[tuple[Piece, Tensor]], answers: Answers, scores: "_Scores", as_json: bool) -> None:
+    # nothing is printed before all is well
+    made = [(piece.table, preds) for piece, preds in predicted]
+    if as_json:
+        objects = [
+            {**({"file": name} if name is not None else {}), **entry}
+            for table, preds in made
+            for name, entry in zip(_file_names(table, len(preds)), answers.objects(preds), strict=True)
+        ]
+        print(json.dumps({"predictions": objects, **scores.found()}))
+        return
+    for table, preds in made:
+        for name, line in zip(_file_names(table, len(preds)), answers.lines(preds), strict=True):
+            print(line if name is None else f"{name}\t{line}")
 
 
-def _read_npz(file: Path, _: torch.Size | None) -> Array:
-    arrays = read_npz(file)
-    if "x" in arrays or len(arrays) == 1:
-        return arrays.get("x", next(iter(arrays.values())))
-    raise DataError(f"{file}: holds the arrays {', '.join(arrays) or '(none)'}; expected one, or one called x")
+def _file_names(table: Any, rows: int) -> list[str | None]:
+    """The names of several images, without which nobody knows which is which."""
+    several = table.schema.names == ["file"] and rows > 1
+    return table.column("file").to_pylist() if several else [None] * rows
 
 
-_READERS: dict[str, Callable[[Path, torch.Size | None], Array]] = {
-    ".npy": lambda file, _: read_npy(file),
-    ".npz": _read_npz,
-    ".png": _read_image,
-}
+def _write(predicted: Iterator[tuple[Piece, Tensor]], answers: Answers, out: Path) -> int:
+    from onecycle.commands.table_files import written
+
+    rows, live, names = 0, sys.stderr.isatty(), list[str]()
+    first = next(predicted)  # a file that cannot be read leaves nothing behind
+    with written(out) as write:
+        for piece, preds in chain([first], predicted):
+            table, columns = piece.table, answers.columns(preds)
+            if not names:
+                names = free_names([*columns], table.schema.names)
+                if names != [*columns]:
+                    print(f"the file has columns of these names; the new ones are {', '.join(names)}", file=sys.stderr)
+            for name, column in zip(names, columns.values(), strict=True):
+                table = table.append_column(name, column)
+            write(table)
+            rows += table.num_rows
+            if live:
+                print(f"\r{rows:,} rows predicted", end="", file=sys.stderr, flush=True)
+    if live:
+        print("\r\033[K", end="", file=sys.stderr)
+    return rows
+
+
+class _Scores:
+    """The metrics over all rows, where they are asked for and all targets are known."""
+
+    def __init__(self, learn: Learner, asked: bool) -> None:
+        self._learn, self._asked = learn, asked and learn.target is not None
+        self._outputs: list[Tensor] = []
+        self._targets: list[Tensor] = []
+        self._known = self._asked
+
+    def add(self, outputs: Tensor, targets: Tensor | None) -> None:
+        """Take in a piece's outputs of the model and its targets."""
+        self._known = self._known and targets is not None
+        if self._known and targets is not None:
+            self._outputs.append(outputs)
+            self._targets.append(targets)
+        else:
+            self._outputs, self._targets = [], []
+
+    def found(self) -> dict[str, Any]:
+        """{"scores": {metric: value}}, null where the targets are not known; nothing where they were not asked for."""
+        target = self._learn.target
+        if not self._asked or target is None:
+            return {}
+        if not self._known or not self._targets:
+            return {"scores": None}
+        outputs, targets = torch.cat(self._outputs), torch.cat(self._targets)
+        if target.task == "regression":
+            targets = target.restore(targets)
+            outputs = target.restore(outputs.reshape(targets.shape))
+        scores = {
+            metric_name(metric): float(metric(outputs, targets)) for metric in metrics_of(target.task, target.outputs)
+        }
+        return {"scores": {name: value if value == value else None for name, value in scores.items()}}
 
 
 def _bundle(run: Path) -> Path:
@@ -125,10 +158,3 @@ def _bundle(run: Path) -> Path:
             f"{run} holds no run or bundle; expected a folder that `onecycle train` or `learn.export` wrote"
         )
     return run
-
-
-def _prediction(row: Array, classes: list[Any] | None) -> dict[str, Any]:
-    if classes is None:  # regression
-        return {"value": row.squeeze().tolist()}
-    best = int(row.argmax())
-    return {"class": classes[best] if best < len(classes) else best, "probability": round(float(row[best]), 6)}

@@ -18,36 +18,38 @@ from onecycle.commands.files import (
     use_agg,
     write_figure,
 )
+from onecycle.commands.plan import model_facts, plan_lines
 from onecycle.commands.settings import TrainSettings
-from onecycle.core.device import borrowed_generators, pick_device, seed_generators
+from onecycle.commands.setup import Setup, learner, set_up
+from onecycle.core.device import pick_device
 from onecycle.core.errors import NonFiniteLossError, SettingError
-from onecycle.core.models import MLP
 from onecycle.core.record import Record
-from onecycle.data.bunch import mnist
 from onecycle.learner import Learner
-from onecycle.show.interpret import ClassificationInterpretation
+from onecycle.show.interpret import mistakes
 from onecycle.show.report import WHEN_STOPPED, drawable, write_report
 from onecycle.train.lr_find import LRFindResult
-from onecycle.train.metrics import accuracy
+from onecycle.train.metrics import metric_name
 
 INTERRUPTED = 130
 
 
 def train(settings: TrainSettings, out: Path, force: bool, as_json: bool) -> int:
     """Find a learning rate, train for one cycle, write everything to `out`; the exit code."""
-    device = pick_device(settings.device)
+    device = pick_device(settings.data.device)
     use_agg()
     # the learner shows its progress on stdout, which is for data here
     with claimed(out, force), redirect_stdout(sys.stderr):
-        learn = _learner(settings, device)
+        setup, learn = _prepared(settings, device)
         found = None if settings.lr is not None else _find(learn)
         lr = settings.lr if settings.lr is not None else _suggested(found)
-        _fit(learn, settings, lr)
-        scores = _validate(learn)
-        record = _complete(learn, settings, found, scores)
+        _fit(learn, settings, setup.epochs, lr)
+        scores = _scores(learn, "valid", "validation")
+        on_test = _scores(learn, "test", "test") if setup.data.test_ds is not None and setup.target else None
+        record = _complete(learn, settings, setup, found, scores)
         files = _write(learn, record, out)
     if as_json:
-        print(json.dumps({"lr": lr, **scores, "stopped": record.stopped, "files": [str(file) for file in files]}))
+        about = {"lr": lr, **scores, **({"test": on_test} if on_test else {}), "stopped": record.stopped}
+        print(json.dumps({**about, "files": [str(file) for file in files]}))
     else:
         print(*files, sep="\n")
     if record.stopped != "interrupted":
@@ -58,12 +60,12 @@ def train(settings: TrainSettings, out: Path, force: bool, as_json: bool) -> int
 
 def find_lr(settings: TrainSettings, out: Path | None, as_json: bool) -> int:
     """Suggest a learning rate, and draw the curve to `out` where that is given; the exit code."""
-    device = pick_device(settings.device)
+    device = pick_device(settings.data.device)
     if out is not None:
         check_writable(out)
     use_agg()
     with redirect_stdout(sys.stderr):
-        found = _find(_learner(settings, device))
+        found = _find(_prepared(settings, device)[1])
     suggestion = _suggested(found)
     if out is not None:
         write_figure(found.plot(), out)
@@ -75,12 +77,12 @@ def find_lr(settings: TrainSettings, out: Path | None, as_json: bool) -> int:
     return 0
 
 
-def _learner(settings: TrainSettings, device: torch.device) -> Learner:
-    data = mnist(bs=settings.bs, seed=settings.seed, device=device)
-    with borrowed_generators(device):
-        seed_generators(settings.seed, device)
-        model = MLP(784, *settings.hidden, 10)
-    return Learner(data, model, metrics=accuracy, wd=settings.wd)
+def _prepared(settings: TrainSettings, device: torch.device) -> tuple[Setup, Learner]:
+    """The learner, with a word on what it will do where that is not the lesson."""
+    setup = set_up(settings, device)
+    if not settings.data.is_dataset:
+        print(*plan_lines(setup), sep="\n", file=sys.stderr)
+    return setup, learner(setup, settings)
 
 
 def _find(learn: Learner) -> LRFindResult:
@@ -92,10 +94,10 @@ def _find(learn: Learner) -> LRFindResult:
     return found
 
 
-def _fit(learn: Learner, settings: TrainSettings, lr: float) -> None:
+def _fit(learn: Learner, settings: TrainSettings, epochs: int, lr: float) -> None:
     """Train for one cycle. Raises NonFiniteLossError, in the words of the command line, where the loss becomes NaN."""
     try:
-        learn.fit_one_cycle(settings.epochs, lr)
+        learn.fit_one_cycle(epochs, lr)
     except NonFiniteLossError as error:
         what = str(error).partition(": try ")[0]
         advice = f"a --lr below {lr:.3g}" if settings.lr is None else "--lr auto, or a lower --lr"
@@ -108,23 +110,52 @@ def _suggested(found: LRFindResult | None) -> float:
     return found.suggestion
 
 
-def _validate(learn: Learner) -> dict[str, Any]:
-    """The validation loss and accuracy of the model as it is now, which may be in the middle of an epoch."""
-    loss, correct = learn.validate()
-    print(f"validation: loss {loss:.4f}, accuracy {correct:.4f}", file=sys.stderr)
-    return {"valid_loss": _finite(loss), "accuracy": correct}
+def _scores(learn: Learner, which: str, name: str) -> dict[str, Any]:
+    """Loss and metrics of the model as it is now, which may be in the middle of an epoch."""
+    loss, *values = learn.validate(which)
+    scores = dict(zip(map(metric_name, learn.metrics), values, strict=True))
+    said = [f"loss {loss:.4f}", *(f"{metric} {value:.4f}" for metric, value in scores.items())]
+    print(f"{name}: {', '.join(said)}", file=sys.stderr)
+    return {f"{which}_loss": _finite(loss), **{metric: _finite(value) for metric, value in scores.items()}}
 
 
-def _complete(learn: Learner, settings: TrainSettings, found: LRFindResult | None, scores: dict[str, Any]) -> Record:
+def _complete(
+    learn: Learner, settings: TrainSettings, setup: Setup, found: LRFindResult | None, scores: dict[str, Any]
+) -> Record:
     """The fit's record with what only this command knows."""
     record = learn.recorder.record
-    record.settings = {**settings.describe(), **record.settings}
+    record.settings = {**_described(settings, setup), **record.settings}
     if record.stopped:  # the last epoch has no row: without this, nothing would say how good the model is
         record.settings |= {f"{name}{WHEN_STOPPED}": value for name, value in scores.items()}
     if found is not None:
         record.lr_curve = {"lrs": found.lrs, "losses": found.losses, "suggestion": found.suggestion}
-    record.mistakes = ClassificationInterpretation.from_learner(learn).summary()
+    record.mistakes = mistakes(learn)
     return record
+
+
+def _described(settings: TrainSettings, setup: Setup) -> dict[str, Any]:
+    """What the record keeps of the settings besides those that the learner writes down itself."""
+    chosen = {"lr_choice": "given" if settings.lr is not None else "suggested by the finder"}
+    hidden = model_facts(setup)["hidden"]
+    if settings.data.is_dataset:
+        return {"data": settings.data.source, "hidden": hidden, **chosen}
+    return (
+        {"data": settings.data.source}
+        | {
+            name: value
+            for name, value in {
+                "target": list(setup.target),
+                "task": setup.data.task,
+                "split": settings.data.split,
+                "train rows": len(setup.data.train_ds),
+                "valid rows": len(setup.data.valid_ds),
+                "dropped": [column.name for column in setup.data.columns if column.kind == "dropped"],
+                "hidden": hidden,
+            }.items()
+            if value != []
+        }
+        | chosen
+    )
 
 
 def _write(learn: Learner, record: Record, out: Path) -> list[Path]:

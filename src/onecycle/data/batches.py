@@ -12,7 +12,16 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
 from onecycle.core.device import derived_seed
 from onecycle.core.errors import DataError
@@ -39,7 +48,10 @@ class Batches(Protocol):
 
 
 class InMemoryLoader:
-    """Batches of a TensorDataset whose tensors are put on `device` once; a batch is one `index_select`."""
+    """Batches of a TensorDataset whose tensors are put on `device` once; a batch is one `index_select`.
+
+    Inputs that are bytes stay so, and become floats a batch at a time, divided by `pixel_scale` where that is given.
+    """
 
     def __init__(
         self,
@@ -49,8 +61,10 @@ class InMemoryLoader:
         seed: int,
         shuffle: bool = False,
         drop_last: bool = False,
+        pixel_scale: float | None = None,
     ) -> None:
         self.dataset, self.batch_size, self.device = dataset, batch_size, device
+        self.pixel_scale = pixel_scale
         self.seed, self.shuffle, self.drop_last = seed, shuffle, drop_last
         self.tensors: list[Tensor] = [tensor.to(device) for tensor in dataset.tensors]
         self._passes = 0
@@ -67,10 +81,10 @@ class InMemoryLoader:
         """The batches of epoch `number`."""
         if self.shuffle:
             for rows in self.order(number).split(self.batch_size)[: len(self)]:
-                yield _pair([tensor.index_select(0, rows) for tensor in self.tensors])
+                yield _pair([tensor.index_select(0, rows) for tensor in self.tensors], scale=self.pixel_scale)
         else:
             for parts in islice(zip(*(t.split(self.batch_size) for t in self.tensors), strict=True), len(self)):
-                yield _pair(parts)
+                yield _pair(parts, scale=self.pixel_scale)
 
     def order(self, number: int) -> Tensor:
         """The order of the rows in epoch `number`, on the device."""
@@ -79,7 +93,7 @@ class InMemoryLoader:
 
     def peek(self) -> Batch:
         """A few rows in the data set's order, without moving any state."""
-        return _pair([tensor[: min(2, self.batch_size)] for tensor in self.tensors])
+        return _pair([tensor[: min(2, self.batch_size)] for tensor in self.tensors], scale=self.pixel_scale)
 
 
 class TorchLoader:
@@ -159,20 +173,40 @@ class LentGenerators:
         random.setstate(states[2])
 
 
-def _pair(parts: Sequence[Any], device: torch.device | None = None) -> Batch:
+def torch_loader(ds: Dataset[Any], bs: int, workers: int, shuffle: bool, drop_last: bool) -> DataLoader[Any]:
+    """torch's own loader of a data set."""
+    return DataLoader(ds, bs, shuffle=shuffle, drop_last=drop_last, num_workers=workers)
+
+
+def in_order(loader: DataLoader[Any] | Batches) -> DataLoader[Any] | Batches | None:
+    """A loader of the same rows in order, or None where a DataLoader's sampler does not say which rows these are."""
+    if not isinstance(loader, DataLoader):
+        return loader
+    if type(loader.batch_sampler) is not BatchSampler or not hasattr(loader.dataset, "__getitem__"):
+        return None
+    dataset: Dataset[Any] = loader.dataset
+    if isinstance(loader.sampler, SubsetRandomSampler):
+        dataset = Subset(dataset, sorted(loader.sampler.indices))
+    elif not isinstance(loader.sampler, SequentialSampler | RandomSampler):
+        return None
+    return DataLoader(dataset, loader.batch_size, collate_fn=loader.collate_fn)
+
+
+def _pair(parts: Sequence[Any], device: torch.device | None = None, scale: float | None = None) -> Batch:
     """(x, y) of a batch's parts: the last is y, a single x comes bare, uint8 and bool inputs become floats."""
     if device is not None:
         parts = [_to(part, device) for part in parts]
     if len(parts) == 1:
-        return _as_input(parts[0]), None
+        return _as_input(parts[0], scale), None
     if len(parts) == 2:
-        return _as_input(parts[0]), parts[1]
-    return [_as_input(part) for part in parts[:-1]], parts[-1]
+        return _as_input(parts[0], scale), parts[1]
+    return [_as_input(part, scale) for part in parts[:-1]], parts[-1]
 
 
-def _as_input(x: Any) -> Any:
+def _as_input(x: Any, scale: float | None) -> Any:
     if isinstance(x, Tensor) and x.dtype in (torch.uint8, torch.bool):
-        return x.to(torch.get_default_dtype())
+        x = x.to(torch.get_default_dtype())
+        return x if scale is None else x / scale
     return x
 
 

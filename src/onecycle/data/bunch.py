@@ -1,29 +1,33 @@
 """DataBunch: training, validation and test batches that belong together."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    RandomSampler,
-    SequentialSampler,
-    Subset,
-    SubsetRandomSampler,
-    TensorDataset,
-)
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from onecycle.core.checks import whole
 from onecycle.core.device import default_seed, pick_device
 from onecycle.core.errors import DataError, SettingError
-from onecycle.data.batches import Batch, Batches, InMemoryLoader, LentGenerators, TorchLoader
-from onecycle.data.datasets import mnist_arrays, mnist_floats
+from onecycle.data.batches import (
+    Batch,
+    Batches,
+    InMemoryLoader,
+    LentGenerators,
+    TorchLoader,
+    in_order,
+    torch_loader,
+)
 from onecycle.data.tensors import as_dataset
+
+if TYPE_CHECKING:  # only a table brings them
+    from onecycle.tables.columns import Column
+    from onecycle.tables.features import Features
+    from onecycle.tables.target import Target
 
 
 class DataBunch:
@@ -47,11 +51,14 @@ class DataBunch:
         self.seed = _checked_seed(seed)
         self.path = Path(path)
         self.pixel_scale: float | None = None  # what pixels were divided by, where the rows are images
+        self.target: Target | None = None  # what is predicted, and
+        self.features: Features | None = None  # how raw rows become inputs, where the data came from a table
+        self.columns: tuple[Column, ...] = ()  # what the columns of that table were taken for
         self.train_dl = self._wrap(train_dl)
         self.valid_dl = self._wrap(valid_dl) if valid_dl is not None else None
         self.test_dl = self._wrap(test_dl) if test_dl is not None else None
-        in_order = fix_dl if fix_dl is not None else _in_order(train_dl)
-        self.fix_dl = self._wrap(in_order) if in_order is not None else None
+        fixed = fix_dl if fix_dl is not None else in_order(train_dl)
+        self.fix_dl = self._wrap(fixed) if fixed is not None else None
 
     @classmethod
     def create(
@@ -65,13 +72,15 @@ class DataBunch:
         device: str | torch.device | None = None,
         seed: int | None = None,
         path: str | Path = ".",
+        pixel_scale: float | None = None,
     ) -> "DataBunch":
         """Make the loaders. Each of the data sets is a TensorDataset, a pair (x, y) of arrays, or a torch Dataset.
 
         Training shuffles and drops the last short batch; validation and test (`val_bs`, by default `bs`) and `fix_dl`
         (the training set in order) do neither. TensorDatasets and arrays live on the device; any other data set goes
-        through torch's DataLoader with `num_workers`. Raises SettingError for a batch size below 1 and DataError for
-        data that cannot be trained on.
+        through torch's DataLoader with `num_workers`. Inputs of bytes (uint8) stay bytes on the device and become
+        floats a batch at a time, divided by `pixel_scale`. Raises SettingError for a batch size below 1 and DataError
+        for data that cannot be trained on.
         """
         bs = whole(bs, "bs", least=1)
         val_bs = whole(val_bs, "val_bs", least=1) if val_bs is not None else bs
@@ -98,14 +107,56 @@ class DataBunch:
             if ds is None:
                 return None
             if isinstance(ds, TensorDataset):
-                return InMemoryLoader(ds, size, device, seed, shuffle=training, drop_last=training and rows >= bs)
-            return TorchLoader(_torch_loader(ds, size, num_workers, training, training and rows >= bs), device, seed)
+                drop = training and rows >= bs
+                return InMemoryLoader(ds, size, device, seed, training, drop, pixel_scale)
+            return TorchLoader(torch_loader(ds, size, num_workers, training, training and rows >= bs), device, seed)
 
         train_dl, fix_dl = loader(train, bs, training=True), loader(train, bs)
         assert train_dl is not None  # train is not None
         if isinstance(train_dl, InMemoryLoader) and isinstance(fix_dl, InMemoryLoader):
             fix_dl.tensors = train_dl.tensors  # one copy on the device
-        return cls(train_dl, loader(valid, val_bs), loader(test, val_bs), device, fix_dl=fix_dl, seed=seed, path=path)
+        data = cls(train_dl, loader(valid, val_bs), loader(test, val_bs), device, fix_dl=fix_dl, seed=seed, path=path)
+        data.pixel_scale = pixel_scale
+        return data
+
+    @classmethod
+    def from_table(
+        cls,
+        source: Any,
+        target: str | Sequence[str] = "y",
+        task: str | None = None,
+        kinds: Mapping[str, str] | None = None,
+        drop: Sequence[str] = (),
+        split: Any = "auto",
+        valid: float = 0.2,
+        bs: int | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        device: str | torch.device | None = None,
+        seed: int | None = None,
+        path: str | Path = ".",
+    ) -> "DataBunch":
+        """Make the loaders from a file or a table in memory, its preprocessing fitted on the training rows.
+
+        `source`: a CSV, Parquet, Arrow, npy, npz, IDX or pickle file, a folder of images by class, a pandas, polars or
+        other Arrow table, a dict of columns, a pair (x, y), a torch or Hugging Face data set. `target` names the column
+        to predict (several: a list); `task` is classes, regression or multilabel and is else inferred. `kinds` says
+        what columns are (number, category, date, dropped) where the guess is wrong; `drop` leaves columns out. `split`
+        is auto, random, stratified, time:COLUMN, group:COLUMN, column:COLUMN, or rows; `valid` the share that
+        validates. `bs` is by default 64, less for small tables and more for large ones. Raises SettingError for names
+        and settings that cannot be used, FileError and DataError for what cannot be read or learned from. See
+        docs/tables.md.
+        """
+        from onecycle.data.table_bunch import default_bs, prepare  # bring pyarrow with them
+
+        device, seed = pick_device(device), _checked_seed(seed)
+        made = prepare(source, target, task, kinds, drop, split, valid, seed, image_size)
+        train, valid_ds, test = made.sets
+        bs = bs if bs is not None else default_bs(len(train))
+        data = cls.create(
+            train, valid_ds, test, bs=bs, seed=seed, device=device, path=path, pixel_scale=made.pixel_scale
+        )
+        data.target, data.features, data.columns = made.target, made.features, made.columns
+        return data
 
     def __repr__(self) -> str:
         sizes = [
@@ -139,6 +190,11 @@ class DataBunch:
         tensors = self.train_ds.tensors if isinstance(self.train_ds, TensorDataset) else ()
         return tensors[-1] if len(tensors) > 1 else None
 
+    @property
+    def task(self) -> str:
+        """What is predicted: classes, regression or multilabel."""
+        return self.target.task if self.target is not None else "regression" if self.is_regression() else "classes"
+
     def is_regression(self) -> bool:
         """Whether the training targets are floats; of a data set that is not in memory, the first row is looked at."""
         if (targets := self.targets) is not None:
@@ -153,6 +209,8 @@ class DataBunch:
     @property
     def classes(self) -> list[Any] | None:
         """The data set's own `classes`, else 0 to the highest label; None for regression and unknown targets."""
+        if self.target is not None:
+            return self.target.classes
         if (named := getattr(self.train_ds, "classes", None)) is not None:
             return list(named)
         targets = self.targets
@@ -163,12 +221,25 @@ class DataBunch:
     @property
     def c(self) -> int:
         """How many outputs a model needs: the number of classes, or of target columns."""
+        if self.target is not None:
+            return self.target.outputs
         if (classes := self.classes) is not None:
             return len(classes)
         targets = self.targets
         if targets is None:
             raise DataError("the number of classes is not known: the data set has no `classes` and is not in memory")
         return 1 if targets.ndim == 1 else int(targets.shape[1])
+
+    def class_weights(self) -> Tensor:
+        """A weight for each class, rows / (classes × rows of the class): `nn.CrossEntropyLoss(weight=...)` takes them.
+
+        Raises DataError where the training targets are no classes in memory.
+        """
+        from onecycle.tables.target import class_weights
+
+        if self.targets is None or self.classes is None:
+            raise DataError("class weights need targets that are classes, in memory")
+        return torch.from_numpy(class_weights(self.targets.cpu().numpy(), self.c)).float().to(self.device)
 
     def one_batch(self, which: str = "train") -> Batch:
         """The next batch (x, y) of the train, valid, test or fix loader."""
@@ -206,18 +277,6 @@ class DataBunch:
         return loader
 
 
-def mnist(bs: int = 64, seed: int | None = None, device: str | torch.device | None = None) -> DataBunch:
-    """MNIST as in the lesson: 50,000 / 10,000 / 10,000 rows of 784 floats (pixel / 256), labels 0 to 9.
-
-    Read from the copy in the package; no network.
-    """
-    splits = [(torch.from_numpy(mnist_floats(x)), torch.from_numpy(y.astype(np.int64))) for x, y in mnist_arrays()]
-    train, valid, test = (TensorDataset(x, y) for x, y in splits)
-    data = DataBunch.create(train, valid, test, bs=bs, seed=seed, device=device)
-    data.pixel_scale = 256.0
-    return data
-
-
 def _checked_seed(seed: int | None) -> int:
     if seed is None:
         return default_seed()
@@ -226,24 +285,6 @@ def _checked_seed(seed: int | None) -> int:
 
 def _is_torch_dataset(ds: Any) -> bool:
     return isinstance(ds, Dataset) and not isinstance(ds, TensorDataset)
-
-
-def _torch_loader(ds: Dataset[Any], bs: int, workers: int, shuffle: bool, drop_last: bool) -> DataLoader[Any]:
-    return DataLoader(ds, bs, shuffle=shuffle, drop_last=drop_last, num_workers=workers)
-
-
-def _in_order(loader: DataLoader[Any] | Batches) -> DataLoader[Any] | Batches | None:
-    """A loader of the same rows in order, or None where a DataLoader's sampler does not say which rows these are."""
-    if not isinstance(loader, DataLoader):
-        return loader
-    if type(loader.batch_sampler) is not BatchSampler or not hasattr(loader.dataset, "__getitem__"):
-        return None
-    dataset: Dataset[Any] = loader.dataset
-    if isinstance(loader.sampler, SubsetRandomSampler):
-        dataset = Subset(dataset, sorted(loader.sampler.indices))
-    elif not isinstance(loader.sampler, SequentialSampler | RandomSampler):
-        return None
-    return DataLoader(dataset, loader.batch_size, collate_fn=loader.collate_fn)
 
 
 def _rows(ds: Any, name: str) -> int:

@@ -25,6 +25,8 @@ class BundleInfo:
     input_dtype: str | None  # as torch names it, for example float32
     pixel_scale: float | None  # what the pixels of an image are divided by; None where the rows are no images
     versions: dict[str, str]
+    features: dict[str, Any] | None = None  # the preprocessing of a table's rows, as its `to_dict` wrote it
+    target: dict[str, Any] | None = None  # the same of what is predicted
 
 
 def check_bundle_place(folder: Path, overwrite: bool) -> None:
@@ -62,7 +64,9 @@ def load_bundle(folder: Path, model: nn.Module | type[nn.Module] | None = None) 
             ) from error
     try:
         found = state["info"]
-        info = BundleInfo(**{field.name: found[field.name] for field in fields(BundleInfo)})
+        optional = {"features", "target"}  # not in bundles of 0.1.0
+        names = [field.name for field in fields(BundleInfo) if field.name in found or field.name not in optional]
+        info = BundleInfo(**{name: found[name] for name in names})
         weights = tensors["model"]
     except (KeyError, TypeError) as error:
         raise FileError(f"{folder}: not a bundle that onecycle wrote ({error} is missing)") from error

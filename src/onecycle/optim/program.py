@@ -27,8 +27,10 @@ class Program:
 
     def most_steps(self) -> int:
         """How many steps a run may have: moments are flushed at the same steps as without runs."""
-        taken = int(self.adam[0].steps[0].item()) if self.adam else 0
-        return FLUSH_EVERY - taken % FLUSH_EVERY
+        count = self.adam[0].steps[0] if self.adam else None
+        if count is None or count.device.type != "cpu":
+            return FLUSH_EVERY  # nothing is flushed, and looking at the count would wait for the device
+        return FLUSH_EVERY - int(count.item()) % FLUSH_EVERY
 
     @torch.no_grad()
     def finish(self) -> None:

@@ -1,4 +1,4 @@
-"""What a classifier gets wrong: confusion matrix, most confused pairs, rows with the highest loss."""
+"""What a model gets wrong: of a classifier confusion matrix, most confused pairs, rows with the highest loss."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from onecycle.core.errors import DataError
 from onecycle.show.plots import as_image, plot_confusion_matrix, plot_examples
+from onecycle.show.values import RegressionInterpretation
 
 Array = np.ndarray[Any, Any]
 
@@ -37,7 +38,8 @@ class ClassificationInterpretation:
         if targets is None or targets.is_floating_point() or probs.ndim != 2 or probs.shape[1] < 2:
             raise DataError(f"the {which} set has no class labels; an interpretation compares predictions with them")
         tensors = getattr(learn.data.dl("fix" if which == "train" else which).dataset, "tensors", None)
-        x = tensors[0].cpu().numpy() if tensors else None
+        # the prepared numbers of a table's row are no picture of it
+        x = tensors[0].cpu().numpy() if tensors and learn.features is None else None
         return cls(probs.numpy(), targets.numpy(), learn.classes or [], x)
 
     def confusion_matrix(self) -> Array:
@@ -65,7 +67,7 @@ class ClassificationInterpretation:
     def plot_top_losses(self, k: int = 9) -> Any:
         """Draw the rows with the highest loss, each titled predicted/actual and loss; returns the figure."""
         if self.x is None:
-            raise DataError("the rows are not in memory; plot_top_losses needs a data set of tensors")
+            raise DataError("the rows are a table's, or not in memory; plot_top_losses needs a data set of tensors")
         losses, rows = self.top_losses(k)
         titles = [
             f"{self.classes[self.predicted[row]]}, not {self.classes[self.targets[row]]}\nloss {loss:.2f}"
@@ -91,6 +93,26 @@ class ClassificationInterpretation:
                 for loss, row in zip(losses, rows, strict=True)
             ],
         }
+
+
+def mistakes(learn: Any, which: str = "valid") -> dict[str, Any]:
+    """What `learn` gets wrong on a set, as plain numbers for the record: of classes, of values or of labels."""
+    if learn.data.task == "regression":
+        return RegressionInterpretation.from_learner(learn, which).summary()
+    if learn.data.task == "multilabel":
+        probs, targets = learn.get_preds(which)
+        return {"labels": label_counts(probs.numpy(), targets.numpy(), learn.classes or [])}
+    return ClassificationInterpretation.from_learner(learn, which).summary()
+
+
+def label_counts(probs: Array, targets: Array, labels: list[Any]) -> list[dict[str, Any]]:
+    """For each label, in how many rows it is, is predicted (a probability above 0.5), and both; (n, labels) each."""
+    found, there = probs > 0.5, targets > 0.5
+    counts = [there.sum(0), found.sum(0), (found & there).sum(0)]
+    return [
+        {"label": str(label), "actual": int(actual), "predicted": int(predicted), "right": int(right)}
+        for label, actual, predicted, right in zip(labels, *counts, strict=True)
+    ]
 
 
 def _pixels(row: Array) -> list[Any] | None:

@@ -15,19 +15,23 @@ from onecycle.core.files import write_text
 from onecycle.core.record import LRCurve, Record, format_value
 from onecycle.show.plots import plot_confusion_matrix, plot_losses, plot_lr, plot_lr_find, plot_metrics
 from onecycle.show.svg import inline_svg
+from onecycle.show.values import plot_predictions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WHEN_STOPPED = " when stopped"  # ends the names of settings that are no choices but say how a stopped run ended
 _WIDTH, _HEIGHT = 4.6, 2.9  # of a plot, in inches: text has a readable size where two stand side by side
+_STACKED_HEIGHT = 2.0  # of one of several metrics below each other
 _MOST_CLASSES = 40  # a larger confusion matrix cannot be read
+_MOST_TARGETS = 8  # more plots of predicted values would fill the page
 _MIN_CURVE = 17  # points of the finder's curve, of which the plot leaves out the first 10 and the last 5
 _CAPTIONS = {
     "lr_find": "Learning-rate finder: smoothed loss over learning rate",
     "losses": "Training loss (smoothed) and validation loss",
     "lr": "Learning rate and momentum of each step",
     "metrics": "Metrics on the validation set",
+    "predictions": "Predicted over actual values of the validation set",
 }
 
 
@@ -50,6 +54,8 @@ def render_report(record: Record) -> str:
         confusion=_confusion(record.mistakes),
         confused=(record.mistakes or {}).get("most_confused", []),
         losses=_highest_losses(record.mistakes),
+        errors=_largest_errors(record.mistakes),
+        labels=_labels(record.mistakes),
         settings={name: _text(value) for name, value in record.settings.items() if not name.endswith(WHEN_STOPPED)},
     )
 
@@ -66,10 +72,12 @@ def drawable(record: Record) -> dict[str, Callable[[], "Figure"]]:
     if record.metric_names and record.metrics and record.metrics[0][0] is not None:
         draw["metrics"] = partial(plot_metrics, record)
     mistakes = record.mistakes
-    if mistakes and mistakes.get("confusion_matrix"):
+    if mistakes and len(mistakes.get("confusion_matrix") or []) in range(1, _MOST_CLASSES + 1):
         draw["confusion"] = partial(
             plot_confusion_matrix, np.array(mistakes["confusion_matrix"]), [*mistakes["classes"]]
         )
+    if mistakes and len(mistakes.get("targets") or []) in range(1, _MOST_TARGETS + 1):
+        draw["predictions"] = partial(plot_predictions, mistakes)
     return draw
 
 
@@ -78,7 +86,11 @@ def _plots(record: Record) -> list[tuple[str, Markup]]:
     draw = drawable(record)
     plots: list[tuple[str, Markup]] = []
     for name in (name for name in _CAPTIONS if name in draw):
-        height = _HEIGHT * len(record.metric_names) if name == "metrics" else _HEIGHT
+        targets = len((record.mistakes or {}).get("targets") or [])
+        metrics = len(record.metric_names)
+        height = _HEIGHT * targets if name == "predictions" else _HEIGHT
+        if name == "metrics" and metrics > 1:
+            height = _STACKED_HEIGHT * metrics
         plot = partial(_stacked, draw[name]) if name == "lr" else draw[name]
         plots.append((_CAPTIONS[name], inline_svg(plot, name, (_WIDTH, height))))
     return plots
@@ -100,13 +112,13 @@ def _tiles(record: Record) -> list[tuple[str, str]]:
     tiles: list[tuple[str, str]] = []
     stopped = {name: value for name, value in record.settings.items() if name.endswith(WHEN_STOPPED)}
     if stopped:
-        tiles += [(name, f"{value:.4f}") for name, value in stopped.items() if value is not None]
+        tiles += [(name, _score(value)) for name, value in stopped.items() if value is not None]
     elif record.epochs:
         names = ["valid_loss", *record.metric_names]
         values = [record.val_losses[-1], *record.metrics[-1]]
-        tiles += [(name, f"{value:.4f}") for name, value in zip(names, values, strict=True) if value is not None]
+        tiles += [(name, _score(value)) for name, value in zip(names, values, strict=True) if value is not None]
     if record.losses:
-        tiles.append(("train_loss", f"{record.losses[-1]:.4f}"))
+        tiles.append(("train_loss", _score(record.losses[-1])))
         peak = "highest learning rate so far" if record.stopped else "peak learning rate"
         tiles.append((peak, f"{max(record.lrs):.2e}"))
     tiles.append(("epochs", _epochs(record)))
@@ -142,6 +154,32 @@ def _highest_losses(mistakes: dict[str, Any] | None) -> list[dict[str, Any]]:
     return [{**row, "image": _png(row["image"]) if row.get("image") else None} for row in rows]
 
 
+def _largest_errors(mistakes: dict[str, Any] | None) -> list[dict[str, str]]:
+    """The rows of a regression with the largest errors, as text; the target is named where there are several."""
+    rows, several = (mistakes or {}).get("top_errors", []), len((mistakes or {}).get("targets", [])) > 1
+    return [
+        {
+            "row": f"{row['row']}, {row['target']}" if several else str(row["row"]),
+            "actual": _text(row["actual"]),
+            "predicted": _text(row["predicted"]),
+            "error": f"{row['predicted'] - row['actual']:+.4g}",
+        }
+        for row in rows
+    ]
+
+
+def _labels(mistakes: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """What became of each of several labels, with precision and recall as text."""
+
+    def share(part: int, whole: int) -> str:
+        return f"{part / whole:.4f}" if whole else "–"
+
+    return [
+        {**row, "precision": share(row["right"], row["predicted"]), "recall": share(row["right"], row["actual"])}
+        for row in (mistakes or {}).get("labels", [])
+    ]
+
+
 def _png(pixels: list[Any]) -> str:
     """A data URI of an image of 0 to 255, gray or in colours."""
     from matplotlib import pyplot as plt
@@ -149,6 +187,11 @@ def _png(pixels: list[Any]) -> str:
     file = io.BytesIO()
     plt.imsave(file, np.array(pixels, dtype=np.uint8), cmap="gray", vmin=0, vmax=255, format="png")
     return f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
+
+
+def _score(value: float) -> str:
+    """A score in a tile: four decimals, or four digits where that would say too little or too much."""
+    return f"{value:.4f}" if not value or 1e-3 <= abs(value) < 1e5 or not math.isfinite(value) else f"{value:.4g}"
 
 
 def _text(value: Any) -> str:

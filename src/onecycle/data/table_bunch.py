@@ -1,0 +1,129 @@
+"""From a table to what a DataBunch is made of: split, preprocessing, target."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import TensorDataset
+
+from onecycle.core.errors import DataError, SettingError, did_you_mean
+from onecycle.data.sources import TARGET, Arrays, open_source
+from onecycle.tables.columns import Column, survey
+from onecycle.tables.features import Features
+from onecycle.tables.split import Split, column_of, split_rows
+from onecycle.tables.target import Target
+
+Sets = tuple[TensorDataset, TensorDataset, TensorDataset | None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The sets of a DataBunch, and how raw rows become its inputs and targets."""
+
+    sets: Sets
+    target: Target
+    features: Features | None = None  # None for arrays that are taken as they are
+    columns: tuple[Column, ...] = ()
+    pixel_scale: float | None = None
+
+
+def prepare(
+    source: Any,
+    target: str | Sequence[str],
+    task: str | None,
+    kinds: Mapping[str, str] | None,
+    drop: Sequence[str],
+    split: Any,
+    valid: float,
+    seed: int,
+    image_size: int | tuple[int, int] | None,
+) -> Prepared:
+    """Everything `DataBunch.from_table` needs of `source`."""
+    as_written = [name for name, kind in (kinds or {}).items() if kind == "category"]
+    opened = open_source(source, image_size, as_written)
+    if isinstance(opened, Arrays):
+        return prepare_arrays(opened, task, split, valid, seed)
+    return prepare_table(opened, target, task, kinds, drop, split, valid, seed)
+
+
+def prepare_table(
+    table: Any,
+    target: str | Sequence[str],
+    task: str | None,
+    kinds: Mapping[str, str] | None,
+    drop: Sequence[str],
+    split: Any,
+    valid: float,
+    seed: int,
+) -> Prepared:
+    """Split a pyarrow table and fit its preprocessing on the training rows."""
+    names = [target] if isinstance(target, str) else list(target)
+    goal = Target.fit(table, names, task)
+    rows = _split(table, goal, split, valid, seed)
+    train = table.take(rows.train)
+    goal = Target.fit(train, names, goal.task)  # its classes and statistics are those of the training rows
+    used_by_split = column_of(split)
+    columns = survey(_without(table, train, [*drop, *([used_by_split] if used_by_split else [])]), names, kinds)
+    features = Features.fit(train, columns)
+
+    def made(part: Any) -> TensorDataset:
+        return TensorDataset(
+            torch.from_numpy(features.transform(part)),
+            torch.from_numpy(goal.transform(part)),
+        )
+
+    test = made(table.take(rows.test)) if len(rows.test) else None
+    return Prepared((made(train), made(table.take(rows.valid)), test), goal, features, tuple(columns))
+
+
+def prepare_arrays(arrays: Arrays, task: str | None, split: Any, valid: float, seed: int) -> Prepared:
+    """Split arrays that are no table; bytes are scaled a batch at a time."""
+    x, labels = arrays.train[0], _labels(arrays, arrays.train[1])
+    goal = Target.fit(labels, [TARGET], task)
+    if arrays.valid is None:
+        rows = _split(labels, goal, split, valid, seed)
+        pairs = [(x[part], labels.take(part)) for part in (rows.train, rows.valid)]
+    else:
+        pairs = [(x, labels), (arrays.valid[0], _labels(arrays, arrays.valid[1]))]
+    if arrays.test is not None:
+        pairs.append((arrays.test[0], _labels(arrays, arrays.test[1])))
+    goal = Target.fit(pairs[0][1], [TARGET], goal.task)
+    sets = [TensorDataset(x, torch.from_numpy(goal.transform(labels))) for x, labels in pairs]
+    return Prepared((sets[0], sets[1], sets[2] if len(sets) > 2 else None), goal, pixel_scale=arrays.pixel_scale)
+
+
+def _labels(arrays: Arrays, y: Any) -> Any:
+    """The targets as a table of one column; classes that have names by their names."""
+    import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
+
+    if y.ndim != 1:
+        raise DataError(f"y has shape {tuple(y.shape)}; expected one target for each row")
+    values = y.numpy() if arrays.classes is None else [arrays.classes[i] for i in y.tolist()]
+    return pa.table({TARGET: values})
+
+
+def default_bs(rows: int) -> int:
+    """A batch size for so many training rows: small tables need many steps, large ones few calls."""
+    return next((bs for most, bs in ((1_000, 16), (5_000, 32), (50_000, 64), (200_000, 256)) if rows < most), 1024)
+
+
+def default_epochs(steps: int) -> int:
+    """Epochs of `steps` batches each, about 12,000 steps in all: from 8 to 100."""
+    return min(max(round(12_000 / max(steps, 1)), 8), 100)
+
+
+def _split(table: Any, goal: Target, split: Any, valid: float, seed: int) -> Split:
+    classes = goal.task == "classes"
+    codes: np.ndarray[Any, Any] | None = goal.transform(table) if classes else None
+    return split_rows(table, split, valid, seed, codes, classes)
+
+
+def _without(table: Any, train: Any, drop: Sequence[str]) -> Any:
+    for name in drop:
+        if name not in table.schema.names:
+            raise SettingError(
+                f'drop names "{name}", but there is no such column{did_you_mean(name, table.schema.names)}'
+            )
+    return train.drop_columns([*dict.fromkeys(drop)]) if drop else train
