@@ -38,7 +38,7 @@ class AdamCall:
         if on_cpu and settings["eps"] >= _LEAST_EPS and int(self.steps[0].item()) % FLUSH_EVERY == 0:
             for moments, bound in ((self.means, _NO_MEAN), (self.squares, _NO_SQUARE)):
                 for tensor in moments:
-                    tensor.masked_fill_(tensor.abs() < bound, 0.0)
+                    torch.hardshrink(tensor, bound, out=tensor)
 
 
 class FusedAdam:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onecycle.core.device import borrowed_generators, derived_seed, seed_generators
+from onecycle.core.device import borrowed_generators, derived_seed, keep_freed_memory, seed_generators
 from onecycle.core.display import Display
 from onecycle.data.batches import Batches
 from onecycle.optim.schedules import Schedule
@@ -59,6 +59,7 @@ def fit(
     are left as they were. Ctrl-C ends the fit after the step under way; a second one at once.
     """
     batches = len(train_dl)
+    keep_freed_memory()
     display.start(recorder.record.column_names, steps or fit.epochs * batches, batches)
     with borrowed_generators(fit.device), _interrupts(lambda: fit.stop("interrupted")):
         try:
