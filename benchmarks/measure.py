@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+# with it, the bytecode of a package that is not installed, as this one, would be made at every start
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 class GoneError(Exception):
@@ -30,6 +32,7 @@ class Worker:
         self.started = time.perf_counter()
         self.process = subprocess.Popen(
             [sys.executable, HERE / "worker.py", peer, workload, folder, *([str(rows)] if rows else [])],
+            env=ENVIRONMENT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

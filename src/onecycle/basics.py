@@ -5,45 +5,48 @@ import pickle
 from functools import partial
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import numpy as np
-import torch
-from torch import nn, optim
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from onecycle.core.startup import lasting
 
-from onecycle import (
-    MLP,
-    AdamW,
-    Callback,
-    ClassificationInterpretation,
-    Config,
-    DataBunch,
-    GradientClip,
-    Learner,
-    LRFindResult,
-    OneCycleError,
-    Record,
-    TabularModel,
-    accuracy,
-    average_precision,
-    error_rate,
-    f1_score,
-    fetch,
-    load_learner,
-    load_pickle,
-    mae,
-    mean_absolute_error,
-    mean_squared_error,
-    mnist,
-    mse,
-    over_the_epoch,
-    r2_score,
-    rmse,
-    roc_auc,
-    root_mean_squared_error,
-    top_k_accuracy,
-)
+with lasting():
+    import matplotlib.pyplot as plt
+    import numpy as np
+    import torch
+    from torch import nn, optim
+    from torch.nn import functional as F
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from onecycle import (
+        MLP,
+        AdamW,
+        Callback,
+        ClassificationInterpretation,
+        Config,
+        DataBunch,
+        GradientClip,
+        Learner,
+        LRFindResult,
+        OneCycleError,
+        Record,
+        TabularModel,
+        accuracy,
+        average_precision,
+        error_rate,
+        f1_score,
+        fetch,
+        load_learner,
+        load_pickle,
+        mae,
+        mean_absolute_error,
+        mean_squared_error,
+        mnist,
+        mse,
+        over_the_epoch,
+        r2_score,
+        rmse,
+        roc_auc,
+        root_mean_squared_error,
+        top_k_accuracy,
+    )
 
 __all__ = [
     "MLP",

@@ -20,7 +20,8 @@ def fingerprint(model: nn.Module, *functions: Any) -> Any:
 
 def python_state(model: nn.Module, *functions: Any) -> Any:
     """What a forward pass may move outside of torch: it would only do so while it is captured."""
-    return random.getstate(), repr(np.random.get_state(legacy=False)), _read_by(model, functions)
+    numpy: Any = np.random.get_state(legacy=False)["state"]
+    return random.getstate(), numpy["key"].tobytes(), numpy["pos"], _read_by(model, functions)
 
 
 def plain_attributes(module: nn.Module) -> dict[str, Any]:
