@@ -15,7 +15,7 @@ from torch.optim import Adam, AdamW, Optimizer
 # Moments of weights whose gradient stays zero (pixels that are never inked) shrink until they are denormal numbers,
 # which take a CPU several times as long. Well before that they are too small to move a weight: below these bounds a
 # step is under 1e-10 of the learning rate. Every so many steps, by the optimizer's own count, they are set to zero.
-FLUSH_EVERY = 64
+FLUSH_EVERY = 128
 _NO_MEAN, _NO_SQUARE = 1e-20, 1e-30
 _LEAST_EPS = 1e-10  # with a smaller one the bounds would be too high
 _SETTINGS = ("lr", "betas", "eps", "weight_decay", "decoupled_weight_decay")

@@ -33,6 +33,7 @@ class Op:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     results: Any
+    ndim: int = 0  # of the result, where that is one tensor
 
 
 @dataclass
@@ -75,14 +76,14 @@ class Tracer(TorchDispatchMode):
             self._seen[id(found)] = op.args[0]
             self._alive.append(found)
         else:
-            op.results = _map(found, self._new_name)
+            op.results, op.ndim = _map(found, self._new_name), getattr(found, "ndim", 0)
             self._ops.append(op)
         return found
 
     def trace(self, outputs: Sequence[Tensor | None]) -> Trace:
         """What has run so far, `outputs` being what is wanted of it; the rest is dropped."""
         named = [None if output is None else self._name(output) for output in outputs]
-        same = _without_double_transposes(self._ops)
+        same = _simplify(self._ops)
         named = [None if value is None else same.get(value, value) for value in named]
         return Trace(_needed(self._ops, named), self._state, named, self._inputs)
 
@@ -120,8 +121,11 @@ def values_in(structure: Any) -> Iterable[Value]:
             yield from values_in(item)
 
 
-def _without_double_transposes(ops: list[Op]) -> dict[Value, Value]:
-    """Let users of t(t(a)) use a; which values that are."""
+def _simplify(ops: list[Op]) -> dict[Value, Value]:
+    """Undo two detours of autograd's: users of t(t(a)) use a, and a bias' gradient is summed to its shape at once.
+
+    Gives the values that others stand for now.
+    """
     aten, made_by, same = torch.ops.aten, dict[Value, Op](), dict[Value, Value]()
 
     def current(value: Value) -> Value:
@@ -129,11 +133,18 @@ def _without_double_transposes(ops: list[Op]) -> dict[Value, Value]:
 
     for op in ops:
         op.args, op.kwargs = _map(op.args, current), _map(op.kwargs, current)
-        source = made_by.get(op.args[0]) if op.func is aten.t.default else None
-        if source is not None and source.func is aten.t.default:
+        source = made_by.get(op.args[0]) if op.func in (aten.t.default, aten.view.default) else None
+        if source is not None and op.func is source.func is aten.t.default:
             same[op.results] = source.args[0]
+        if source is not None and op.func is aten.view.default and _sums_rows(source) and len(op.args[1]) == 1:
+            op.func, op.args = source.func, (source.args[0], [0])
         made_by |= dict.fromkeys(values_in(op.results), op)
     return same
+
+
+def _sums_rows(op: Op) -> bool:
+    """Whether it sums a matrix over its rows, and keeps the dimension."""
+    return op.func is torch.ops.aten.sum.dim_IntList and op.args[1:] == ([0], True) and op.ndim == 2 and not op.kwargs
 
 
 def _needed(ops: list[Op], outputs: Iterable[Value | None]) -> list[Op]:
