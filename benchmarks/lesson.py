@@ -127,7 +127,7 @@ def main() -> None:
     os.environ["CI"] = "1"  # rows, no live bar: the output goes to a buffer
     data = onecycle.mnist(bs=BS, seed=0)
     contestants = {
-        "onecycle (eager)": with_onecycle(data),
+        "onecycle": with_onecycle(data),
         "plain PyTorch loop": with_plain_loop(data.train_ds, data.valid_ds),
         "fastai 2": with_fastai(data.train_ds, data.valid_ds),
     }
@@ -145,7 +145,7 @@ def main() -> None:
                 seconds[name].append(spent)
                 accuracies[name].append(accuracy)
         print(f"round {number} of {options.rounds}", file=sys.stderr)
-    ours = statistics.median(seconds["onecycle (eager)"])
+    ours = statistics.median(seconds["onecycle"])
     print(f"{'one epoch of the lesson':26}{'median s':>10}{'min':>8}{'max':>8}{'ratio':>8}{'accuracy':>10}")
     figures: dict[str, dict[str, float]] = {}
     for name, found in seconds.items():
