@@ -14,7 +14,7 @@ import torch
 from onecycle.cli import app, run
 from onecycle.core.record import Record
 
-COMMANDS = ["train", "lr-find", "predict", "report", "doctor"]
+COMMANDS = ["train", "lr-find", "predict", "inspect", "report", "cache", "doctor"]
 ONECYCLE = [sys.executable, "-m", "onecycle"]
 
 
@@ -72,18 +72,18 @@ def test_without_a_command_it_shows_the_help(capsys: pytest.CaptureFixture[str])
         ("train MNIST", 'unknown data set "MNIST"; did you mean "mnist"?'),
         ("report --zzz x", 'unknown option "--zzz"; see onecycle report --help'),
         ("trian mnist", 'unknown command "trian"; did you mean "train"?'),
-        ("xyz", 'unknown command "xyz"; expected one of train, lr-find, predict, report, doctor'),
-        ("train", "missing argument 'DATASET'; see onecycle train --help"),
+        ("xyz", 'unknown command "xyz"; expected one of train, lr-find, predict, inspect, report, cache, doctor'),
+        ("train", "missing argument 'SOURCE'; see onecycle train --help"),
         ("train mnits", 'unknown data set "mnits"; did you mean "mnist"?'),
-        ("train cifar", 'unknown data set "cifar"; expected mnist'),
-        ("train mnist --epochs -1", "--epochs is -1; expected a whole number of at least 0"),
-        ("train mnist --epochs 1.5", "--epochs is 1.5; expected a whole number of at least 0"),
+        ("train cifar", 'unknown data set "cifar"; expected mnist, or the path of a file or folder'),
+        ("train mnist --epochs -1", "--epochs is -1; expected a whole number of at least 0, or auto"),
+        ("train mnist --epochs 1.5", "--epochs is 1.5; expected a whole number of at least 0, or auto"),
         ("train mnist --lr 0", "--lr is 0; expected a number above 0, or auto"),
         ("train mnist --lr -1e-3", "--lr is -1e-3; expected a number above 0, or auto"),
         ("train mnist --lr nan", "--lr is nan; expected a number above 0, or auto"),
         ("train mnist --lr inf", "--lr is inf; expected a number above 0, or auto"),
         ("train mnist --lr fast", "--lr is fast; expected a number above 0, or auto"),
-        ("train mnist --bs 0", "--bs is 0; expected a whole number of at least 1"),
+        ("train mnist --bs 0", "--bs is 0; expected a whole number of at least 1, or auto"),
         ("train mnist --wd -1", "--wd is -1; expected a number of at least 0"),
         ("train mnist --seed -1", "--seed is -1; expected a whole number of at least 0"),
         (
@@ -91,8 +91,75 @@ def test_without_a_command_it_shows_the_help(capsys: pytest.CaptureFixture[str])
             "--hidden is 50,x; expected sizes from 1 to 1,000,000, separated by commas: 256,128",
         ),
         ("train mnist --hidden 5000000000", "--hidden is 5000000000; expected sizes from 1 to 1,000,000, separated"),
+        ("train missing.csv --target x", "missing.csv: no such file; check the path"),
+        ("train deep/missing.csv", "deep/missing.csv: no such file; the folder deep does not exist either"),
+        ("inspect cifra", 'unknown data set "cifra"; expected mnist, or the path of a file or folder'),
+        ("train mnist --target y", "--target is for data of your own; mnist has its classes and its split"),
+        ("train mnist --kind y=number", "--kind is for data of your own; mnist has its classes and its split"),
+        ("train mnist --split random", "--split is for data of your own"),
+        ("train mnist --image-size 8", "--image-size is for data of your own"),
+        ("train mnist --task clases", "--task is for data of your own"),
+        (
+            "train . --task clases",
+            '--task is clases; expected classes, regression or multilabel; did you mean "classes"?',
+        ),
+        (
+            "train . --split tiem:x",
+            "--split is tiem:x; expected one of auto, random, stratified, time:COLUMN, group:COLUMN",
+        ),
+        (
+            "train . --split randon",
+            '--split is randon; expected one of auto, random, stratified, time:COLUMN, group:COLUMN, column:COLUMN; did you mean "random"?',
+        ),
+        ("train . --split time", "--split is time; expected one of"),
+        ("train . --split time:", "--split is time:; expected one of"),
+        ("train . --split random:x", "--split is random:x; expected one of"),
+        ("train . --valid 1.5", "--valid is 1.5; expected a share between 0 and 1, or a whole number of rows"),
+        ("train . --valid 0", "--valid is 0; expected a share between 0 and 1, or a whole number of rows"),
+        ("train . --valid 1.0", "--valid is 1.0; expected a share between 0 and 1"),
+        ("train . --valid nan", "--valid is nan; expected a share between 0 and 1"),
+        ("train . --target a,,b", '--target is "a,,b"; expected names of columns, separated by commas'),
+        ("train . --drop ,", '--drop is ","; expected names of columns, separated by commas'),
+        ("train . --kind age", "--kind is age; expected NAME=KIND, for example age=number"),
+        (
+            "train . --kind age=numbr",
+            '--kind of age is numbr; expected number, category, date or dropped; did you mean "number"?',
+        ),
+        (
+            "train . --kind a=b=dat",
+            '--kind of a=b is dat; expected number, category, date or dropped; did you mean "date"?',
+        ),
+        ("train . --image-size 0", "--image-size is 0; expected a side in pixels, or HEIGHTxWIDTH: 28 or 28x32"),
+        ("train . --image-size 8x", "--image-size is 8x; expected a side in pixels"),
+        ("train . --epochs many", "--epochs is many; expected a whole number of at least 0, or auto"),
+        (
+            "train . --model tabuler:8",
+            '--model is tabuler:8; expected auto, mlp:256,128 or tabular:256,128; did you mean "tabular"?',
+        ),
+        ("train . --model auto:8", "--model is auto:8; expected auto, mlp:256,128 or tabular:256,128"),
+        (
+            "train . --model mlp:8,0",
+            "--model is mlp:8,0; expected sizes from 1 to 1,000,000, separated by commas: 256,128",
+        ),
+        ("train . --hidden 8", "--hidden is for mnist; give --model mlp:8"),
+        (
+            "train mnist --hidden 8 --model mlp:8",
+            "--hidden and --model both say how wide the model is; give one of them",
+        ),
+        (
+            "train mnist --model tabular:8",
+            "--model is tabular:8, which is for tables; mnist has images: expected mlp:256,128",
+        ),
+        ("train . --precision fp16", "--precision is fp16; expected fp32 or bf16"),
+        ("train . --engine fsat", '--engine is fsat; expected auto, eager or fast; did you mean "fast"?'),
+        ("train . --tagret x", 'unknown option "--tagret"; did you mean "--target"?'),
+        ("inspect . --lr 1", 'unknown option "--lr"'),
+        (
+            "predict run x.csv -o x.docx",
+            "-o is x.docx; expected a name that ends in .parquet, .csv, .tsv, .arrow, .feather",
+        ),
         ("lr-find mnist --out x.jpg", "--out is x.jpg; expected a name that ends in .png: x.png"),
-        ("lr-find mnist --bs many", "--bs is many; expected a whole number of at least 1"),
+        ("lr-find mnist --bs many", "--bs is many; expected a whole number of at least 1, or auto"),
         ("train mnist --device gpu", 'unknown device "gpu"; expected cpu, cuda, cuda:N or mps'),
         ("predict run x.png --device cud", 'unknown device "cud"'),
         (

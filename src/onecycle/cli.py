@@ -64,8 +64,8 @@ Kind = Annotated[
     _option("NAME=KIND", "What a column is: number, category, date or dropped. Can be given again.", "--kind"),
 ]
 ImageSize = Annotated[str | None, _option("N|HxW", "Scale the images of a folder to this size.")]
-Epochs = Annotated[str, _option("N|auto", "Epochs of the one cycle; auto is 1 for mnist, else 8 to 100 by size.")]
-Batch = Annotated[str, _option("N|auto", "Batch size; auto is 64 for mnist, else 16 to 1024 by size.")]
+Epochs = Annotated[str, _option("N|auto", "Epochs of the one cycle; auto is 1 for mnist, else by size.")]
+Batch = Annotated[str, _option("N|auto", "Batch size; auto is 64 for mnist, else by size.")]
 Model = Annotated[str, _option("MODEL", "auto, mlp:256,128 or tabular:256,128 (the sizes of the hidden layers).")]
 Hidden = Annotated[str | None, _option("N,N,...", "Sizes of the hidden layers, for mnist; by default 50.")]
 Rate = Annotated[str, _option("auto|NUMBER", "Peak learning rate; auto takes what the finder suggests.")]
@@ -240,6 +240,16 @@ def report(run: Run) -> Job:
     RUN/report.html is made from RUN/record.json; nothing is computed again.
     """
     return _job("report", "report", run)
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the entries that nobody uses.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Read their content too, to find damage.")] = False,
+    as_json: Json = False,
+) -> Job:
+    """List the tables that were prepared on the disk because they are larger than memory."""
+    return _job("cache", "cache", clear, check, as_json)
 
 
 @app.command()

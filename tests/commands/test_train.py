@@ -24,7 +24,7 @@ def small_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
         data.pixel_scale = 256.0
         return data
 
-    monkeypatch.setattr("onecycle.commands.train.mnist", mnist)
+    monkeypatch.setattr("onecycle.commands.setup.mnist", mnist)
 
 
 def test_the_main_job(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +129,7 @@ def test_a_run_that_ends_early_leaves_no_empty_folder(
     def ended(*_: Any) -> None:
         raise sent
 
-    monkeypatch.setattr("onecycle.commands.train._learner", ended)
+    monkeypatch.setattr("onecycle.commands.train.learner", ended)
     assert run(["train", "mnist", "--out", "deep/er"]) in (1, 130)
     assert not any(here.iterdir())
 
@@ -147,8 +147,8 @@ def test_ctrl_c_in_the_first_epoch(
         learn.callbacks.append(CtrlC())
         return learn
 
-    make = train_command._learner
-    monkeypatch.setattr(train_command, "_learner", learner)
+    make = train_command.learner
+    monkeypatch.setattr(train_command, "learner", learner)
     assert run(["train", "mnist", "--lr", "0.01", "--epochs", "50", "--out", "out", "--json"]) == 130
     found = json.loads(capsys.readouterr().out)
     record = Record.load("out/record.json")

@@ -10,8 +10,9 @@ import pytest
 
 from onecycle.core.errors import OutputError
 from onecycle.core.record import Record
-from onecycle.show.interpret import ClassificationInterpretation
+from onecycle.show.interpret import ClassificationInterpretation, label_counts
 from onecycle.show.report import drawable, render_report, write_report
+from onecycle.show.values import RegressionInterpretation
 
 VOID = {"meta", "img", "br"}
 NAN = float("nan")
@@ -190,3 +191,53 @@ def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"file/report\.html: cannot be written"):
         write_report(Record(), tmp_path / "file" / "report.html")
+
+
+def regression() -> dict[str, object]:
+    random = np.random.default_rng(0)
+    actual = random.normal(1000, 100, 60)
+    return RegressionInterpretation(actual + random.normal(size=60), actual, ["price in $"]).summary()
+
+
+def test_a_regression() -> None:
+    record = replace(
+        full(), mistakes=regression(), metric_names=["rmse", "r2_score"], metrics=[[1e7, 0.5], [2e6, 1e-5]]
+    )
+    page = page_of(record)
+    assert page.tags.count("svg") == 5
+    for word in ("Largest errors", "Predicted over actual values of the validation set", "price in $, actual"):
+        assert any(word in text for text in page.words), word
+    assert "Confusion matrix" not in page.words
+    assert "Highest losses" not in page.words
+    assert "2e+06" in page.words  # four decimals would say too much, or nothing
+    assert "1e-05" in page.words
+    assert set(drawable(record)) == {"lr_find", "lr", "losses", "metrics", "predictions"}
+    [ax] = drawable(record)["predictions"]().axes
+    assert [len(line.get_xdata()) for line in ax.lines] == [2, 60]
+
+
+def test_several_targets() -> None:
+    random = np.random.default_rng(0)
+    actual = random.normal(size=(60, 3))
+    several = RegressionInterpretation(actual * 1.1, actual, ["a", "b", "c"]).summary()
+    record = replace(full(), mistakes=several)
+    assert len(drawable(record)["predictions"]().axes) == 3
+    assert any(re.fullmatch(r"\d+, [abc]", text) for text in page_of(record).words)
+    many = RegressionInterpretation(np.ones((5, 20)), np.ones((5, 20))).summary()
+    assert "predictions" not in drawable(replace(full(), mistakes=many))
+    assert "Largest errors" in page_of(replace(full(), mistakes=many)).words
+
+
+def test_labels() -> None:
+    probs, there = np.array([[0.9, 0.1, 0.2], [0.6, 0.4, 0.1]]), np.array([[1, 0, 0], [0, 1, 0]])
+    counts = label_counts(probs, there, ["<a>", "b", "c"])
+    assert counts[0] == {"label": "<a>", "actual": 1, "predicted": 2, "right": 1}
+    words = page_of(replace(full(), mistakes={"labels": counts})).words
+    at = words.index("<a>")
+    assert [word for word in words[at:] if word][:6] == ["<a>", "1", "2", "1", "0.5000", "1.0000"]
+    assert [word for word in words[words.index("b") :] if word][:6] == ["b", "1", "0", "0", "–", "0.0000"]
+
+
+def test_many_classes_have_no_plot_that_nobody_can_read() -> None:
+    assert "confusion" in drawable(replace(full(), mistakes=mistakes([str(i) for i in range(40)])))
+    assert "confusion" not in drawable(replace(full(), mistakes=mistakes([str(i) for i in range(41)])))

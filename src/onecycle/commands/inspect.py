@@ -4,7 +4,7 @@ import json
 import sys
 from typing import Any
 
-from onecycle.commands.layout import WIDTH, print_columns, print_numbers, print_pairs
+from onecycle.commands.layout import WIDTH, print_columns, print_numbers, print_pairs, print_wrapped
 from onecycle.commands.plan import model_line, number, plan, split_line, target_line, training_line
 from onecycle.commands.settings import TrainSettings
 from onecycle.commands.setup import Setup, Source, column_names, open_source, quoted, set_up, suggested_target
@@ -165,11 +165,11 @@ def _short_type(name: str) -> str:
 def _print_training(setup: Setup) -> None:
     facts = plan(setup)
     target = facts["target"]
-    print(f"target: {target_line(target, details=False)}")
+    print_wrapped(f"target: {target_line(target, details=False)}")
     if "quantiles" in target:
         _print_quantiles(target["names"], target["quantiles"])
-    else:
-        _print_balance(target["labels"] if "labels" in target else target["classes"])
+    elif classes := target.get("labels") or target.get("classes"):
+        _print_balance(classes)
     print("\ntraining would")
     pairs = [
         ("split", split_line(facts["rows"]) + f" ({facts['split']})"),

@@ -14,7 +14,7 @@ _COLORS = {"target": "bold green", "dropped": "dim", "number": "cyan", "category
 
 def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
     """Print a table. The first and the last column are wrapped; `right` are the columns of numbers."""
-    rows = [[" ".join(cell.split()) or '""' for cell in row] for row in rows]
+    rows = [[" ".join(cell.split()) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _rich(head, rows, right)
     else:
@@ -53,10 +53,15 @@ def print_numbers(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     """Print names and what is said of them, indented and wrapped."""
     width = max(len(name) for name, _ in pairs)
-    room = max(shutil.get_terminal_size((WIDTH, 0)).columns, WIDTH)
     for name, text in pairs:
         indent = f"  {name:{width}}  "
-        print(textwrap.fill(text, room, initial_indent=indent, subsequent_indent=" " * len(indent)))
+        print_wrapped(indent + text, len(indent))
+
+
+def print_wrapped(text: str, indent: int = 2) -> None:
+    """Print a line, or several of which all but the first are indented."""
+    room = shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout.isatty() else WIDTH
+    print(textwrap.fill(text, max(room, WIDTH // 2), subsequent_indent=" " * indent))
 
 
 def cells_of(text: str) -> int:

@@ -43,7 +43,10 @@ def target_facts(setup: Setup) -> dict[str, Any]:
     for name in ("train", "valid", "test"):
         tensors = getattr(getattr(data, f"{name}_ds"), "tensors", None)
         found += [] if tensors is None else [tensors[-1]]
-    y, facts = torch.cat(found).cpu(), {"names": list(setup.target), "task": data.task}
+    facts: dict[str, Any] = {"names": list(setup.target), "task": data.task}
+    if not found:  # rows that are read from the disk when they are needed
+        return facts
+    y = torch.cat(found).cpu()
     if data.task == "regression":
         values = (target.restore(y) if target is not None else y).double().reshape(len(y), -1)
         return {**facts, "quantiles": [_quantiles(column) for column in values.T]}
@@ -81,6 +84,8 @@ def target_line(facts: dict[str, Any], details: bool = True) -> str:
         ranges = [f"{number(q['min'])} to {number(q['max'])}, median {number(q['median'])}" for q in facts["quantiles"]]
         return f"{names}regression: {'; '.join(ranges)}" if details else f"{names}regression"
     key = "labels" if "labels" in facts else "classes"
+    if key not in facts:
+        return f"{names}{facts['task']}"
     ranked = sorted(facts[key], key=lambda entry: -entry["rows"])
     shown = [f"{entry['name']} {entry['share']:.1%}" for entry in ranked[:_MOST_NAMED]]
     more = f" and {len(ranked) - _MOST_NAMED:,} more" if len(ranked) > _MOST_NAMED else ""

@@ -24,6 +24,7 @@ from onecycle.train.losses import activation
 from onecycle.train.metrics import metric_name
 
 _BATCH = 4096
+_LINES = 65_536  # that are made at once
 
 
 def predict(run: Path, file: Path, out: Path | None, force: bool, device: str | None, as_json: bool) -> int:
@@ -66,24 +67,25 @@ def _predicted(pieces: Iterable[Piece], learn: Learner, scores: "_Scores") -> It
 
 def _print(predicted: Iterable[tuple[Piece, Tensor]], answers: Answers, scores: "_Scores", as_json: bool) -> None:
     # nothing is printed before all is well
-    made = [(piece.table, preds) for piece, preds in predicted]
+    made = [(_file_names(piece.table, len(preds)), preds) for piece, preds in predicted]
     if as_json:
-        objects = [
-            {**({"file": name} if name is not None else {}), **entry}
-            for table, preds in made
-            for name, entry in zip(_file_names(table, len(preds)), answers.objects(preds), strict=True)
-        ]
+        objects = [entry for names, preds in made for entry in _named(names, answers.objects(preds))]
         print(json.dumps({"predictions": objects, **scores.found()}))
         return
-    for table, preds in made:
-        for name, line in zip(_file_names(table, len(preds)), answers.lines(preds), strict=True):
-            print(line if name is None else f"{name}\t{line}")
+    for names, preds in made:
+        for start in range(0, len(preds), _LINES):
+            lines = answers.lines(preds[start : start + _LINES])
+            shown = [f"{name}\t{line}" for name, line in zip(names[start:], lines, strict=False)] if names else lines
+            print(*shown, sep="\n")
 
 
-def _file_names(table: Any, rows: int) -> list[str | None]:
-    """The names of several images, without which nobody knows which is which."""
-    several = table.schema.names == ["file"] and rows > 1
-    return table.column("file").to_pylist() if several else [None] * rows
+def _named(names: list[str], objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"file": name, **entry} for name, entry in zip(names, objects, strict=True)] if names else objects
+
+
+def _file_names(table: Any, rows: int) -> list[str]:
+    """The names of several images, without which nobody knows which is which; of other rows none."""
+    return table.column("file").to_pylist() if table.schema.names == ["file"] and rows > 1 else []
 
 
 def _write(predicted: Iterator[tuple[Piece, Tensor]], answers: Answers, out: Path) -> int:

@@ -123,14 +123,14 @@ def _images(file: Path, shape: torch.Size | None) -> Piece:
     """An image, or all in a folder, each scaled to what the model takes."""
     import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
 
-    from onecycle.data.image_folder import _pixels  # pyright: ignore[reportPrivateUsage] -- its reader of one image
+    from onecycle.data.image_folder import read_images
 
     if shape is None or len(shape) not in (2, 3):
         raise DataError(f"{file}: an image, but the model was trained on rows of shape {tuple(shape or ())}")
     found = sorted(path for path in file.rglob("*") if path.suffix.lower() in PICTURES) if file.is_dir() else [file]
     if not found:
         raise FileError(f"{file}: no PNG or JPEG images in this folder; expected at least one")
-    pixels = _pixels(found, (shape[-2], shape[-1]))
+    pixels = read_images(found, (shape[-2], shape[-1]))
     if len(shape) == 2 and pixels.ndim == 4:  # colours, for a model of gray images
         weights = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)
         pixels = (pixels * weights).sum(1).round().to(torch.uint8)

@@ -64,7 +64,7 @@ def open_source(settings: DataSettings) -> Source:
         return Source(settings.source, other=path)
     if (size := path.stat().st_size) >= _SLOW:
         print(f"reading {path} ({size / 2**20:,.0f} MiB)", file=sys.stderr)
-    found = open_source(path)
+    found = open_source(path, as_written=[name for name, kind in settings.kinds if kind == "category"])
     if isinstance(found, Arrays):
         pairs = [pair for pair in (found.train, found.valid, found.test) if pair is not None]
         return Source(settings.source, other=pairs[0] if len(pairs) == 1 else tuple(pairs))
@@ -182,19 +182,18 @@ def _seeded(seed: int, device: torch.device, data: DataBunch, choice: ModelChoic
 
 def _model(choice: ModelChoice, data: DataBunch) -> nn.Module:
     features, rows = data.features, data.inputs
-    assert rows is not None  # from_table and mnist hold them in memory
     if features is not None and (choice.kind != "mlp" or features.sizes):
         return TabularModel(features.numbers, features.sizes, data.c, hidden=choice.hidden)
     if choice.kind == "tabular":
         raise SettingError("--model tabular is for tables; these are images or arrays: expected mlp:256,128")
-    return MLP(prod(rows.shape[1:]), *(_HIDDEN if choice.hidden is None else choice.hidden), data.c)
+    inputs = features.numbers if features is not None else prod(rows.shape[1:]) if rows is not None else 0
+    return MLP(inputs, *(_HIDDEN if choice.hidden is None else choice.hidden), data.c)
 
 
 def _images(data: DataBunch) -> str:
-    rows = data.inputs
-    assert rows is not None  # from_table and mnist hold them in memory
+    shape = data.inputs.shape[1:] if data.inputs is not None else ()
     count = sum(len(ds) for ds in (data.train_ds, data.valid_ds, data.test_ds) if ds is not None)
-    return f"{count:,} rows of {' x '.join(map(str, rows.shape[1:]))}"
+    return f"{count:,} rows of {' x '.join(map(str, shape))}"
 
 
 def quoted(name: str) -> str:

@@ -30,7 +30,10 @@ def read_table_rows(
     missing and for a cell that cannot be used.
     """
     first = 0
-    for table in _tables(file, stream):
+    texts = [*features.as_written]
+    if target is not None and all(isinstance(label, str) for label in target.classes or [0]):
+        texts += target.names
+    for table in _tables(file, texts, stream):
         try:
             x = torch.from_numpy(features.transform(table, first))
         except DataError as error:
@@ -52,14 +55,15 @@ def _targets(file: Path, table: Any, target: "Target", first: int) -> Tensor | N
         return None
 
 
-def _tables(file: Path, stream: bool) -> Iterator[Any]:
+def _tables(file: Path, texts: list[str], stream: bool) -> Iterator[Any]:
+    """The file's rows; the columns `texts` of a CSV file stay as they are written."""
     if is_table_file(file) and stream:
         import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
 
-        for batch in stream_table(file, ROWS):
+        for batch in stream_table(file, ROWS, texts):
             yield pa.Table.from_batches([batch])
     elif is_table_file(file):
-        yield read_table(file)
+        yield read_table(file, texts)
     else:
         yield _array_table(file)
 
@@ -68,7 +72,9 @@ def _array_table(file: Path) -> Any:
     """Arrays as the table that training made of them: columns x0, x1, …, and y where it is there."""
     suffix = file.suffix.lower()
     if file.is_dir() or suffix in PICTURES:
-        raise FileError(f"{file}: the model was trained on a table; expected one with its columns, or a npy or npz file")
+        raise FileError(
+            f"{file}: the model was trained on a table; expected one with its columns, or a npy or npz file"
+        )
     if suffix not in (".npy", ".npz"):
         table = open_source(file)
         if not hasattr(table, "schema"):

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from onecycle.commands.files import (
     REPORT,
     check_writable,
     claimed,
+    made_folders,
     use_agg,
     write_figure,
 )
@@ -31,6 +32,7 @@ from onecycle.train.lr_find import LRFindResult
 from onecycle.train.metrics import metric_name
 
 INTERRUPTED = 130
+_CREDIBLE, _USUAL = 1e-4, 3e-3  # the lowest learning rate that a finder's curve is believed, and the library's default
 
 
 def train(settings: TrainSettings, out: Path, force: bool, as_json: bool) -> int:
@@ -41,14 +43,16 @@ def train(settings: TrainSettings, out: Path, force: bool, as_json: bool) -> int
     with claimed(out, force), redirect_stdout(sys.stderr):
         setup, learn = _prepared(settings, device)
         found = None if settings.lr is not None else _find(learn)
-        lr = settings.lr if settings.lr is not None else _suggested(found)
+        lr = settings.lr if settings.lr is not None else _suggested(found, settings)
         _fit(learn, settings, setup.epochs, lr)
         scores = _scores(learn, "valid", "validation")
-        on_test = _scores(learn, "test", "test") if setup.data.test_ds is not None and setup.target else None
-        record = _complete(learn, settings, setup, found, scores)
+        tested = setup.data.test_ds is not None and not settings.data.is_dataset
+        on_test = {"test": _scores(learn, "test", "test")} if tested else {}
+        record = _complete(learn, settings, setup, found, lr, scores)
+        record.settings |= {f"{name} on test rows": value for name, value in on_test.get("test", {}).items()}
         files = _write(learn, record, out)
     if as_json:
-        about = {"lr": lr, **scores, **({"test": on_test} if on_test else {}), "stopped": record.stopped}
+        about = {"lr": lr, **scores, **on_test, "stopped": record.stopped}
         print(json.dumps({**about, "files": [str(file) for file in files]}))
     else:
         print(*files, sep="\n")
@@ -61,14 +65,14 @@ def train(settings: TrainSettings, out: Path, force: bool, as_json: bool) -> int
 def find_lr(settings: TrainSettings, out: Path | None, as_json: bool) -> int:
     """Suggest a learning rate, and draw the curve to `out` where that is given; the exit code."""
     device = pick_device(settings.data.device)
-    if out is not None:
-        check_writable(out)
     use_agg()
-    with redirect_stdout(sys.stderr):
+    with made_folders(out.parent) if out is not None else nullcontext(), redirect_stdout(sys.stderr):
+        if out is not None:
+            check_writable(out)
         found = _find(_prepared(settings, device)[1])
-    suggestion = _suggested(found)
-    if out is not None:
-        write_figure(found.plot(), out)
+        suggestion = _suggested(found, settings)
+        if out is not None:
+            write_figure(found.plot(), out)
     if as_json:
         about = {"suggestion": suggestion, "suggestions": found.suggestions(), "plot": str(out) if out else None}
         print(json.dumps({**about, "lrs": found.lrs, "losses": [_finite(loss) for loss in found.losses]}))
@@ -104,10 +108,22 @@ def _fit(learn: Learner, settings: TrainSettings, epochs: int, lr: float) -> Non
         raise NonFiniteLossError(f"{what}: try {advice}") from error
 
 
-def _suggested(found: LRFindResult | None) -> float:
-    if found is None or found.suggestion is None:
-        raise SettingError("the finder saw too few losses to suggest a learning rate; give one with --lr")
-    return found.suggestion
+def _suggested(found: LRFindResult | None, settings: TrainSettings) -> float:
+    """The learning rate to take: the finder's valley.
+
+    Small batches of a table can make a curve whose valley is noise, at a rate that would train nothing: then a tenth of
+    the rate at the curve's minimum is taken, or what `fit_one_cycle` takes.
+    """
+    suggestions = found.suggestions() if found is not None else {}
+    if settings.data.is_dataset:
+        if "valley" not in suggestions:
+            raise SettingError("the finder saw too few losses to suggest a learning rate; give one with --lr")
+        return suggestions["valley"]
+    for name in ("valley", "minimum"):
+        if suggestions.get(name, 0) >= _CREDIBLE:
+            return suggestions[name]
+    print(f"the finder's curve is too noisy to tell: {_USUAL:g} is taken; --lr sets another", file=sys.stderr)
+    return _USUAL
 
 
 def _scores(learn: Learner, which: str, name: str) -> dict[str, Any]:
@@ -116,11 +132,11 @@ def _scores(learn: Learner, which: str, name: str) -> dict[str, Any]:
     scores = dict(zip(map(metric_name, learn.metrics), values, strict=True))
     said = [f"loss {loss:.4f}", *(f"{metric} {value:.4f}" for metric, value in scores.items())]
     print(f"{name}: {', '.join(said)}", file=sys.stderr)
-    return {f"{which}_loss": _finite(loss), **{metric: _finite(value) for metric, value in scores.items()}}
+    return {f"{which}_loss": _finite(loss)} | {metric: _finite(value) for metric, value in scores.items()}
 
 
 def _complete(
-    learn: Learner, settings: TrainSettings, setup: Setup, found: LRFindResult | None, scores: dict[str, Any]
+    learn: Learner, settings: TrainSettings, setup: Setup, found: LRFindResult | None, lr: float, scores: dict[str, Any]
 ) -> Record:
     """The fit's record with what only this command knows."""
     record = learn.recorder.record
@@ -128,34 +144,23 @@ def _complete(
     if record.stopped:  # the last epoch has no row: without this, nothing would say how good the model is
         record.settings |= {f"{name}{WHEN_STOPPED}": value for name, value in scores.items()}
     if found is not None:
-        record.lr_curve = {"lrs": found.lrs, "losses": found.losses, "suggestion": found.suggestion}
+        record.lr_curve = {"lrs": found.lrs, "losses": found.losses, "suggestion": lr}
     record.mistakes = mistakes(learn)
     return record
 
 
 def _described(settings: TrainSettings, setup: Setup) -> dict[str, Any]:
     """What the record keeps of the settings besides those that the learner writes down itself."""
-    chosen = {"lr_choice": "given" if settings.lr is not None else "suggested by the finder"}
-    hidden = model_facts(setup)["hidden"]
-    if settings.data.is_dataset:
-        return {"data": settings.data.source, "hidden": hidden, **chosen}
-    return (
-        {"data": settings.data.source}
-        | {
-            name: value
-            for name, value in {
-                "target": list(setup.target),
-                "task": setup.data.task,
-                "split": settings.data.split,
-                "train rows": len(setup.data.train_ds),
-                "valid rows": len(setup.data.valid_ds),
-                "dropped": [column.name for column in setup.data.columns if column.kind == "dropped"],
-                "hidden": hidden,
-            }.items()
-            if value != []
-        }
-        | chosen
-    )
+    data, hidden = setup.data, model_facts(setup)["hidden"]
+    about: dict[str, Any] = {"data": settings.data.source}
+    if not settings.data.is_dataset:
+        about |= {"target": list(setup.target)} if setup.target else {}
+        about |= {"task": data.task, "split": settings.data.split}
+        about |= {"train rows": len(data.train_ds), "valid rows": len(data.valid_ds)}
+        dropped = [column.name for column in data.columns if column.kind == "dropped"]
+        about |= {"dropped": dropped} if dropped else {}
+    chosen = "given" if settings.lr is not None else "suggested by the finder"
+    return about | {"hidden": hidden, "lr_choice": chosen}
 
 
 def _write(learn: Learner, record: Record, out: Path) -> list[Path]:

@@ -135,7 +135,7 @@ class LRCurve:
     def suggestions(self) -> dict[str, float]:
         """Learning rates worth trying, by name. Empty where there are too few points to tell.
 
-        - `valley`: where the loss is half way down from its highest point to its lowest after that.
+        - `valley`: from where on the loss is half way down from its highest point to its lowest after that.
         - `steep`: where the loss falls fastest over log lr.
         - `minimum`: a tenth of the learning rate where the loss is lowest.
         """
@@ -158,11 +158,11 @@ MIN_POINTS = 5
 
 
 def _valley(losses: np.ndarray[Any, np.dtype[np.float64]]) -> int:
-    """The index of the first loss at most half way down from the highest point before the lowest."""
+    """The index from where the losses stay at most half way down from the highest point before the lowest."""
     bottom = int(losses.argmin())
     top = int(losses[:bottom].argmax())
     level = (losses[top] + losses[bottom]) / 2
-    return top + int((losses[top:] <= level).argmax())
+    return int(np.flatnonzero(losses[:bottom] > level)[-1]) + 1  # a dip on the way, which noise makes, is no valley
 
 
 def format_value(value: float | None) -> str:

@@ -62,7 +62,7 @@ def read_image_folder(folder: str | os.PathLike[str], size: int | tuple[int, int
     by_class = _images(folder)
     files = [file for images in by_class.values() for file in images]
     y = torch.repeat_interleave(torch.tensor([len(images) for images in by_class.values()]))
-    return ImageFolder(_pixels(files, scale), y, list(by_class), files)
+    return ImageFolder(read_images(files, scale), y, list(by_class), files)
 
 
 def _height_and_width(size: Any) -> tuple[int, int]:
@@ -113,7 +113,7 @@ def _is_image(file: Path) -> bool:
     return file.suffix.lower() in _SUFFIXES
 
 
-def _pixels(files: list[Path], scale: tuple[int, int] | None) -> Tensor:
+def read_images(files: list[Path], scale: tuple[int, int] | None) -> Tensor:
     """The pixels of all files in one tensor, which is filled as they are decoded."""
     try:
         pillow = importlib.import_module("PIL.Image")

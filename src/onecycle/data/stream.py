@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ class StreamLoader:
         self.seed, self.shuffle, self.drop_last, self.pixel_scale = seed, shuffle, drop_last, pixel_scale
         rows = max(min(buffer_bytes // sum(dataset.row_bytes), len(dataset)), 1)
         self.block = min(_BLOCK, max(rows // _BLOCKS, 1))
-        self.blocks_held = rows // self.block
+        self.buffers = -(-len(dataset) // rows)
         self._passes = 0
 
     def __len__(self) -> int:
@@ -170,9 +171,11 @@ class StreamLoader:
         blocks = [range(start, min(start + block, rows)) for start in range(0, rows, block)]
         if self.shuffle:
             blocks = [blocks[place] for place in torch.randperm(len(blocks), generator=generator).tolist()]
-        groups = [blocks[start : start + self.blocks_held] for start in range(0, len(blocks), self.blocks_held)]
+        ends = [len(blocks) * (place + 1) // self.buffers for place in range(self.buffers)]
+        groups = [blocks[start:end] for start, end in pairwise([0, *ends])]  # alike, so that none has few blocks to mix
+        most = max(map(len, groups)) * block
         pinned = self.device.type == "cuda"
-        room = [self.dataset.room(self.blocks_held * block, pinned) for _ in groups[:2]]
+        room = [self.dataset.room(min(most, rows), pinned) for _ in groups[:2]]
 
         def fill(place: int) -> tuple[list[Tensor], Tensor]:
             found = reader.read(groups[place], room[place % 2])
@@ -237,7 +240,7 @@ class Stream:
 
 def open_stream(
     source: Any,
-    target: str | Sequence[str],
+    target: str | Sequence[str] = "y",
     task: str | None = None,
     kinds: Mapping[str, str] | None = None,
     drop: Sequence[str] = (),

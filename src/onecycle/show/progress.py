@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 from onecycle.core.display import Display, SilentDisplay
 
-WIDTH = 11  # of a column of the table
+WIDTH = 11  # of a column of the table, at least
 
 
 def make_display(silent: bool | None = None, table: bool = True, file: TextIO | None = None) -> Display:
@@ -31,11 +31,13 @@ class LogDisplay:
 
     def __init__(self, file: TextIO, table: bool = True) -> None:
         self.file, self.table = file, table
+        self._widths: list[int] = []
 
     def start(self, columns: list[str], steps: int, batches: int) -> None:
         """Write the table's head."""
+        self._widths = [max(WIDTH, len(name)) for name in columns]
         if self.table:
-            self.say(_line(columns))
+            self.say(self._line(columns))
 
     def update(self, epoch: int, batch: int, loss: float) -> None:
         """Nothing: a log has no bar."""
@@ -46,7 +48,10 @@ class LogDisplay:
     def row(self, values: list[str]) -> None:
         """Write an epoch's row."""
         if self.table:
-            self.say(_line(values))
+            self.say(self._line(values))
+
+    def _line(self, values: list[str]) -> str:
+        return "  ".join(value.ljust(width) for value, width in zip(values, self._widths, strict=True)).rstrip()
 
     def finish(self, reason: str | None) -> None:
         """Say why the fit ended early."""
@@ -162,10 +167,6 @@ class NotebookDisplay:
         head = "".join(f"<th>{escape(name)}</th>" for name in self._columns)
         body = "".join("<tr>" + "".join(f"<td>{escape(value)}</td>" for value in row) + "</tr>" for row in self._rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _line(values: list[str]) -> str:
-    return "  ".join(value.ljust(WIDTH) for value in values).rstrip()
 
 
 def _in_notebook() -> bool:

@@ -21,7 +21,7 @@ _TRIES = 3
 
 def cached(
     path: Path,
-    target: str | Sequence[str],
+    target: str | Sequence[str] = "y",
     task: str | None = None,
     kinds: Mapping[str, str] | None = None,
     drop: Sequence[str] = (),

@@ -61,6 +61,20 @@ def array_parts(path: Path) -> list[StoredArray]:
         return [part for part, _ in _streams(path, stack)]
 
 
+def column_names(parts: list[StoredArray]) -> tuple[list[str], bool]:
+    """The columns of the tables that `stream_arrays` gives, and whether the inputs are beside them, as they are."""
+    names = [part.name for part in parts]
+    if names == [""]:
+        return list(parts[0].dtype.names or ()), False
+    if names != ["x", "y"] or len(parts[0].shape) < 2:
+        return names, False
+    (_, *inputs), (_, *targets) = parts[0].shape, parts[1].shape
+    columns = [f"y{i}" for i in range(targets[0])] if targets and targets[0] != 1 else ["y"]
+    if len(inputs) > 1 or parts[0].dtype == np.uint8:
+        return columns, True
+    return [*(f"x{i}" for i in range(inputs[0])), *columns], False
+
+
 def stream_arrays(path: Path, rows: int) -> Iterator[Piece]:
     """The rows of a file of arrays, at most `rows` at a time.
 
@@ -79,9 +93,10 @@ def stream_arrays(path: Path, rows: int) -> Iterator[Piece]:
                     f"{path}: {part.name} is stored column by column, so its rows cannot be read one after another; "
                     "save np.ascontiguousarray of it, or raise memory_limit"
                 )
-        for start in range(0, next(iter(lengths.values())), rows):
-            count = min(rows, next(iter(lengths.values())) - start)
-            yield _piece(path, {part.name: _rows(part, stream, count) for part, stream in found}, start)
+        total, (names, as_is) = found[0][0].shape[0], column_names([part for part, _ in found])
+        for start in range(0, total, rows):
+            arrays = {part.name: _rows(part, stream, min(rows, total - start)) for part, stream in found}
+            yield _piece(path, arrays, names, as_is, start)
 
 
 def _streams(path: Path, stack: ExitStack) -> list[tuple[StoredArray, IO[bytes]]]:
@@ -125,19 +140,16 @@ def _rows(part: StoredArray, stream: IO[bytes], count: int) -> Array:
     return array if part.dtype.isnative else array.astype(part.dtype.newbyteorder("="))
 
 
-def _piece(path: Path, arrays: dict[str, Array], start: int) -> Piece:
+def _piece(path: Path, arrays: dict[str, Array], names: list[str], as_is: bool, start: int) -> Piece:
     pa, _ = arrow()
     if "" in arrays:
         return Piece(as_table(arrays[""]))
-    if list(arrays) != ["x", "y"] or arrays["x"].ndim < 2:
+    if names[: len(arrays)] == list(arrays):
         return Piece(as_table(arrays))
     x, y = _checked(arrays["x"], path, start), arrays["y"]
-    parts = list(y.T) if y.ndim == 2 else [y]
-    columns: dict[str, Any] = {"y" if len(parts) == 1 else f"y{i}": pa.array(part) for i, part in enumerate(parts)}
-    if x.ndim > 2 or x.dtype == np.uint8:
-        return Piece(pa.table(columns), x)
-    inputs: dict[str, Any] = {f"x{i}": pa.array(np.ascontiguousarray(column)) for i, column in enumerate(x.T)}
-    return Piece(pa.table(inputs | columns))
+    columns = [*(() if as_is else x.T), *(y.T if y.ndim == 2 else [y])]
+    found = {name: pa.array(np.ascontiguousarray(column)) for name, column in zip(names, columns, strict=True)}
+    return Piece(pa.table(found), x if as_is else None)
 
 
 def _checked(x: Array, path: Path, start: int) -> Array:

@@ -138,10 +138,11 @@ class CacheFolder:
                 f"{self.path}: {size_text(wanted)} are needed, and cache_limit is {size_text(limit)}; raise "
                 "cache_limit (or set ONECYCLE_CACHE_LIMIT), or give more memory with memory_limit"
             )
-        for entry in reversed(self.entries()):
+        known = [entry.folder for entry in reversed(self.entries())]
+        for folder in [*(folder for folder in self._folders() if folder not in known), *known]:  # damaged ones first
             if self._taken() + wanted <= limit and self._free() >= wanted + _SPARE:
                 return
-            self.remove(entry.folder)
+            self.remove(folder)
         if (free := self._free()) < wanted + _SPARE:
             raise OutputError(
                 f"{self.path}: {size_text(wanted)} are needed, and {size_text(free)} are free on its disk; {_MAKE_ROOM}"

@@ -1,10 +1,10 @@
 """Locks between processes that the system frees when their holder ends, however it ends."""
 
 import os
+import weakref
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
 
 from onecycle.core.files import unwritable
 
@@ -12,48 +12,47 @@ EXCLUSIVE = find_spec("fcntl") is not None  # whether locks exclude anybody
 
 
 class Lock:
-    """A lock on the file `path`, which is made where it is not there.
+    """A lock on the file `path`, held until it is released or this object is gone.
 
     `shared` locks exclude only others that are not. Where the system has no such locks (Windows), each is granted.
     """
 
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
-        self.path, self._file = path, file
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path, self._descriptor = path, descriptor
+        self._close = weakref.finalize(self, os.close, descriptor)
 
     @classmethod
     def take(cls, path: Path, shared: bool = False, wait: bool = True) -> "Lock | None":
-        """The lock; None where another process holds it and `wait` is not asked for, or its folder is gone.
+        """The lock, on a file that is made where it is not there.
 
-        Raises OutputError where `path` cannot be locked.
+        None where another process holds it and `wait` is not asked for, or where its folder is gone. Raises OutputError
+        where `path` cannot be locked.
         """
         while True:
             try:
-                file = path.open("ab")
+                lock = cls(path, os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
             except FileNotFoundError:
                 return None
             except OSError as error:
                 raise unwritable(path, error) from error
             try:
-                if not _lock(file, shared, wait):
-                    file.close()
+                if not _locked(lock._descriptor, shared, wait):
+                    lock.release()
                     return None
-                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    return cls(path, file)
+                if os.path.samestat(os.fstat(lock._descriptor), path.stat()):
+                    return lock
             except FileNotFoundError:  # its last holder removed it while this one waited: there may be a new one
                 pass
-            except BaseException as error:
-                file.close()
-                if isinstance(error, OSError):  # a network folder without locks
-                    raise unwritable(path, error) from error
-                raise
-            file.close()
+            except OSError as error:  # a network folder without locks
+                raise unwritable(path, error) from error
+            lock.release()
 
     def release(self, remove: bool = False) -> None:
         """Let others have it. `remove` the file first, which only the holder of a lock that is not shared may do."""
         if remove:
             with suppress(OSError):  # Windows keeps open files
                 self.path.unlink()
-        self._file.close()
+        self._close()
 
     def __enter__(self) -> "Lock":
         return self
@@ -62,14 +61,14 @@ class Lock:
         self.release()
 
 
-def _lock(file: IO[bytes], shared: bool, wait: bool) -> bool:
+def _locked(descriptor: int, shared: bool, wait: bool) -> bool:
     if not EXCLUSIVE:  # Windows
         return True
     import fcntl
 
     how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     try:
-        fcntl.flock(file, how)
+        fcntl.flock(descriptor, how)
     except BlockingIOError:
         return False
     return True

@@ -118,4 +118,4 @@ def column_dicts(columns: Sequence[Column]) -> list[dict[str, Any]]:
 
 
 def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))  # in its order, which means something

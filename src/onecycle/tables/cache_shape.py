@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from onecycle.tables.cache_arrays import array_parts, is_array_file, stream_arrays
+from onecycle.tables.cache_arrays import array_parts, column_names, is_array_file
 from onecycle.tables.read import stream_table
 from onecycle.tables.read_head import csv_file
 from onecycle.tables.read_unpack import PACKINGS, Unpacked
@@ -43,9 +43,9 @@ def shape_of(path: Path) -> Shape:
     name = path.name.lower()
     if is_array_file(path):
         parts = array_parts(path)
-        first = next(stream_arrays(path, rows=1))
+        names, as_is = column_names(parts)
         row = sum(part.dtype.itemsize * math.prod(part.shape[1:]) for part in parts)
-        return Shape(first.table.column_names, row, parts[0].shape[0], first.x is not None)
+        return Shape(names, row, parts[0].shape[0], as_is)
     if not name.endswith((*_PARQUET, *_ARROW)):
         return _of_csv(path, ".tsv" in "".join(Path(name).suffixes[-2:]))
     batch = next(stream_table(path, rows=_LOOKED_AT))

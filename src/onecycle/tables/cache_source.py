@@ -17,7 +17,7 @@ from onecycle.tables.cache_shape import shape_of
 from onecycle.tables.fit_values import arrow
 from onecycle.tables.read import is_table_file, stream_table
 
-_PIECE_BYTES, _MOST_ROWS, _FEWEST_ROWS = 2**25, 65_536, 1_024
+_PIECE_BYTES, _MOST_ROWS, _FEWEST_ROWS = 2**23, 65_536, 1_024
 _READ = 2**22  # bytes
 _TICK = 2.0  # seconds: a file that is younger may change without its time changing
 _KNOWN = "hashes.json"
@@ -74,7 +74,7 @@ class Source:
         """The SHA-256 of the file's content; `folder` remembers it for as long as the file is not written to."""
         place, stat = str(self.path.resolve()), list(self._stat)
         known: dict[str, Any] = {}
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, TypeError):
             known = dict(json.loads((folder / _KNOWN).read_text("utf-8")))
         with suppress(KeyError, TypeError, ValueError):
             size_and_time, found = known[place]

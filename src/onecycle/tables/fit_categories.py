@@ -9,7 +9,17 @@ from typing import Any, ClassVar
 import numpy as np
 
 from onecycle.core.errors import DataError
-from onecycle.tables.fit_values import NUMBER, Array, arrow, counted, encoded, form_of, number_text, value_texts
+from onecycle.tables.fit_values import (
+    NUMBER,
+    Array,
+    arrow,
+    counted,
+    encoded,
+    form_of,
+    number_text,
+    sort_of,
+    value_texts,
+)
 
 MOST = 1_000  # categories of a column that get a slot of their own
 HELD = 1_000_000  # distinct values that are counted
@@ -34,9 +44,10 @@ class ValueCounts:
     def add(self, column: Any) -> None:
         """Take in rows of a column. Raises DataError for values that cannot be categories."""
         pa, _ = arrow()
+        _check(column, self.name)
         self.form = form_of(column.type)
         for values, counts in counted(column):
-            texts = _texts_of(values, self.name)
+            texts = value_texts(values)
             there = texts.is_valid().to_numpy(zero_copy_only=False) & (counts > 0)  # dictionaries have unused values
             self.missing += int(counts[~there].sum())
             self._pieces.append(pa.table({"text": texts, "count": counts}).filter(pa.array(there)))
@@ -96,9 +107,10 @@ class FittedCategory:
         Raises DataError for values that cannot be categories.
         """
         _, pc = arrow()
+        _check(column, self.name)
         missing, done = self.slots - 1 if self.flag else 0, 0
         for values, places in encoded(column):
-            texts = _texts_of(values, self.name)
+            texts = value_texts(values)
             if form_of(values.type) != self.form:
                 texts = self._in_my_form(texts)
             slots = pc.add(pc.fill_null(pc.index_in(texts, value_set=self._known, skip_nulls=True), -1), 1)
@@ -140,8 +152,6 @@ def _worth(text: str) -> str:
     return number_text(float(text) if re.search("[.ef]", text) else int(text)) or text
 
 
-def _texts_of(values: Any, name: str) -> Any:
-    try:
-        return value_texts(values)
-    except TypeError as error:
-        raise DataError(f'column "{name}" holds {error}; expected text, numbers or true and false') from None
+def _check(column: Any, name: str) -> None:
+    if sort_of(column.type) == "other":
+        raise DataError(f'column "{name}" holds {column.type}; expected text, numbers or true and false')

@@ -1,6 +1,5 @@
 """Fitted columns as JSON and back. What is read comes from a file, so the type of each part is checked."""
 
-import math
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -10,6 +9,7 @@ from onecycle.tables.dates import PARTS, FittedDate
 from onecycle.tables.fit_categories import FittedCategory
 from onecycle.tables.fit_numbers import FittedNumber
 
+_MOST = 1e300  # far more than what is written, and still a float
 FORMS = ("text", "number", "bool")
 Fitted: TypeAlias = FittedNumber | FittedDate | FittedCategory
 
@@ -39,7 +39,7 @@ class Written:
             raise damaged(f"{self.where}.{key}", found, "true or false")
         return found
 
-    def number(self, key: str, above: float = -math.inf) -> float:
+    def number(self, key: str, above: float = -_MOST) -> float:
         """A finite number."""
         return _number(self._found.get(key), f"{self.where}.{key}", above)
 
@@ -56,7 +56,7 @@ class Written:
             raise damaged(f"{self.where}.{key}", found, "different texts")
         return found
 
-    def numbers(self, key: str, above: float = -math.inf) -> list[float]:
+    def numbers(self, key: str, above: float = -_MOST) -> list[float]:
         """A list of finite numbers."""
         return [_number(value, f"{self.where}.{key}[{at}]", above) for at, value in enumerate(self.items(key))]
 
@@ -113,6 +113,6 @@ def fitted_from(found: Any, where: str) -> Fitted:
 
 
 def _number(found: Any, where: str, above: float) -> float:
-    if isinstance(found, bool) or not isinstance(found, int | float) or not above < found < math.inf:
-        raise damaged(where, found, "a finite number" if above == -math.inf else f"a finite number above {above:g}")
+    if isinstance(found, bool) or not isinstance(found, int | float) or not above < found < _MOST:
+        raise damaged(where, found, "a finite number" if above == -_MOST else f"a finite number above {above:g}")
     return float(found)

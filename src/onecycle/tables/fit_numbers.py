@@ -10,7 +10,7 @@ from onecycle.tables.fit_moments import PIECE, Moments, Sample
 from onecycle.tables.fit_values import Array, as_numbers
 
 LARGEST = 1e100  # numbers beyond count as this: their squares must be float64s
-CLIP = 10.0  # deviations from the mean
+CLIP = 30.0  # deviations from the mean: what lies further out counts as this
 
 
 class NumberStats:

@@ -96,11 +96,11 @@ class _Numbers:
             self._next = x[-1] + 1
 
     def column(self, rows: int) -> Column:
+        if self._missing == rows:
+            return Column(self.name, "dropped", "all missing", rows, None)
         low, high = _shown(self._low), _shown(self._high)
         kind, why = "number", f"{low} to {high}"
-        if self._missing == rows:
-            kind, why = "dropped", "all missing"
-        elif low == high and self._low == self._high:
+        if self._low == self._high:
             kind, why = ("number", f"{low} or missing") if self._missing else ("dropped", f"constant: always {low}")
         elif self._counts and rows > FEW:
             kind, why = "dropped", f"identifier: counts the rows, {low} to {high}"
@@ -140,7 +140,7 @@ class _Texts(ValueCounts):
     def column(self, rows: int) -> Column:
         texts, counts = self.counts()
         distinct, present = self.overflow or (len(texts), rows - self.missing)
-        noun = {"text": "texts", "number": "numbers", "bool": "values"}[self.form]
+        noun = {"text": "text", "number": "number", "bool": "value"}[self.form] + "s" * (distinct > 1)
         hint = ""
         if not present:
             return Column(self.name, "dropped", "all missing", self.missing, 0)

@@ -141,14 +141,11 @@ def counted(column: Any) -> Iterator[tuple[Any, Array]]:
 def value_texts(values: Any) -> Any:
     """What distinct values are called, as large strings: equal values of any type have equal texts; null for missing.
 
-    1, 1.0 and Decimal("1.00") are "1", True is "true", dates are ISO; a blank text and NaN are missing. Raises
-    TypeError for nested values and bytes.
+    1, 1.0 and Decimal("1.00") are "1", True is "true", dates are ISO; a blank text and NaN are missing.
     """
     pa, pc = arrow()
     values = plain(pa.chunked_array([values])).combine_chunks()
     kind, sort = values.type, sort_of(values.type)
-    if sort == "other":
-        raise TypeError(str(kind))
     if sort == "text":
         texts = values.cast(pa.large_string())
         blank = pc.equal(pc.utf8_trim_whitespace(texts), "")
@@ -232,7 +229,7 @@ def _processors() -> int:
 
 
 def with_dictionaries(table: Any) -> Any:
-    """A Table whose text is in Arrow's dictionaries: what comes after reads each text once, and numbers from then on."""
+    """A Table whose text is in Arrow's dictionaries, so that it is hashed once and what follows works with numbers."""
     texts = [place for place, kind in enumerate(table.schema.types) if sort_of(kind) == "text"]
 
     def encode(place: int) -> Any:
