@@ -162,7 +162,7 @@ def same_rows(path: Path, target: str, seed: int) -> dict[str, Any]:
         if not classes:  # standardised, with the statistics of other rows
             mine, theirs = data.target.restore(ds.tensors[1]).numpy(), y.iloc[part]
         assert np.allclose(mine, theirs, rtol=1e-3, atol=1e-3), "these are not the rows that onecycle trained on"
-    sides = {"train": (x.iloc[rows.train], y.iloc[rows.train]), "valid": (x.iloc[rows.valid], y.iloc[rows.valid])}
+    sides = {side: (x.iloc[part], y.iloc[part]) for side, part in (("train", rows.train), ("valid", rows.valid))}
     return {**sides, "task": goal.task, "rows": len(frame), "columns": len(frame.columns) - 1}
 
 
@@ -233,16 +233,19 @@ def measured(name: str, options: argparse.Namespace, known: dict[str, Any]) -> d
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.parquet"
         write_set(name, QUICK_ROWS if options.quick else ROWS, path)
-        found, seeds = same_rows(path, target, 0), 1
+        found = same_rows(path, target, 0)
         about = {key: found[key] for key in ("task", "rows", "columns")}
-        if found["rows"] < SMALL and not options.quick:
-            seeds = SEEDS
-        for seed in range(options.seeds or seeds):
+        seeds = options.seeds or (SEEDS if found["rows"] < SMALL and not options.quick else 1)
+        earlier = known["runs"] if known and known["rows"] == found["rows"] else []
+        for seed in range(seeds):
             run = {"onecycle": onecycle_score(path, target, seed)}
-            earlier = known["runs"][seed] if known and known["rows"] == about["rows"] > 0 else None
-            found = same_rows(path, target, seed) if earlier is None else found
-            runs.append(run | {which: earlier[which] if earlier else peer_score(which, found, seed) for which in PEERS})
-            scores = ", ".join(f"{who} {one['score']:.4f} ({one['seconds']:.1f} s)" for who, one in runs[-1].items())
+            if seed < len(earlier):
+                run |= {which: earlier[seed][which] for which in PEERS}
+            else:
+                found = same_rows(path, target, seed)
+                run |= {which: peer_score(which, found, seed) for which in PEERS}
+            runs.append(run)
+            scores = ", ".join(f"{who} {one['score']:.4f} ({one['seconds']:.1f} s)" for who, one in run.items())
             print(f"{name}, seed {seed}: {scores}", file=sys.stderr, flush=True)
     return {**about, "target": target, "runs": runs}
 

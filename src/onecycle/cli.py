@@ -64,6 +64,9 @@ Kind = Annotated[
     _option("NAME=KIND", "What a column is: number, category, date or dropped. Can be given again.", "--kind"),
 ]
 ImageSize = Annotated[str | None, _option("N|HxW", "Scale the images of a folder to this size.")]
+Memory = Annotated[
+    str | None, _option("SIZE", 'Prepare what takes more ("2 GB") on the disk; by default half of what is free.')
+]
 Epochs = Annotated[str, _option("N|auto", "Epochs of the one cycle; auto is 1 for mnist, else by size.")]
 Batch = Annotated[str, _option("N|auto", "Batch size; auto is 64 for mnist, else by size.")]
 Model = Annotated[str, _option("MODEL", "auto, mlp:256,128 or tabular:256,128 (the sizes of the hidden layers).")]
@@ -105,6 +108,7 @@ def train(
     drop: Drop = None,
     kinds: Kind = None,
     image_size: ImageSize = None,
+    memory_limit: Memory = None,
     epochs: Epochs = "auto",
     lr: Rate = "auto",
     bs: Batch = "auto",
@@ -130,6 +134,7 @@ def train(
     """
     settings = TrainSettings.parse(
         source, target=target, task=task, split=split, valid=valid, drop=drop, kinds=kinds, image_size=image_size,
+        memory_limit=memory_limit,
         epochs=epochs, lr=lr, bs=bs, model=model, hidden=hidden, wd=wd, precision=precision, engine=engine, seed=seed,
         device=device,
     )  # fmt: skip
@@ -200,7 +205,6 @@ def predict(
     centre of mass. An image that has the model's size already is not moved.
     """
     check_table_name(out)
-
     return _job("predict", "predict", run, file, out, force, device, as_json)
 
 
@@ -214,6 +218,7 @@ def inspect(
     drop: Drop = None,
     kinds: Kind = None,
     image_size: ImageSize = None,
+    memory_limit: Memory = None,
     epochs: Epochs = "auto",
     bs: Batch = "auto",
     model: Model = "auto",
@@ -227,6 +232,7 @@ def inspect(
     """
     settings = TrainSettings.parse(
         source, target=target, task=task, split=split, valid=valid, drop=drop, kinds=kinds, image_size=image_size,
+        memory_limit=memory_limit,
         epochs=epochs, bs=bs, model=model, seed=seed,
     )  # fmt: skip
 

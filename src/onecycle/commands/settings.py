@@ -33,6 +33,7 @@ class DataSettings:
     drop: str | None = None
     kinds: tuple[tuple[str, str], ...] = ()
     image_size: tuple[int, int] | None = None
+    memory_limit: str | None = None  # None: half of what is available
     bs: int | None = None  # None: by rule
     seed: int = 42
     device: str | None = None
@@ -75,6 +76,7 @@ class TrainSettings:
         drop: str | None = None,
         kinds: Sequence[str] | None = None,
         image_size: str | None = None,
+        memory_limit: str | None = None,
         epochs: str = "auto",
         lr: str = "auto",
         bs: str = "auto",
@@ -105,6 +107,7 @@ class TrainSettings:
                 drop=_names("--drop", drop),
                 kinds=tuple(map(_kind, kinds or ())),
                 image_size=None if image_size is None else _image_size(image_size),
+                memory_limit=memory_limit,
                 bs=None if bs == "auto" else _whole("--bs", bs, 1, ", or auto"),
                 seed=_whole("--seed", seed, 0),
                 device=device,

@@ -32,11 +32,12 @@ class Source:
     name: str
     table: Any = None
     other: Any = None
+    streamed: tuple[str, ...] = ()  # the columns of a table that is larger than memory, which `other` is the path of
 
     @property
     def columns(self) -> list[str]:
         """The names of the table's columns."""
-        return self.table.schema.names if self.table is not None else []
+        return self.table.schema.names if self.table is not None else list(self.streamed)
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,20 @@ class Setup:
 def open_source(settings: DataSettings) -> Source:
     """Read what `settings` names, unless that is a data set of the library's own or a folder of images."""
     from onecycle.data.sources import Arrays, open_source
+    from onecycle.tables.cache import larger_than_memory
 
     if settings.is_dataset:
         return Source(settings.source)
     path = Path(settings.source)
     if path.is_dir():
         return Source(settings.source, other=path)
+    as_written = [name for name, kind in settings.kinds if kind == "category"]
+    large = larger_than_memory(path, settings.memory_limit, as_written)
+    if large is not None:
+        return Source(settings.source, other=path, streamed=tuple(large))
     if (size := path.stat().st_size) >= _SLOW:
         print(f"reading {path} ({size / 2**20:,.0f} MiB)", file=sys.stderr)
-    found = open_source(path, as_written=[name for name, kind in settings.kinds if kind == "category"])
+    found = open_source(path, as_written=as_written)
     if isinstance(found, Arrays):
         pairs = [pair for pair in (found.train, found.valid, found.test) if pair is not None]
         return Source(settings.source, other=pairs[0] if len(pairs) == 1 else tuple(pairs))
@@ -113,12 +119,14 @@ def set_up(settings: TrainSettings, device: torch.device, source: Source | None 
     from onecycle.data.table_bunch import default_epochs  # brings pyarrow
 
     source = source or open_source(wanted)
-    names = target_names(source, wanted.target) if source.table is not None else ()
+    names = target_names(source, wanted.target) if source.columns else ()
     data = _bunch(source, names, wanted, device)
     epochs = settings.epochs if settings.epochs is not None else default_epochs(len(data.train_dl))
     about = f"{source.name}: {_images(data)}"
     if source.table is not None:
         about = f"{source.name}: {source.table.num_rows:,} rows, {source.table.num_columns:,} columns"
+    if source.streamed:
+        about = f"{source.name}: prepared on the disk, {len(source.streamed):,} columns"
     split = wanted.split
     if isinstance(source.other, tuple) and isinstance(source.other[0], tuple):
         split = "the file's own"
@@ -153,7 +161,7 @@ def learner(setup: Setup, settings: TrainSettings) -> Learner:
 
 
 def _bunch(source: Source, names: tuple[str, ...], settings: DataSettings, device: torch.device) -> DataBunch:
-    if source.table is None:
+    if not source.columns:
         for option, given in (("--target", settings.target), ("--drop", settings.drop), ("--kind", settings.kinds)):
             if given:
                 raise SettingError(f"{option} is for tables; {source.name} holds images or arrays, without columns")
@@ -169,6 +177,7 @@ def _bunch(source: Source, names: tuple[str, ...], settings: DataSettings, devic
         valid=settings.valid,
         bs=settings.bs,
         image_size=settings.image_size,
+        memory_limit=settings.memory_limit,
         device=device,
         seed=settings.seed,
     )

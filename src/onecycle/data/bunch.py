@@ -131,6 +131,7 @@ class DataBunch:
         valid: float = 0.2,
         bs: int | None = None,
         image_size: int | tuple[int, int] | None = None,
+        memory_limit: int | str | None = None,
         device: str | torch.device | None = None,
         seed: int | None = None,
         path: str | Path = ".",
@@ -142,21 +143,16 @@ class DataBunch:
         to predict (several: a list); `task` is classes, regression or multilabel and is else inferred. `kinds` says
         what columns are (number, category, date, dropped) where the guess is wrong; `drop` leaves columns out. `split`
         is auto, random, stratified, time:COLUMN, group:COLUMN, column:COLUMN, or rows; `valid` the share that
-        validates. `bs` is by default 64, less for small tables and more for large ones. Raises SettingError for names
-        and settings that cannot be used, FileError and DataError for what cannot be read or learned from. See
-        docs/tables.md.
+        validates. `bs` is by default 64, less for small tables and more for large ones. A file that takes more than
+        `memory_limit` (bytes, or "2 GB"; by default half of the memory that is available) is prepared on the disk once.
+        Raises SettingError for names and settings that cannot be used, FileError and DataError for what cannot be read
+        or learned from. See docs/tables.md.
         """
-        from onecycle.data.table_bunch import default_bs, prepare  # bring pyarrow with them
+        from onecycle.data.table_bunch import How, make  # bring pyarrow with them
 
-        device, seed = pick_device(device), _checked_seed(seed)
-        made = prepare(source, target, task, kinds, drop, split, valid, seed, image_size)
-        train, valid_ds, test = made.sets
-        bs = bs if bs is not None else default_bs(len(train))
-        data = cls.create(
-            train, valid_ds, test, bs=bs, seed=seed, device=device, path=path, pixel_scale=made.pixel_scale
-        )
-        data.target, data.features, data.columns = made.target, made.features, made.columns
-        return data
+        bs = whole(bs, "bs", least=1) if bs is not None else None
+        how = How(target, task, kinds or {}, drop, split, valid, _checked_seed(seed))
+        return make(cls, source, how, bs, image_size, memory_limit, pick_device(device), Path(path))
 
     def __repr__(self) -> str:
         sizes = [

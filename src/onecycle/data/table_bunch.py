@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,10 +11,14 @@ from torch.utils.data import TensorDataset
 
 from onecycle.core.errors import DataError, SettingError, did_you_mean
 from onecycle.data.sources import TARGET, Arrays, open_source
+from onecycle.data.stream import open_stream
 from onecycle.tables.columns import Column, survey
 from onecycle.tables.features import Features
 from onecycle.tables.split import Split, column_of, split_rows
 from onecycle.tables.target import Target
+
+if TYPE_CHECKING:
+    from onecycle.data.bunch import DataBunch
 
 Sets = tuple[TensorDataset, TensorDataset, TensorDataset | None]
 
@@ -29,43 +34,64 @@ class Prepared:
     pixel_scale: float | None = None
 
 
-def prepare(
+@dataclass(frozen=True)
+class How:
+    """What is predicted from what, and which rows validate."""
+
+    target: str | Sequence[str]
+    task: str | None
+    kinds: Mapping[str, str]
+    drop: Sequence[str]
+    split: Any
+    valid: float
+    seed: int
+
+    @property
+    def as_written(self) -> list[str]:
+        """The columns of a CSV file that stay text."""
+        return [name for name, kind in self.kinds.items() if kind == "category"]
+
+
+def make(
+    kind: "type[DataBunch]",
     source: Any,
-    target: str | Sequence[str],
-    task: str | None,
-    kinds: Mapping[str, str] | None,
-    drop: Sequence[str],
-    split: Any,
-    valid: float,
-    seed: int,
+    how: How,
+    bs: int | None,
     image_size: int | tuple[int, int] | None,
-) -> Prepared:
-    """Everything `DataBunch.from_table` needs of `source`."""
-    as_written = [name for name, kind in (kinds or {}).items() if kind == "category"]
-    opened = open_source(source, image_size, as_written)
-    if isinstance(opened, Arrays):
-        return prepare_arrays(opened, task, split, valid, seed)
-    return prepare_table(opened, target, task, kinds, drop, split, valid, seed)
+    memory_limit: int | str | None,
+    device: torch.device,
+    path: Path,
+) -> "DataBunch":
+    """A DataBunch of `source`, in memory, or on the disk where it takes more than `memory_limit`."""
+    stream = open_stream(
+        source, how.target, how.task, how.kinds, how.drop, how.split, how.valid, how.seed, memory_limit
+    )
+    if stream is not None:
+        bs = bs or default_bs(stream.rows)
+        train, valid, test, fix = stream.loaders(bs, bs, device, how.seed).values()
+        assert train is not None  # it has rows to train on
+        data = kind(train, valid, test, device, fix, how.seed, path)
+        data.features, data.target, data.columns = stream.fitted
+        data.pixel_scale = stream.pixel_scale
+        return data
+    opened = open_source(source, image_size, how.as_written)
+    made = prepare_arrays(opened, how) if isinstance(opened, Arrays) else prepare_table(opened, how)
+    bs, scale = bs or default_bs(len(made.sets[0])), made.pixel_scale
+    data = kind.create(*made.sets, bs, device=device, seed=how.seed, path=path, pixel_scale=scale)
+    data.features, data.target, data.columns = made.features, made.target, made.columns
+    return data
 
 
-def prepare_table(
-    table: Any,
-    target: str | Sequence[str],
-    task: str | None,
-    kinds: Mapping[str, str] | None,
-    drop: Sequence[str],
-    split: Any,
-    valid: float,
-    seed: int,
-) -> Prepared:
+def prepare_table(table: Any, how: How) -> Prepared:
     """Split a pyarrow table and fit its preprocessing on the training rows."""
-    names = [target] if isinstance(target, str) else list(target)
-    goal = Target.fit(table, names, task)
-    rows = _split(table, goal, split, valid, seed)
+    names = [how.target] if isinstance(how.target, str) else list(how.target)
+    goal = Target.fit(table, names, how.task)
+    rows = _split(table, goal, how)
     train = table.take(rows.train)
     goal = Target.fit(train, names, goal.task)  # its classes and statistics are those of the training rows
-    used_by_split = column_of(split)
-    columns = survey(_without(table, train, [*drop, *([used_by_split] if used_by_split else [])]), names, kinds)
+    used_by_split = column_of(how.split)
+    drop = [*how.drop, *([used_by_split] if used_by_split else [])]
+    columns = survey(_without(table, train, drop), names, how.kinds)
     features = Features.fit(train, columns)
 
     def made(part: Any) -> TensorDataset:
@@ -78,12 +104,12 @@ def prepare_table(
     return Prepared((made(train), made(table.take(rows.valid)), test), goal, features, tuple(columns))
 
 
-def prepare_arrays(arrays: Arrays, task: str | None, split: Any, valid: float, seed: int) -> Prepared:
+def prepare_arrays(arrays: Arrays, how: How) -> Prepared:
     """Split arrays that are no table; bytes are scaled a batch at a time."""
     x, labels = arrays.train[0], _labels(arrays, arrays.train[1])
-    goal = Target.fit(labels, [TARGET], task)
+    goal = Target.fit(labels, [TARGET], how.task)
     if arrays.valid is None:
-        rows = _split(labels, goal, split, valid, seed)
+        rows = _split(labels, goal, how)
         pairs = [(x[part], labels.take(part)) for part in (rows.train, rows.valid)]
     else:
         pairs = [(x, labels), (arrays.valid[0], _labels(arrays, arrays.valid[1]))]
@@ -114,10 +140,10 @@ def default_epochs(steps: int) -> int:
     return min(max(round(12_000 / max(steps, 1)), 8), 100)
 
 
-def _split(table: Any, goal: Target, split: Any, valid: float, seed: int) -> Split:
+def _split(table: Any, goal: Target, how: How) -> Split:
     classes = goal.task == "classes"
     codes: np.ndarray[Any, Any] | None = goal.transform(table) if classes else None
-    return split_rows(table, split, valid, seed, codes, classes)
+    return split_rows(table, how.split, how.valid, how.seed, codes, classes)
 
 
 def _without(table: Any, train: Any, drop: Sequence[str]) -> Any:

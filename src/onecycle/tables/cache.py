@@ -56,6 +56,14 @@ def cached(
     return _open_or_make(source, settings, room, progress or Progress())
 
 
+def larger_than_memory(
+    path: Path, memory_limit: int | str | None = None, as_written: Sequence[str] = ()
+) -> list[str] | None:
+    """The columns of a file that takes more than the limit while it is prepared; None where it fits."""
+    source = Source.larger_than(path, memory_limit_of(memory_limit), as_written)
+    return None if source is None else source.shape.names
+
+
 def memory_limit_of(memory_limit: int | str | None) -> int:
     """The limit in bytes. Raises SettingError for what is none."""
     return default_memory_limit() if memory_limit is None else parse_size(memory_limit, "memory_limit")
