@@ -118,7 +118,7 @@ def fuzz(name: str, seconds: int, out: Path, blindly: bool) -> int:
         import atheris
 
         with atheris.instrument_imports(include=["onecycle"]):
-            import bad_input.formats
+            import bad_input.formats  # noqa: F401 -- atheris instruments what is imported here
         run = guided
     import torch
 

@@ -1,6 +1,7 @@
 """Rows that lie on the disk: each once an epoch, well mixed, the same for a seed, whatever happens in between."""
 
 import gc
+import json
 import signal
 import subprocess
 import sys
@@ -391,3 +392,23 @@ def test_what_is_no_file_fits(tmp_path: Path):
     assert open_stream({"a": [1, 2], "y": [0, 1]}, memory_limit=1) is None
     with pytest.raises(SettingError, match="memory_limit is 'x'"):
         open_stream({"a": [1, 2]}, memory_limit="x")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_benchmark_runs_at_a_small_scale(tmp_path: Path):
+    script = Path(__file__).parents[2] / "benchmarks" / "large_table.py"
+    options = ["--rows", "20000", "--memory-limit", "5 MB", "--rounds", "1", "--format", "csv"]
+    found = subprocess.run(
+        [sys.executable, script, *options, "--folder", tmp_path, "--out", tmp_path / "found"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert found.returncode == 0, found.stderr
+    figures = json.loads((tmp_path / "found.json").read_text())
+    assert figures["first"]["train_rows"] + figures["first"]["valid_rows"] == 20_000
+    assert 0.4 < figures["first"]["accuracy"] <= 1
+    assert set(figures["speed"]["models"]) == {"TabularModel", "MLP(33, 50, 2)"}
+    assert found.stdout == (tmp_path / "found.md").read_text() + "\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["found.json", "found.md"]

@@ -261,6 +261,12 @@ def test_kinds_and_a_split_by_a_column_reach_the_files(file: Path):
     assert {side: entry.manifest.rows(side) for side in counts} == counts
 
 
+def test_numpys_numbers_are_settings_too(file: Path):
+    entry = made(file, valid=np.float32(0.25), seed=np.int64(3))
+    assert (entry.manifest.settings["valid"], entry.manifest.settings["seed"]) == (0.25, 3)
+    assert made(file, valid=0.25, seed=3).folder == entry.folder
+
+
 def test_a_category_of_a_csv_file_is_kept_as_written(tmp_path: Path):
     path = tmp_path / "t.csv"
     path.write_text("zip,x,y\n" + "".join(f"{i % 3:03},{i},{i % 2}\n" for i in range(60)))
@@ -413,7 +419,7 @@ def test_a_side_without_rows_is_refused(tmp_path: Path):
     with pytest.raises(DataError) as caught:
         made(path, split="column:part")
     assert str(caught.value) == (
-        'split "column:part": column "part" leaves no row to validate; expected at least one on each side'
+        'split "column:part": column "part" leaves no row to validate; expected at least one on each side: mark some'
     )
     with pytest.raises(DataError, match=r'split "group:g": column "g" leaves no row to (validate|train on); expected'):
         made(path, split="group:g")
@@ -429,6 +435,7 @@ def test_a_side_without_rows_is_refused(tmp_path: Path):
         ({"kinds": {"a": "nummer"}}, "kinds sets \"a\" to 'nummer'; expected one of number, category, date, dropped"),
         ({"split": "group:whom"}, 'split "group:whom": the table has no column "whom"; did you mean "who"?'),
         ({"split": "randm"}, 'unknown split "randm"'),
+        ({"valid": np.float32(0)}, "valid is np.float32(0.0); expected a share between 0 and 1"),
         ({"seed": -1}, "seed is -1; expected a whole number of at least 0"),
     ],
 )
@@ -778,7 +785,7 @@ def test_in_a_terminal_a_line_moves():
         progress.update("preparing", 500, 2_000)
         progress.update("preparing", 600, 2_000)  # too soon
         progress.say("done")
-        assert screen.read1() == b"preparing: 500 of 2,000 (25%) rows\r" + b" " * 34 + b"\rdone\r\n"
+        assert screen.read1() == b"preparing: 500 of 2,000 rows (25%)\r" + b" " * 34 + b"\rdone\r\n"
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------

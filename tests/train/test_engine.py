@@ -500,3 +500,17 @@ def test_engines_agree_in_bf16(toy: DataBunch):
 def test_a_precision_that_is_not_there(toy: DataBunch):
     with pytest.raises(SettingError, match='unknown precision "fp16"; expected fp32 or bf16; did you mean "bf16"?'):
         Learner(toy, Net(), precision="fp16")
+
+
+def test_it_captures_again_for_batches_of_another_size_or_scale(captures: list[int]):
+    x, y = toy_arrays()
+    pixels = (x * 50 + 128).clamp(0, 255).to(torch.uint8)
+    learners = [
+        Learner(None, seeded(Net()), engine=engine, silent=True, metrics=accuracy) for engine in ("fast", "eager")
+    ]
+    for learn in learners:
+        for bs, scale in ((16, 256.0), (8, 256.0), (8, 128.0)):
+            learn._data = DataBunch.create((pixels, y), (pixels, y), bs=bs, seed=0, pixel_scale=scale)
+            learn.fit(1, 1e-2)
+    assert len(captures) == 2  # the scale is no part of the captured step
+    assert_agree(learners[1], learners[0])

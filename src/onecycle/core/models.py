@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from onecycle.core.checks import share, whole
 from onecycle.core.errors import SettingError
 
 
@@ -36,10 +37,16 @@ class TabularModel(nn.Module):
     """Embeddings of categories beside numbers, then a multi-layer perceptron.
 
     Takes the matrix that `Features.transform` makes, (n, numbers + len(sizes)): numbers first, then the codes of
-    categories of so many `sizes`; gives (n, outputs). Code 0, unseen, is a vector of zeros; so is one that is out of
-    range. An embedding has min(600, round(1.6 * size ** 0.56)) numbers (fastai's rule). `hidden` are the widths of the
-    layers, `dropout` the share that is dropped after each. Raises SettingError for sizes below 1.
+    categories of so many `sizes`; gives (n, outputs). An embedding has min(600, round(1.6 * size ** 0.56)) numbers,
+    fastai's rule; code 0, unseen, is a vector of zeros, and so is a code out of range. `hidden` are the widths of the
+    layers (by default 256 and 128), each followed by ReLU and by `dropout`. Raises SettingError for what is no size.
+
+    A number enters as it is and as so many `ramps`, each of which rises from 0 to 1 over its part of -2 to 2: with
+    them the first layer can bend where it must (piecewise linear encoding, https://arxiv.org/abs/2203.05556).
     """
+
+    _sizes: torch.Tensor
+    _feet: torch.Tensor  # of the ramps
 
     def __init__(
         self,
@@ -48,37 +55,41 @@ class TabularModel(nn.Module):
         outputs: int,
         hidden: Sequence[int] | None = None,
         dropout: float = 0.1,
+        ramps: int = 8,
     ) -> None:
         super().__init__()
-        hidden = list(hidden) if hidden is not None else [256, 128]
-        if numbers < 0 or numbers + len(sizes) < 1 or outputs < 1 or min([*sizes, *hidden], default=1) < 1:
-            raise SettingError(
-                f"TabularModel({numbers}, {list(sizes)}, {outputs}, {hidden}): expected at least one column, and sizes "
-                "of 1 or more"
-            )
-        self.numbers, self.sizes, self.outputs = numbers, list(sizes), outputs
-        self.hidden, self.dropout = hidden, dropout
-        widths = [min(600, round(1.6 * size**0.56)) for size in sizes]
+        self.numbers, self.outputs = whole(numbers, "numbers", least=0), whole(outputs, "outputs", least=1)
+        self.sizes = [whole(size, "a size", least=1) for size in sizes]
+        self.hidden = [whole(width, "a hidden width", least=1) for width in ((256, 128) if hidden is None else hidden)]
+        self.dropout = share(dropout, "dropout", "the share of a layer's numbers that is dropped")
+        self.ramps = whole(ramps, "ramps", least=0)
+        if not numbers and not self.sizes:
+            raise SettingError("TabularModel(0, []) has no columns; expected at least one number or category")
+        widths = [min(600, round(1.6 * size**0.56)) for size in self.sizes]
         self.embeddings = nn.ModuleList(
-            nn.Embedding(size, width, padding_idx=0) for size, width in zip(sizes, widths, strict=True)
+            nn.Embedding(size, width, padding_idx=0) for size, width in zip(self.sizes, widths, strict=True)
         )
         for embedding in self.embeddings:
-            nn.init.normal_(embedding.weight, std=0.05)
+            nn.init.normal_(embedding.weight, std=0.05)  # small beside the numbers, so that rare codes say little
             embedding.weight.data[0] = 0
         self.register_buffer("_sizes", torch.tensor(self.sizes, dtype=torch.long), persistent=False)
+        self.register_buffer("_feet", torch.arange(ramps) * (4 / max(ramps, 1)) - 2, persistent=False)
         layers: list[nn.Module] = []
-        inputs = numbers + sum(widths)
-        for width in hidden:
+        inputs = numbers * (1 + ramps) + sum(widths)
+        for width in self.hidden:
             layers += [nn.Linear(inputs, width), nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
             inputs = width
         self.layers = nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Outputs (n, outputs) of rows (n, numbers + categories)."""
-        codes = x[:, self.numbers :].long()
+        numbers, codes = x[:, : self.numbers], x[:, self.numbers :].long()
         codes = torch.where((codes >= 0) & (codes < self._sizes), codes, 0)
         vectors = [embedding(codes[:, i]) for i, embedding in enumerate(self.embeddings)]
-        return self.layers(torch.cat([x[:, : self.numbers], *vectors], 1))
+        if self.ramps:
+            ramps = ((numbers.unsqueeze(2) - self._feet) * (self.ramps / 4)).clamp(0, 1)
+            vectors.append(ramps.flatten(1))
+        return self.layers(torch.cat([numbers, *vectors], 1))
 
 
 def architecture(model: nn.Module) -> dict[str, Any] | None:
@@ -86,7 +97,7 @@ def architecture(model: nn.Module) -> dict[str, Any] | None:
     if type(model) is MLP:
         return {"name": "MLP", "sizes": list(model.sizes)}
     if type(model) is TabularModel:
-        names = ("numbers", "sizes", "outputs", "hidden", "dropout")
+        names = ("numbers", "sizes", "outputs", "hidden", "dropout", "ramps")
         return {"name": "TabularModel", **{name: getattr(model, name) for name in names}}
     return None
 
@@ -95,8 +106,11 @@ def build(description: dict[str, Any]) -> nn.Module:
     """The model, with fresh weights, that `architecture` described."""
     given = dict(description)
     name = given.pop("name", None)
-    if name == "MLP":
-        return MLP(*(int(size) for size in given["sizes"]))
-    if name == "TabularModel":
-        return TabularModel(**given)
+    try:
+        if name == "MLP":
+            return MLP(*(int(size) for size in given["sizes"]))
+        if name == "TabularModel":
+            return TabularModel(**given)
+    except (KeyError, TypeError) as error:
+        raise SettingError(f"{description} does not describe a {name} ({error})") from error
     raise SettingError(f"unknown architecture {name!r}; expected MLP or TabularModel")

@@ -132,12 +132,12 @@ def _labels(arrays: Arrays, y: Any) -> Any:
 
 def default_bs(rows: int) -> int:
     """A batch size for so many training rows: small tables need many steps, large ones few calls."""
-    return next((bs for most, bs in ((1_000, 16), (5_000, 32), (50_000, 64), (200_000, 256)) if rows < most), 1024)
+    return next((bs for most, bs in ((5_000, 32), (20_000, 64), (200_000, 256)) if rows < most), 1024)
 
 
 def default_epochs(steps: int) -> int:
-    """Epochs of `steps` batches each, about 12,000 steps in all: from 8 to 100."""
-    return min(max(round(12_000 / max(steps, 1)), 8), 100)
+    """Epochs of `steps` batches each, about 12,000 steps in all: from 8 to 20, as more only learn a table by heart."""
+    return min(max(round(12_000 / max(steps, 1)), 8), 20)
 
 
 def _split(table: Any, goal: Target, how: How) -> Split:

@@ -52,7 +52,7 @@ def cached(
     if source is None:
         return None
     names = [target] if isinstance(target, str) else list(target)
-    settings = Settings(["y"] if source.shape.as_is else names, task, kinds, list(drop), split, valid, seed)
+    settings = Settings(["y"] if source.shape.as_is else names, task, kinds, sorted({*drop}), split, valid, seed)
     return _open_or_make(source, settings, room, progress or Progress())
 
 
@@ -73,7 +73,7 @@ def _open_or_make(source: Source, settings: Settings, cache_limit: int | None, p
     cache = CacheFolder()
     work = Conversion(source, settings, progress)  # finds out what is wrong with the settings
     source_sha256 = source.sha256(cache.path, progress)
-    key = _key(source, source_sha256, settings)
+    key = _key(source, source_sha256, work.settings)
     room = default_cache_limit(cache.path) if cache_limit is None else cache_limit
     for _ in range(_TRIES):
         if (found := cache.open(key, progress.say)) is not None:

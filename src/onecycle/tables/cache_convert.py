@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import prod
 from pathlib import Path
@@ -46,8 +46,9 @@ class Conversion:
 
     def __init__(self, source: Source, settings: Settings, progress: Progress) -> None:
         names = source.shape.names
-        self._source, self._settings, self._progress = source, settings, progress
+        self._source, self._progress = source, progress
         self._sides = Sides(settings.split, settings.valid, settings.seed, names)
+        self.settings = replace(settings, valid=self._sides.share, seed=self._sides.seed)  # plain numbers
         for name in settings.drop:
             if name not in names:
                 raise SettingError(f'drop names "{name}", but there is no such column{did_you_mean(name, names)}')
@@ -82,7 +83,7 @@ class Conversion:
         return Manifest(
             source=str(self._source.path.resolve()),
             source_sha256=source_sha256,
-            settings=vars(self._settings),
+            settings=vars(self.settings),
             files=written,
             target=target.to_dict(),
             features=None if features is None else features.to_dict(),
@@ -92,7 +93,7 @@ class Conversion:
 
     def _survey(self) -> tuple[Target, list[Column]]:
         """What is predicted, and what the columns are; none for inputs that are taken as they are."""
-        settings, survey = self._settings, list[Survey]()
+        settings, survey = self.settings, list[Survey]()
 
         def surveyed() -> Iterator[Any]:
             for _, piece, places in self._parts("pass 1 of 3"):

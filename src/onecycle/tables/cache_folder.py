@@ -33,6 +33,7 @@ class Entry:
 
     folder: Path
     manifest: Manifest
+    used: float  # when it was last opened, in seconds since 1970
     held: Lock | None = None  # None in a list of entries
 
     @property
@@ -44,11 +45,6 @@ class Entry:
     def bytes(self) -> int:
         """What it takes on the disk."""
         return _size(self.folder)
-
-    @property
-    def used(self) -> float:
-        """When it was last opened, in seconds since 1970."""
-        return (self.folder / MANIFEST).stat().st_mtime
 
 
 class CacheFolder:
@@ -64,11 +60,9 @@ class CacheFolder:
         """What is in it and undamaged by its manifest, the most recently used first."""
         found: list[Entry] = []
         for folder in self._folders():
-            with suppress(DamagedCacheError):
-                found.append(Entry(folder, Manifest.read(folder)))
-        with suppress(OSError):  # one that was removed meanwhile
-            found.sort(key=lambda entry: entry.used, reverse=True)
-        return found
+            with suppress(DamagedCacheError, OSError):  # one that is removed meanwhile
+                found.append(Entry(folder, Manifest.read(folder), (folder / MANIFEST).stat().st_mtime))
+        return sorted(found, key=lambda entry: entry.used, reverse=True)
 
     def open(self, key: str, say: Say) -> Entry | None:
         """The entry, marked as used now; None where there is none, or a damaged one, of which a line is said."""
@@ -89,7 +83,7 @@ class CacheFolder:
         except OSError as error:
             held.release()
             raise unwritable(folder, error) from error
-        return Entry(folder, checked, held)
+        return Entry(folder, checked, time.time(), held)
 
     @contextmanager
     def making(self, key: str) -> Generator[Path | None]:

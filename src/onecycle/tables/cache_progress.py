@@ -25,8 +25,8 @@ class Progress:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + self._every
-        of = f" of {total:,} ({done / total:.0%})" if total else ""
-        self._write(f"{what}: {done:,}{of} rows", "" if self._live else "\n")
+        of = f"{done:,} of {total:,} rows ({done / total:.0%})" if total else f"{done:,} rows"
+        self._write(f"{what}: {of}", "" if self._live else "\n")
 
     def _write(self, text: str, end: str) -> None:
         if self._file is not None:

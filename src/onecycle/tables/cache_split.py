@@ -45,7 +45,7 @@ class Sides:
             raise SettingError(
                 f"valid is {valid!r}; expected a share between 0 and 1, since the table is larger than memory_limit"
             )
-        self._share = float(valid) if way != "column" else 0.0
+        self.share = float(valid) if way != "column" else 0.0
         if self.column is not None and self.column not in names:
             some = ", ".join(names[:8]) + ", …" * (len(names) > 8)
             near = did_you_mean(self.column, names) or f"; it has {some}"
@@ -71,13 +71,14 @@ class Sides:
         for count, side in zip(counts[:2], ("train on", "validate"), strict=True):
             if not count:
                 what = f'{self.where}: column "{self.column}"' if self.column else self.where
-                raise DataError(f"{what} leaves no row to {side}; expected at least one on each side")
+                mend = "mark some" if self._way == "column" else "try another share or seed"
+                raise DataError(f"{what} leaves no row to {side}; expected at least one on each side: {mend}")
 
     def _random(self, first_row: int, rows: int) -> Places:
         chunks = range(first_row // _CHUNK, -(-(first_row + rows) // _CHUNK))
         drawn = [np.random.default_rng(derived_seed(self.seed, _SPLIT, chunk)).random(_CHUNK) for chunk in chunks]
         start = first_row % _CHUNK
-        return (np.concatenate(drawn)[start : start + rows] < self._share).astype(np.int8)
+        return (np.concatenate(drawn)[start : start + rows] < self.share).astype(np.int8)
 
     def _texts(self, values: Any) -> list[str | None]:
         try:
@@ -88,7 +89,7 @@ class Sides:
     def _group(self, text: str | None) -> int:
         written = b"" if text is None else b"=" + text.encode("utf-8", "surrogatepass")
         drawn = blake2b(written, digest_size=8, key=derived_seed(self.seed, _SPLIT).to_bytes(8, "little")).digest()
-        return int(int.from_bytes(drawn, "little") < self._share * 2**64)
+        return int(int.from_bytes(drawn, "little") < self.share * 2**64)
 
     def _mark(self, text: str | None) -> int:
         return MARKS.get(str(text).strip().lower().removesuffix(".0"), -1)

@@ -59,6 +59,10 @@ class Captured:
         """Whether a batch has the shapes and dtypes that were captured."""
         return _shapes(_flat(xb, yb)) == self._shapes
 
+    def takes(self, loader: InMemoryLoader) -> bool:
+        """Whether whole batches of the loader have the shapes and dtypes that were captured."""
+        return _takes(loader, self._shapes)
+
     def __call__(self, xb: Any, yb: Any) -> Tensor:
         """Set the gradients of one batch and give its loss, detached."""
         loss, *grads = self._loss_and_grads(_flat(xb, yb))
@@ -76,10 +80,10 @@ class Captured:
         moms: list[float],
     ) -> Tensor:
         """Train a batch for each entry of `moms`, on these `rows` of the loader; their losses. `program` optimizes."""
-        key = tuple(program.lines)
+        casts = _casts(loader, self._shapes)
+        key = (*casts, *program.lines)
         if key not in self._runs:
-            source = run_source(self._trace, _casts(loader, self._shapes), program.lines)
-            self._runs[key] = compiled(source, "run")
+            self._runs[key] = compiled(run_source(self._trace, casts, program.lines), "run")
         with torch.inference_mode():  # nothing of a step but its loss leaves the run
             state, bs = self._trace.state, loader.batch_size
             losses = self._runs[key](loader.tensors, rows, bs, state, rates, moms, program.groups)
@@ -111,18 +115,20 @@ class CapturedScores:
             self._trace = _traced(model, self._of, eager, inputs, lambda outputs, _: outputs)
             step = compiled(step_source(self._trace), "step")
             _compare(model, eager, lambda given: step(given, self._trace.state), inputs)
-        self._scores: Function | None = None
+        self._scores: dict[Any, Function] = {}
 
-    def is_of(self, model: nn.Module, loss_func: LossFunc, metrics: Sequence[Metric]) -> bool:
-        """Whether these are of `model` as it is now, `loss_func` and `metrics`."""
-        return (loss_func, *metrics) == self._of and fingerprint(model, loss_func, *metrics) == self._fingerprint
+    def is_of(self, model: nn.Module, loss_func: LossFunc, metrics: Sequence[Metric], loader: InMemoryLoader) -> bool:
+        """Whether these are of `model` as it is now, `loss_func` and `metrics`, and fit the loader's batches."""
+        same = (loss_func, *metrics) == self._of and fingerprint(model, loss_func, *metrics) == self._fingerprint
+        return same and _takes(loader, self._shapes)
 
     @torch.no_grad()
     def __call__(self, loader: InMemoryLoader, count: int) -> Tensor:
         """The rows (loss, metric, …) of the first `count` batches."""
-        if self._scores is None:
-            self._scores = compiled(scores_source(self._trace, _casts(loader, self._shapes)), "scores")
-        return self._scores(loader.tensors, loader.batch_size, count, self._trace.state)
+        casts = _casts(loader, self._shapes)
+        if (key := tuple(casts)) not in self._scores:
+            self._scores[key] = compiled(scores_source(self._trace, casts), "scores")
+        return self._scores[key](loader.tensors, loader.batch_size, count, self._trace.state)
 
 
 def _traced(
@@ -212,6 +218,13 @@ def _inputs(xb: Any, yb: Any) -> list[Tensor]:
 
 def _shapes(inputs: Sequence[Any]) -> list[Any]:
     return [(part.shape, part.dtype) if isinstance(part, Tensor) else None for part in inputs]
+
+
+def _takes(loader: InMemoryLoader, shapes: list[Any]) -> bool:
+    """Whether whole batches of the loader have these shapes, and these dtypes once bytes are floats."""
+    xb, yb = loader.peek()
+    rows = min(loader.batch_size, len(loader.tensors[0]))
+    return [(torch.Size((rows, *part.shape[1:])), part.dtype) for part in _flat(xb, yb)] == shapes
 
 
 def _casts(loader: InMemoryLoader, shapes: list[Any]) -> list[str]:

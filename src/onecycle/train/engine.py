@@ -52,10 +52,11 @@ class Engine:
         if wanted and epoch.can_run():
             if not self._is_captured(epoch) or not fit.opt.has_state():
                 yield (done := next(steps))  # the first step captures, and makes the optimizer's state
-            if self._is_captured(epoch) and self._captured is not None and done < len(epoch):
+            captured = self._captured if self._is_captured(epoch) else None
+            if captured is not None and done < len(epoch):
                 fit.opt.set_rates(*epoch.plan[done])
-                if program := program_of(fit.opt, self._captured.trained):
-                    yield from in_runs(epoch, done, self._captured, program)
+                if program := program_of(fit.opt, captured.trained):
+                    yield from in_runs(epoch, done, captured, program)
                     return
         yield from steps
 
@@ -71,7 +72,7 @@ class Engine:
             return None
         if not is_batchwise(metrics) or self._no_scores_of == (model, loss_func, *metrics):
             return None
-        if self._scores is None or not self._scores.is_of(model, loss_func, metrics):
+        if self._scores is None or not self._scores.is_of(model, loss_func, metrics, loader):
             xb, yb = next(loader.epoch(0))
             try:
                 self._scores = CapturedScores(model, loss_func, metrics, xb, yb, forward)
@@ -86,7 +87,10 @@ class Engine:
         return fit.device.type == "cpu" and steps_left >= _WORTH_IT
 
     def _is_captured(self, epoch: Epoch) -> bool:
-        return self._captured is not None and self._captured.is_of(epoch.fit.model, epoch.loss_func)
+        captured, loader = self._captured, epoch.loader
+        if captured is None or not captured.is_of(epoch.fit.model, epoch.loss_func):
+            return False
+        return not isinstance(loader, InMemoryLoader) or captured.takes(loader)
 
     def _fast(self, epoch: Epoch, forward: Forward, loss_and_grads: Step, say: Callable[[str], None]) -> Step:
         """Captures on the first batch; other shapes, and all batches where that fails, are left to `loss_and_grads`."""
