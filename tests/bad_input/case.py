@@ -1,9 +1,9 @@
 """A case of bad input, and what always holds when one is refused."""
 
 import hashlib
+import os
 import shlex
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,23 +55,12 @@ def snapshot(folder: Path) -> dict[str, tuple[Any, ...]]:
     found: dict[str, tuple[Any, ...]] = {}
     for path in folder.rglob("*"):
         about = path.lstat()
-        if path.is_symlink() or not path.is_file():
+        if path.is_symlink() or not path.is_file() or not os.access(path, os.R_OK):
             found[str(path)] = (about.st_mode,)
         else:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             found[str(path)] = (about.st_mode, about.st_mtime_ns, content)
     return found
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with three in it: the current one, the library's own, and the one for temporary files."""
-    for name in ("here", "home", "temp"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("ONECYCLE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temp"))
-    return tmp_path
 
 
 def refused(case: Case, commands: Sequence[str], place: Path, capsys: Capture) -> None:

@@ -52,7 +52,7 @@ def test_columns_and_plan(file: str, capsys: Capture) -> None:
         "#" * 24,
         "300 rows to train on, 100 rows to validate (column:part)",
         "cross-entropy; metrics accuracy, f1_score",
-        f"{default_epochs(18)} epochs of 18 batches of 16 rows, {18 * default_epochs(18):,} steps",
+        f"{default_epochs(9)} epochs of 9 batches of 32 rows, {9 * default_epochs(9):,} steps",
     ):
         assert words in out
     assert max(map(len, out.splitlines())) <= 80

@@ -66,12 +66,11 @@ class TabularModel(nn.Module):
         if not numbers and not self.sizes:
             raise SettingError("TabularModel(0, []) has no columns; expected at least one number or category")
         widths = [min(600, round(1.6 * size**0.56)) for size in self.sizes]
-        self.embeddings = nn.ModuleList(
-            nn.Embedding(size, width, padding_idx=0) for size, width in zip(self.sizes, widths, strict=True)
-        )
-        for embedding in self.embeddings:
-            nn.init.normal_(embedding.weight, std=0.05)  # small beside the numbers, so that rare codes say little
+        embeddings = [nn.Embedding(size, width, padding_idx=0) for size, width in zip(self.sizes, widths, strict=True)]
+        for embedding in embeddings:
+            nn.init.normal_(embedding.weight, std=0.05)  # small beside the numbers, so that a rare code says little
             embedding.weight.data[0] = 0
+        self.embeddings = nn.ModuleList(embeddings)
         self.register_buffer("_sizes", torch.tensor(self.sizes, dtype=torch.long), persistent=False)
         self.register_buffer("_feet", torch.arange(ramps) * (4 / max(ramps, 1)) - 2, persistent=False)
         layers: list[nn.Module] = []

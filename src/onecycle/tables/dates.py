@@ -70,7 +70,7 @@ class FittedDate:
     lenient: bool
 
     def write(self, column: Any, first_row: int, out: Sequence[Array]) -> None:
-        """Write the parts of a piece of the column to `out`, with `flag` after where it is missing."""
+        """Write the parts of a piece of the column to `out`, with `flag` first where it is missing."""
         days, seconds, missing = as_days(column, self.name, first_row, self.lenient)
         if missing is not None:
             filler = datetime.fromisoformat(self.fill).replace(tzinfo=UTC).timestamp()

@@ -1,5 +1,6 @@
 """Features: the preprocessing of a table, fitted on its training rows, as data."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -47,9 +48,9 @@ class Features:
         self.names = [name for _, name in made]
         self.sizes = [column.slots for column, _ in categories]
         self.numbers = len(made) - len(self.sizes)
-        self._places = {
-            column.name: [place for place, (maker, _) in enumerate(made) if maker is column] for column in fitted
-        }
+        self._places: dict[str, list[int]] = {column.name: [] for column in fitted}
+        for place, (column, _) in enumerate(made):
+            self._places[column.name].append(place)
         if not made:
             raise DataError("no column of the training rows has two different values; there is nothing to learn from")
 
@@ -123,13 +124,13 @@ class Features:
 
 def check_columns(table: Any, names: Sequence[str]) -> None:
     """Raises DataError where one of the columns is not in the table, or is in it twice."""
-    found = table.schema.names
+    found = Counter(table.schema.names)
     for name in names:
-        if (times := found.count(name)) == 1:
+        if (times := found[name]) == 1:
             continue
         if times:
             raise DataError(f'{times} columns are called "{name}"; expected one: rename or drop the others')
-        near = did_you_mean(name, found) or f"; it has {', '.join(map(str, found[:10])) or 'none'}"
+        near = did_you_mean(name, found) or f"; it has {', '.join(list(found)[:10]) or 'none'}"
         raise DataError(f'the table has no column "{name}", which the model was trained with{near}')
 
 

@@ -12,6 +12,7 @@ from onecycle.tables.fit_values import NUMBER, Array, arrow, as_numbers, sort_of
 
 FEW = 20  # rows: in no more, different values in each say nothing
 NEARLY_ALL = 0.95  # of the rows
+_DENSE = 0.6  # of consecutive numbers, in what counts the rows: training rows are a part of a table's
 _LOOKED_AT = 1_000  # texts that must look like dates or numbers before all are read
 
 
@@ -80,7 +81,7 @@ class _Numbers:
     def __init__(self, name: str, counts: bool) -> None:
         self.name, self._missing = name, 0
         self._low, self._high = np.inf, -np.inf
-        self._counts, self._next = counts, np.nan  # what the next row has if the column counts them
+        self._counts, self._last = counts, -np.inf
 
     def add(self, column: Any) -> None:
         x, missing = as_numbers(column, self.name)
@@ -91,9 +92,8 @@ class _Numbers:
             return
         self._low, self._high = min(self._low, float(x.min())), max(self._high, float(x.max()))
         if self._counts:
-            follows = np.isnan(self._next) or x[0] == self._next
-            self._counts = missing is None and follows and bool((np.diff(x) == 1).all())
-            self._next = x[-1] + 1
+            self._counts = missing is None and x[0] > self._last and bool((np.diff(x) > 0).all())
+            self._last = x[-1]
 
     def column(self, rows: int) -> Column:
         if self._missing == rows:
@@ -102,7 +102,7 @@ class _Numbers:
         kind, why = "number", f"{low} to {high}"
         if self._low == self._high:
             kind, why = ("number", f"{low} or missing") if self._missing else ("dropped", f"constant: always {low}")
-        elif self._counts and rows > FEW:
+        elif self._counts and rows > max(FEW, _DENSE * (self._high - self._low)):
             kind, why = "dropped", f"identifier: counts the rows, {low} to {high}"
         return Column(self.name, kind, why, self._missing, None)
 
@@ -136,6 +136,12 @@ class _Dates:
 
 class _Texts(ValueCounts):
     """A column of text, of true and false, or of what is to be categories."""
+
+    def add(self, column: Any) -> None:
+        if self.overflow and self.overflow[0] >= NEARLY_ALL * self.overflow[1]:
+            self.rows, self.missing = self.rows + len(column), self.missing + column.null_count
+        else:  # not known to be an identifier
+            super().add(column)
 
     def column(self, rows: int) -> Column:
         texts, counts = self.counts()

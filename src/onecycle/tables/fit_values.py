@@ -97,7 +97,7 @@ def _texts_to_numbers(column: Any, name: str, first_row: int) -> Any:
         return texts.cast(pa.float64())
     except pa.ArrowInvalid:
         bad = pc.index(pc.match_substring_regex(texts, NUMBER), False).as_py()
-        raise wrong_cell(column, name, bad, first_row, "a number") from None
+        raise wrong_cell(column, name, max(bad, 0), first_row, "a number") from None
 
 
 def without_marks(column: Any) -> Any:
