@@ -35,8 +35,7 @@ from typing import Any
 
 ROWS = 60_000  # of a set, at most: a sample of the larger ones
 QUICK_ROWS = 2_000
-SMALL = 3_000  # sets of fewer rows are split and trained with SEEDS seeds, larger ones with one
-SEEDS = 5
+SMALL, SEEDS = 3_000, 5  # sets of fewer rows are split and trained with so many seeds, larger ones with one
 NEAR = {"classes": 0.99, "regression": 1.05}  # of the better score
 PEERS = ("hgb", "mlp")
 
@@ -48,10 +47,9 @@ def bundled(name: str) -> Callable[[], Any]:
         from sklearn import datasets
 
         found = getattr(datasets, f"load_{name}")(as_frame=True)
-        frame = found.frame
         if name in ("iris", "wine", "breast_cancer"):
-            frame["target"] = [str(found.target_names[code]) for code in frame["target"]]
-        return frame
+            found.frame["target"] = [str(found.target_names[code]) for code in found.frame["target"]]
+        return found.frame
 
     return load
 
@@ -188,7 +186,7 @@ def peer(which: str, x: Any, classes: bool, seed: int) -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
-    numbers = list(x.select_dtypes("number").columns)
+    numbers = list(x.select_dtypes("number"))
     categories = [name for name in x if name not in numbers]
     if which == "hgb":
         codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=254)
@@ -231,14 +229,11 @@ def measured(name: str, options: argparse.Namespace, known: dict[str, Any]) -> d
         seeds = options.seeds or (SEEDS if found["rows"] < SMALL and not options.quick else 1)
         earlier = known["runs"] if known and known["rows"] == found["rows"] else []
         for seed in range(seeds):
-            run = {"onecycle": onecycle_score(path, target, seed)}
-            if seed < len(earlier):
-                run |= {which: earlier[seed][which] for which in PEERS}
-            else:
-                found = same_rows(path, target, seed)
-                run |= {which: peer_score(which, found, seed) for which in PEERS}
-            runs.append(run)
-            scores = ", ".join(f"{who} {one['score']:.4f}" for who, one in run.items())
+            reused = seed < len(earlier)
+            found = found if reused else same_rows(path, target, seed)
+            run = {who: earlier[seed][who] if reused else peer_score(who, found, seed) for who in PEERS}
+            runs.append({"onecycle": onecycle_score(path, target, seed), **run})
+            scores = ", ".join(f"{who} {one['score']:.4f}" for who, one in runs[-1].items())
             print(f"{name}, seed {seed}: {scores}", file=sys.stderr, flush=True)
     return {**about, "target": target, "runs": runs}
 
@@ -254,11 +249,8 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
 
 def markdown(results: dict[str, Any]) -> str:
     """The results as a table."""
-    lines = [
-        "| set | rows | columns | target | score | onecycle | HistGradientBoosting | MLP | ratio to the better | met "
-        "| CPU seconds: onecycle, HGB, MLP |",
-        "| --- | ---: | ---: | --- | --- | ---: | ---: | ---: | ---: | --- | ---: |",
-    ]
+    head = "set | rows | columns | target | score | onecycle | HistGradientBoosting | MLP | ratio to the better | met"
+    lines = [f"| {head} | CPU seconds: onecycle, HGB, MLP |", "| --- | ---: | ---: | --- | ---" + " | ---:" * 6 + " |"]
     for name, found in results.items():
         about, runs = summary(found), found["runs"]
         cells = [name, f"{found['rows']:,}", str(found["columns"]), found["target"]]

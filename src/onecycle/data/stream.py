@@ -104,11 +104,10 @@ class Reader:
 class StreamLoader:
     """Batches of stored rows, on `device`.
 
-    With `shuffle`, an epoch takes blocks of rows in random order, as many as go into `buffer_bytes`, and mixes the rows
-    of this buffer, while batches are given of the one before. Which rows make a batch is a function of (seed, epoch) and
-    of the size of the buffer. Each row comes once an epoch, but for a last short batch that `drop_last` leaves out. Up
-    to three buffers are held. Nothing is mapped: mapped pages count as the process' memory. Batches are parts of a
-    buffer: memory for each of them would be scattered, and grow (https://sourceware.org/bugzilla/show_bug.cgi?id=14581).
+    With `shuffle`, an epoch takes blocks of rows in random order, as many as go into `buffer_bytes`, and gives the rows
+    of this buffer in random order while a thread reads the next one. Which rows make a batch is a function of (seed,
+    epoch) and of the size of the buffer. Each row comes once an epoch, but for a last short batch that `drop_last`
+    leaves out. Two buffers are held, and nothing of the files is mapped: mapped pages count as the process' memory.
     """
 
     def __init__(
@@ -139,21 +138,23 @@ class StreamLoader:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of epoch `number`. Raises FileError where the files cannot be read."""
-        bs, kept = self.batch_size, list[Tensor]()  # rows that are fewer than a batch
-        for buffer in self._buffers(number):
+        kept: list[Tensor] | None = None  # rows that are fewer than a batch
+        for tensors, order in self._buffers(number):
             start = 0
-            if kept:
-                start = min(bs - len(kept[0]), len(buffer[0]))
-                kept = [torch.cat([old, new[:start]]) for old, new in zip(kept, buffer, strict=True)]
-                if len(kept[0]) == bs:
+            if kept is not None:
+                start = min(self.batch_size - len(kept[0]), len(order))
+                more = [tensor.index_select(0, order[:start]) for tensor in tensors]
+                kept = [torch.cat(both) for both in zip(kept, more, strict=True)]
+                if len(kept[0]) == self.batch_size:
                     yield pair(kept, scale=self.pixel_scale)
-                    kept = []
-            whole = start + (len(buffer[0]) - start) // bs * bs
-            for place in range(start, whole, bs):
-                yield pair([tensor[place : place + bs] for tensor in buffer], scale=self.pixel_scale)
-            if whole < len(buffer[0]):
-                kept = [tensor[whole:].clone() for tensor in buffer]
-        if kept and not self.drop_last:
+                    kept = None
+            for rows in order[start:].split(self.batch_size) if start < len(order) else ():
+                parts = [tensor.index_select(0, rows) for tensor in tensors]
+                if len(rows) == self.batch_size:
+                    yield pair(parts, scale=self.pixel_scale)
+                else:
+                    kept = parts
+        if kept is not None and not self.drop_last:
             yield pair(kept, scale=self.pixel_scale)
 
     def peek(self) -> Batch:
@@ -163,43 +164,33 @@ class StreamLoader:
             rows = reader.read([range(count)], self.dataset.room(count))
         return pair([part.to(self.device) for part in rows], scale=self.pixel_scale)
 
-    def _buffers(self, number: int) -> Iterator[list[Tensor]]:
-        """The rows of each buffer, on the device, in the order in which they are to be taken."""
+    def _buffers(self, number: int) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """The rows of each buffer, on the device, and the order in which they are to be taken."""
         generator = torch.Generator().manual_seed(derived_seed(self.seed, _ORDER, number))
-        groups = self._blocks(generator)
+        rows, block = len(self.dataset), self.block
+        blocks = [range(start, min(start + block, rows)) for start in range(0, rows, block)]
+        if self.shuffle:
+            blocks = [blocks[place] for place in torch.randperm(len(blocks), generator=generator).tolist()]
+        ends = [len(blocks) * (place + 1) // self.buffers for place in range(self.buffers)]
+        groups = [blocks[start:end] for start, end in pairwise([0, *ends])]  # alike, so that none has few blocks to mix
+        most = max(map(len, groups)) * block
         pinned = self.device.type == "cuda"
-        room = self.dataset.room(max(sum(map(len, blocks)) for blocks in groups)) if self.shuffle else []
+        room = [self.dataset.room(min(most, rows), pinned) for _ in groups[:2]]
 
-        def fill(blocks: list[range]) -> list[Tensor]:
-            found = self.dataset.room(sum(map(len, blocks)), pinned)
-            if not self.shuffle:
-                return reader.read(blocks, found)
-            order = torch.randperm(len(found[0]), generator=generator).numpy()
-            for read, mixed in zip(reader.read(blocks, room), found, strict=True):
-                # torch would take threads from training
-                np.take(read.numpy(), order, axis=0, out=mixed.numpy(), mode="clip")
-            return found
+        def fill(place: int) -> tuple[list[Tensor], Tensor]:
+            found = reader.read(groups[place], room[place % 2])
+            count = len(found[0])
+            return found, torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
 
         # leaving, for whatever reason, waits for the one buffer that may be being filled
         with Reader(self.dataset) as reader, ThreadPoolExecutor(1, "onecycle-read") as thread:
-            coming = thread.submit(fill, groups[0])
-            for following in [*groups[1:], None]:
-                buffer = coming.result()
-                if following is not None:
-                    coming = thread.submit(fill, following)
-                else:
-                    del coming
-                yield [tensor.to(self.device) for tensor in buffer]  # waits for the device, once a buffer
-                del buffer  # before the next one comes
-
-    def _blocks(self, generator: torch.Generator) -> list[list[range]]:
-        """The blocks of rows for each buffer: about as many for each, so that none has few to mix."""
-        rows = len(self.dataset)
-        blocks = [range(start, min(start + self.block, rows)) for start in range(0, rows, self.block)]
-        if self.shuffle:
-            blocks = [blocks[place] for place in torch.randperm(len(blocks), generator=generator).tolist()]
-        ends = [len(blocks) * place // self.buffers for place in range(self.buffers + 1)]
-        return [blocks[start:end] for start, end in pairwise(ends)]
+            coming = thread.submit(fill, 0)
+            for place in range(len(groups)):
+                tensors, order = coming.result()
+                if place + 1 < len(groups):
+                    coming = thread.submit(fill, place + 1)  # into the buffer whose batches are all given: copies
+                # waits for the device, once a buffer, since this memory is filled again
+                yield [tensor.to(self.device) for tensor in tensors], order.to(self.device)
 
 
 @dataclass(frozen=True)
