@@ -33,8 +33,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROWS = 60_000  # of a set, at most: a sample of the larger ones
-QUICK_ROWS = 2_000
+ROWS, QUICK_ROWS = 60_000, 2_000  # of a set, at most: a sample of the larger ones
 SMALL, SEEDS = 3_000, 5  # sets of fewer rows are split and trained with so many seeds, larger ones with one
 NEAR = {"classes": 0.99, "regression": 1.05}  # of the better score
 PEERS = ("hgb", "mlp")
@@ -117,8 +116,7 @@ def onecycle_score(path: Path, target: str, seed: int) -> dict[str, Any]:
     from onecycle.core.record import Record
 
     settings = TrainSettings.parse(str(path), target=target, seed=str(seed), device="cpu")
-    said, out = io.StringIO(), path.parent / "run"
-    start = time.process_time()
+    said, out, start = io.StringIO(), path.parent / "run", time.process_time()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
         train(settings, out, force=True, as_json=True)
     seconds = time.process_time() - start
@@ -206,10 +204,9 @@ def peer_score(which: str, found: dict[str, Any], seed: int) -> dict[str, Any]:
 
     (x, y), (x_valid, y_valid) = found["train"], found["valid"]
     classes = found["task"] == "classes"
-    model = peer(which, x, classes, seed)
+    model, start = peer(which, x, classes, seed), time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the MLP did not converge in its default 200 epochs
-        start = time.process_time()
         model.fit(x, y)
         seconds = time.process_time() - start
         predicted = model.predict(x_valid)
@@ -219,8 +216,7 @@ def peer_score(which: str, found: dict[str, Any], seed: int) -> dict[str, Any]:
 
 def measured(name: str, options: argparse.Namespace, known: dict[str, Any]) -> dict[str, Any]:
     """All scores of a set, for each seed; with `known`, scikit-learn's are taken from an earlier run."""
-    target = SETS[name][1]
-    runs: list[dict[str, Any]] = []
+    target, runs = SETS[name][1], list[dict[str, Any]]()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.parquet"
         write_set(name, QUICK_ROWS if options.quick else ROWS, path)
@@ -250,7 +246,10 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
 def markdown(results: dict[str, Any]) -> str:
     """The results as a table."""
     head = "set | rows | columns | target | score | onecycle | HistGradientBoosting | MLP | ratio to the better | met"
-    lines = [f"| {head} | CPU seconds: onecycle, HGB, MLP |", "| --- | ---: | ---: | --- | ---" + " | ---:" * 6 + " |"]
+    lines = [
+        f"| {head} | CPU seconds: onecycle, HGB, MLP |",
+        "| --- | ---: | ---: | --- | ---" + " | ---:" * 4 + " | --- | ---: |",
+    ]
     for name, found in results.items():
         about, runs = summary(found), found["runs"]
         cells = [name, f"{found['rows']:,}", str(found["columns"]), found["target"]]
@@ -261,8 +260,8 @@ def markdown(results: dict[str, Any]) -> str:
         cells.append(", ".join(f"{value:.1f}" for value in seconds))
         lines.append(f"| {' | '.join(cells)} |")
     met = sum(summary(found)["met"] for found in results.values())
-    lines += ["", f"{met} of {len(results)} bars are met. Means over seeds, ± the standard deviation where several."]
-    return "\n".join(lines) + "\n"
+    last = f"{met} of {len(results)} bars are met. Means over seeds, ± the standard deviation where several."
+    return "\n".join([*lines, "", last, ""])
 
 
 def scored(scores: list[float]) -> str:
@@ -294,9 +293,9 @@ def main() -> None:
     for name in options.sets.split(","):
         results[name] = measured(name, options, results.get(name, {}) if options.reuse_peers else {})
         results = {name: results[name] for name in SETS if name in results}
-        if options.out and file:
+        if file:
             file.write_text(json.dumps(results, indent=1) + "\n")
-            options.out.with_suffix(".md").write_text(markdown(results))
+            file.with_suffix(".md").write_text(markdown(results))
     print(markdown(results))
 
 

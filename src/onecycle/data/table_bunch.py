@@ -132,7 +132,7 @@ def _labels(arrays: Arrays, y: Any) -> Any:
 
 def default_bs(rows: int) -> int:
     """A batch size for so many training rows: small tables need many steps, large ones few calls."""
-    return next((bs for most, bs in ((5_000, 32), (20_000, 64), (200_000, 256)) if rows < most), 1024)
+    return min(next((bs for most, bs in ((5_000, 32), (20_000, 64), (200_000, 256)) if rows < most), 1024), rows)
 
 
 def default_epochs(steps: int) -> int:
