@@ -40,7 +40,7 @@ def test_train_tells_what_it_does(here: Path, capsys: Capture) -> None:
     assert lines[3].startswith("target: group, 3 classes: ")
     assert lines[4] == "split: 300 rows to train on, 100 rows to validate (column:part)"
     assert lines[5].startswith("model: TabularModel of ")
-    assert lines[6] == "training: 2 epochs of 18 batches of 16 rows, 36 steps"
+    assert lines[6] == "training: 2 epochs of 9 batches of 32 rows, 18 steps"
     assert lines[7].split() == ["epoch", "train_loss", "valid_loss", "accuracy", "f1_score", "time"]
     record = Record.load("out/record.json")
     assert record.settings["target"] == ["group"]
