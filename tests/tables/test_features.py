@@ -9,7 +9,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onecycle.core.errors import DataError
@@ -18,6 +18,9 @@ from onecycle.tables.columns import Column, survey
 from onecycle.tables.features import Features
 from onecycle.tables.fit_numbers import CLIP
 from onecycle.tables.fit_values import with_dictionaries
+
+
+SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 
 
 def fitted(table: pa.Table, **kinds: str) -> Features:
@@ -481,7 +484,7 @@ def try_fit(table: pa.Table) -> Features | None:
         return None
 
 
-@settings(deadline=None, max_examples=200)
+@settings(SLOW, max_examples=200)
 @given(tables())
 def test_no_table_gives_nan_or_infinity(both: tuple[pa.Table, pa.Table]):
     if (features := try_fit(both[0])) is None:
@@ -493,7 +496,7 @@ def test_no_table_gives_nan_or_infinity(both: tuple[pa.Table, pa.Table]):
         assert ((taken >= 0) & (taken < features.sizes) & (taken == taken.round())).all()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(SLOW, max_examples=100)
 @given(tables())
 def test_a_description_gives_the_same_bits(both: tuple[pa.Table, pa.Table]):
     if (features := try_fit(both[0])) is None:
@@ -503,7 +506,7 @@ def test_a_description_gives_the_same_bits(both: tuple[pa.Table, pa.Table]):
         assert again.transform(table).tobytes() == features.transform(table).tobytes()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(SLOW, max_examples=100)
 @given(tables(), st.randoms())
 def test_the_order_of_rows_and_columns_does_not_matter(both: tuple[pa.Table, pa.Table], random: Any):
     train, later = both
@@ -520,7 +523,7 @@ def test_the_order_of_rows_and_columns_does_not_matter(both: tuple[pa.Table, pa.
     assert (features.transform(later.take(pa.array(order, pa.int64()))) == matrix[order]).all()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(SLOW, max_examples=100)
 @given(st.lists(st.none() | st.floats(-1e50, 1e50), min_size=1))
 def test_statistics_are_numpys(values: list[float | None]):
     written = Features.fit(pa.table({"x": pa.array(values, pa.float64())}), of("number")).to_dict()["columns"][0]
@@ -534,7 +537,7 @@ def test_statistics_are_numpys(values: list[float | None]):
     assert written["flag"] == (0 < len(present) < len(values))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(SLOW, max_examples=100)
 @given(tables(), st.integers(1, 10))
 def test_streaming_equals_fitting_at_once(both: tuple[pa.Table, pa.Table], size: int):
     columns = survey_or_none(both[0])
