@@ -19,7 +19,6 @@ from onecycle.tables.features import Features
 from onecycle.tables.fit_numbers import CLIP
 from onecycle.tables.fit_values import with_dictionaries
 
-
 SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 
 
