@@ -180,7 +180,7 @@ class Learner(Predictor):
     ) -> None:
         epochs = whole(epochs, "epochs", least=0)
         data = self.data
-        check_before_fit(self.model, self.loss_func, data.train_dl, data.valid_dl)
+        check_before_fit(self.model, self.loss_func, data.train_dl, data.valid_dl, self.metrics)
         hooks = overridden(self._all_callbacks(callbacks))
         settings = {
             **about,

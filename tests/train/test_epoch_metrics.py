@@ -238,7 +238,8 @@ def test_regression_needs_as_many_outputs_as_targets(metric: Any):
     with pytest.raises(DataError) as raised:
         metric(torch.zeros(4, 3), torch.zeros(4))
     assert str(raised.value) == (
-        f"{metric.__name__}: the model gives (4, 3) for targets (4,); expected as many numbers"
+        f"{metric.__name__}: the model gives (4, 3) for targets (4,); expected as many numbers. {metric.__name__} is for "
+        'regression (task="regression"); for classes use accuracy, f1_score or roc_auc'
     )
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.optim import SGD
 
 from conftest import Net, seeded, toy_arrays
-from onecycle import Callback, DataBunch, GradientClip, Learner, accuracy
+from onecycle import Callback, DataBunch, GradientClip, Learner, accuracy, rmse
 from onecycle.core.errors import DataError, ModelError, NonFiniteLossError, SettingError
 
 
@@ -479,6 +479,7 @@ def test_natural_mistakes(x: torch.Tensor, y: torch.Tensor, options: dict[str, A
         (lambda d: Learner(Net(), d), "Learner takes a DataBunch, not a Net; see DataBunch.create"),
         (lambda d: Learner((X, Y), Net()), "Learner takes a DataBunch, not a tuple"),
         (lambda d: Learner(d, Net), "model is <class .*; expected an instance of torch.nn.Module"),
+        (lambda d: Learner(d, Net(), metrics=[Net]), r"metrics: Net is a class; expected Net\(...\)"),
         (lambda d: Learner(d, Net(), metrics="accuracy"), "metrics: 'accuracy' is no function; expected, for example"),
         (
             lambda d: Learner(d, Net(), loss_func=nn.CrossEntropyLoss),
@@ -501,6 +502,14 @@ def test_natural_mistakes(x: torch.Tensor, y: torch.Tensor, options: dict[str, A
 def test_wrong_things_at_the_door(toy: DataBunch, call: Any, message: str):
     with pytest.raises((DataError, SettingError), match=message):
         call(toy)
+
+
+def test_a_metric_for_another_kind_of_target_is_refused_before_the_first_step(toy: DataBunch):
+    learn = Learner(toy, seeded(Net()), metrics=[accuracy, rmse])
+    before = [parameter.clone() for parameter in learn.model.parameters()]
+    with pytest.raises(DataError, match="rmse: the model gives .* rmse is for regression"):
+        learn.fit(1)
+    assert all(torch.equal(a, b) for a, b in zip(before, learn.model.parameters(), strict=True))
 
 
 def test_loaders_without_batches():

@@ -1,6 +1,7 @@
 """Does the model fit the data? Errors in the user's words instead of torch's."""
 
 import reprlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from onecycle.core.errors import DataError, ModelError, OneCycleError, SettingError
 from onecycle.data.batches import Batches, InMemoryLoader
 from onecycle.train.losses import is_classification
+from onecycle.train.metrics import Metric, is_over_the_epoch
 from onecycle.train.step import LossFunc, plain_forward
 
 FAILURES = (RuntimeError, IndexError, ValueError, TypeError)  # what torch raises for what does not fit
@@ -22,12 +24,20 @@ def check_arguments(model: Any, loss_func: Any, metrics: list[Any]) -> None:
     if isinstance(loss_func, type):
         raise SettingError(f"loss_func is the class {loss_func.__name__}; expected {loss_func.__name__}()")
     for kind, function in (("loss_func", loss_func), *(("metrics", metric) for metric in metrics)):
+        if isinstance(function, type) and kind == "metrics":
+            raise SettingError(f"metrics: {function.__name__} is a class; expected {function.__name__}(...)")
         if function is not None and not callable(function):
             raise SettingError(f"{kind}: {function!r} is no function; expected, for example, metrics=accuracy")
 
 
-def check_before_fit(model: nn.Module, loss_func: LossFunc, train_dl: Batches, valid_dl: Batches | None) -> None:
-    """Try model and loss on a few rows in eval mode and look at all labels, before anything is changed.
+def check_before_fit(
+    model: nn.Module,
+    loss_func: LossFunc,
+    train_dl: Batches,
+    valid_dl: Batches | None,
+    metrics: Sequence[Metric] = (),
+) -> None:
+    """Try model, loss and metrics on a few rows in eval mode and look at all labels, before anything is changed.
 
     Raises ModelError for rows the model cannot take, and DataError for targets its outputs do not fit, and where there
     are no batches. Loaders that are not in memory are not looked at; their errors come with the batch that has them.
@@ -50,11 +60,24 @@ def check_before_fit(model: nn.Module, loss_func: LossFunc, train_dl: Batches, v
                 if isinstance(preds, Tensor):
                     check_targets(loss_func, preds, loader.tensors[-1], name)
                 _check_loss(loss_func(preds, yb))
+                if loader is valid_dl and isinstance(preds, Tensor):
+                    _check_metrics(metrics, preds, yb)
         except FAILURES as error:
             raise explain(error, model, loss_func, xb, yb, name) from error
         finally:
             for module, mode in modes:
                 module.training = mode
+
+
+def _check_metrics(metrics: Sequence[Metric], preds: Tensor, targets: Tensor) -> None:
+    """Metrics over the epoch would say only at its end that they do not fit; those by batches may count their calls."""
+    for metric in filter(is_over_the_epoch, metrics):
+        try:
+            metric(preds, targets)
+        except OneCycleError:
+            raise
+        except Exception:
+            continue  # a few rows may be too few for a metric of somebody else
 
 
 def explain(error: Exception, model: nn.Module, loss_func: LossFunc | None, xb: Any, yb: Any, name: str) -> Exception:

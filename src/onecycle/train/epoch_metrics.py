@@ -160,7 +160,8 @@ def _pair(preds: Tensor, targets: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """Both as float64 (n, columns). Raises DataError where they do not have as many numbers."""
     if preds.numel() != targets.numel():
         raise DataError(
-            f"{name}: the model gives {tuple(preds.shape)} for targets {tuple(targets.shape)}; expected as many numbers"
+            f"{name}: the model gives {tuple(preds.shape)} for targets {tuple(targets.shape)}; expected as many "
+            f'numbers. {name} is for regression (task="regression"); for classes use accuracy, f1_score or roc_auc'
         )
     rows = len(targets)
     return _float64(preds).reshape(rows, -1), _float64(targets).reshape(rows, -1)
