@@ -1,14 +1,22 @@
 """A learner from a bundle."""
 
+from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from onecycle.core.device import pick_device
+from onecycle.core.errors import DataError, FileError
+from onecycle.core.models import MLP, TabularModel
 from onecycle.data.bunch import DataBunch
-from onecycle.keep.export import load_bundle
+from onecycle.keep.export import BundleInfo, load_bundle
 from onecycle.learner import Learner
 from onecycle.train.losses import NamedLoss
+
+if TYPE_CHECKING:  # only a model of a table brings them
+    from onecycle.tables.features import Features
+    from onecycle.tables.target import Target
 
 
 def load_learner(
@@ -25,9 +33,46 @@ def load_learner(
     """
     place = data.device if data is not None else pick_device(device)
     module, info = load_bundle(Path(path), model)
+    _check(Path(path), info, module)
     learner = Learner(data, module)
     learner.device, learner.model = place, module.to(place)
     learner._info = info  # pyright: ignore[reportPrivateUsage] -- its own module
     if data is None:
         learner.loss_func = NamedLoss(info.loss)
     return learner
+
+
+def _check(folder: Path, info: BundleInfo, model: nn.Module) -> None:
+    """Raises FileError where the parts of a bundle are damaged, or do not belong to one of the library's own models."""
+    try:
+        features = None if info.features is None else _features(info.features)
+        target = None if info.target is None else _target(info.target)
+    except (DataError, OverflowError) as error:  # a number that no float holds
+        raise FileError(f"{folder}: {error}") from error
+    if isinstance(model, TabularModel):
+        takes, gives = model.numbers + len(model.sizes), model.outputs
+        fits = features is None or (features.numbers, features.sizes) == (model.numbers, model.sizes)
+    elif isinstance(model, MLP):
+        takes, gives = model.sizes[0], model.sizes[-1]
+        fits = features is None or len(features.names) == takes
+    else:
+        return
+    if info.input_shape is not None:
+        fits = fits and prod(info.input_shape) == takes
+    if not fits or (target is not None and target.outputs > gives):
+        raise FileError(
+            f"{folder}: the model takes {takes:,} numbers and gives {gives:,}, which is not what the preprocessing "
+            "makes; take an undamaged copy, or export the model again"
+        )
+
+
+def _features(written: Any) -> "Features":
+    from onecycle.tables.features import Features
+
+    return Features.from_dict(written)
+
+
+def _target(written: Any) -> "Target":
+    from onecycle.tables.target import Target
+
+    return Target.from_dict(written)

@@ -1,5 +1,6 @@
 """Predictor: a trained model and what is needed to ask it."""
 
+import reprlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,5 +184,12 @@ class Predictor:
         return folder
 
     def loader(self, which: str | Batches) -> Batches:
-        """The loader called `which` (valid, test; train in order), or `which` itself."""
-        return self.data.dl("fix" if which == "train" else which) if isinstance(which, str) else which
+        """The loader called `which` (valid, test; train in order), or `which` itself. Raises DataError for neither."""
+        if isinstance(which, str):
+            return self.data.dl("fix" if which == "train" else which)
+        if not hasattr(which, "epoch"):
+            raise DataError(
+                f"{reprlib.repr(which)}, of type {type(which).__name__}, cannot be predicted; expected the name of a "
+                "set, a loader, an array of rows, or for the model of a table raw rows"
+            )
+        return which

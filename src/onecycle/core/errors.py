@@ -62,8 +62,8 @@ class OutputError(OneCycleError, OSError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`'; did you mean "epochs"?'` for the nearest known name, or an empty string."""
-    names = {_bare(other): other for other in known}
-    near = get_close_matches(_bare(name), list(names), n=1, cutoff=0.7)
+    names = {_bare(str(other)): other for other in known}  # callers in Python may give anything
+    near = get_close_matches(_bare(str(name)), list(names), n=1, cutoff=0.7)
     return f'; did you mean "{names[near[0]]}"?' if near else ""
 
 

@@ -1,5 +1,6 @@
 """The library's own models: bundles can rebuild these without being given the class."""
 
+import reprlib
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -25,7 +26,7 @@ class MLP(nn.Module):
         self.sizes = sizes
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(sizes):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+            layers += [_linear(inputs, outputs), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -76,9 +77,9 @@ class TabularModel(nn.Module):
         layers: list[nn.Module] = []
         inputs = numbers * (1 + ramps) + sum(widths)
         for width in self.hidden:
-            layers += [nn.Linear(inputs, width), nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
+            layers += [_linear(inputs, width), nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
             inputs = width
-        self.layers = nn.Sequential(*layers, nn.Linear(inputs, outputs))
+        self.layers = nn.Sequential(*layers, _linear(inputs, outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Outputs (n, outputs) of rows (n, numbers + categories)."""
@@ -89,6 +90,16 @@ class TabularModel(nn.Module):
             ramps = ((numbers.unsqueeze(2) - self._feet) * (self.ramps / 4)).clamp(0, 1)
             vectors.append(ramps.flatten(1))
         return self.layers(torch.cat([numbers, *vectors], 1))
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    """A layer. Raises SettingError where there is no memory for it."""
+    try:
+        return nn.Linear(inputs, outputs)
+    except RuntimeError as error:  # torch has no error of its own for that
+        raise SettingError(
+            f"a layer of {inputs:,} x {outputs:,} weights does not fit into memory; expected smaller ones"
+        ) from error
 
 
 def architecture(model: nn.Module) -> dict[str, Any] | None:
@@ -102,7 +113,7 @@ def architecture(model: nn.Module) -> dict[str, Any] | None:
 
 
 def build(description: dict[str, Any]) -> nn.Module:
-    """The model, with fresh weights, that `architecture` described."""
+    """The model, with fresh weights, that `architecture` described. Raises SettingError for anything else."""
     given = dict(description)
     name = given.pop("name", None)
     try:
@@ -110,6 +121,8 @@ def build(description: dict[str, Any]) -> nn.Module:
             return MLP(*(int(size) for size in given["sizes"]))
         if name == "TabularModel":
             return TabularModel(**given)
-    except (KeyError, TypeError) as error:
-        raise SettingError(f"{description} does not describe a {name} ({error})") from error
+    except SettingError:
+        raise
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # what torch raises for odd sizes
+        raise SettingError(f"{reprlib.repr(description)} does not describe a {name} ({error})") from error
     raise SettingError(f"unknown architecture {name!r}; expected MLP or TabularModel")

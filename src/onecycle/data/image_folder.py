@@ -129,7 +129,8 @@ def read_images(files: list[Path], scale: tuple[int, int] | None) -> Tensor:
                 elif shape != x.shape[-2:]:
                     raise DataError(
                         f"{files[i]} has {shape[0]} x {shape[1]} pixels (height x width), {files[0]} has "
-                        f"{x.shape[-2]} x {x.shape[-1]}; expected one size; scale them all with size="
+                        f"{x.shape[-2]} x {x.shape[-1]}; expected one size; say which one to scale them all to: "
+                        "--image-size 28, or in Python image_size=28"
                     )
                 if image.ndim == 3 and x.ndim == 3:  # the first with colours
                     gray, x = x, torch.empty((len(files), 3, *shape), dtype=torch.uint8)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset, default_collate
 
-from onecycle.core.errors import DataError, FileError
+from onecycle.core.errors import DataError, FileError, did_you_mean
 from onecycle.data.image_folder import read_image_folder
 from onecycle.data.readers import read_idx, read_npy, read_npz
 from onecycle.data.safe_pickle import load_pickle
 from onecycle.data.tensors import as_tensor
-from onecycle.tables.memory import as_table, open_table, table_name
+from onecycle.tables.memory import as_column, as_table, open_table, table_name
 from onecycle.tables.read import SUFFIXES, is_table_file
 
 Pair = tuple[Tensor, Tensor]
@@ -49,6 +49,8 @@ def open_source(source: Any, image_size: int | tuple[int, int] | None = None, as
     anything else, and for what cannot be read.
     """
     if isinstance(source, str | os.PathLike):
+        if not os.fspath(source):  # which pathlib takes for the current folder
+            raise FileError('the path is ""; expected that of a file or folder')
         return _opened(Path(source), image_size, as_written)
     found = _in_memory(source, table_name(source))
     return open_table(source) if found is None else found
@@ -76,12 +78,13 @@ def array_table(x: Any, y: Any = None) -> Any:
     columns: dict[str, Any] = {f"x{i}": pa.array(np.ascontiguousarray(column)) for i, column in enumerate(x.T)}
     if y is not None:
         parts = y.T if y.ndim == 2 else [y]
-        columns |= {TARGET if len(parts) == 1 else f"{TARGET}{i}": pa.array(part) for i, part in enumerate(parts)}
+        names = [TARGET] if len(parts) == 1 else [f"{TARGET}{i}" for i in range(len(parts))]
+        columns |= {name: as_column(part, name) for name, part in zip(names, parts, strict=True)}
     return pa.table(columns)
 
 
 def _opened(path: Path, image_size: int | tuple[int, int] | None, as_written: Sequence[str]) -> Any:
-    if path.is_dir():
+    if path.is_dir() and not is_table_file(path):
         found = read_image_folder(path, image_size)
         return Arrays((found.x, found.y), classes=list(found.classes))
     name = path.name.lower()
@@ -95,10 +98,13 @@ def _opened(path: Path, image_size: int | tuple[int, int] | None, as_written: Se
         return _of_arrays(load_pickle(path), str(path))
     if name.removesuffix(".gz").endswith((".idx", "-ubyte")):
         return _of_arrays((read_idx(path), read_idx(_labels_of(path))), str(path))
-    known = ", ".join((*SUFFIXES, *_ARRAYS))
+    known = (*SUFFIXES, *_ARRAYS)
     if not path.exists():
         return open_table(path)  # which says what is missing
-    raise DataError(f"{path}: not a kind of file that is known; expected a folder of images, or one of {known}")
+    raise DataError(
+        f"{path}: not a kind of file that is known; expected a folder of images, or one of {', '.join(known)}"
+        f"{did_you_mean(path.suffix, known)}"
+    )
 
 
 def _labels_of(path: Path) -> Path:
@@ -112,7 +118,7 @@ def _labels_of(path: Path) -> Path:
 def _of_arrays(found: Any, name: str) -> Any:
     table = _in_memory(found, name)
     if table is None:
-        table = as_table(found)
+        table = as_table(found, name)
     if table is None:
         kind = f"an array of shape {found.shape}" if isinstance(found, np.ndarray) else f"a {type(found).__name__}"
         raise DataError(f"{name}: holds {kind}; expected rows and targets: arrays called x and y, or a pair (x, y)")
@@ -125,26 +131,38 @@ def _in_memory(source: Any, name: str) -> Any:
         source = source.tensors
     elif isinstance(source, Dataset) and not hasattr(source, "column_names"):
         source = _collated(source, name)
-    elif isinstance(source, dict) and set(source) >= {"x", "y"} and np.ndim(source["x"]) > 1:
+    elif isinstance(source, dict) and set(source) >= {"x", "y"} and _ndim(source["x"], name) > 1:
         source = (source["x"], source["y"])
     if not isinstance(source, tuple | list) or not 2 <= len(source) <= 3:
         return None
-    if all(isinstance(part, tuple | list) and len(part) == 2 and np.ndim(part[0]) > 1 for part in source):
+    if all(isinstance(part, tuple | list) and len(part) == 2 and _ndim(part[0], name) > 1 for part in source):
         pairs = [_pair(part, f"{name}, {what}") for part, what in zip(source, ("train", "valid", "test"), strict=False)]
         return Arrays(pairs[0], pairs[1], pairs[2] if len(pairs) == 3 else None)
-    if len(source) != 2 or isinstance(source[0], dict) or np.ndim(source[0]) < 2:
+    if len(source) != 2 or isinstance(source[0], dict) or _ndim(source[0], name) < 2:
         return None
     x, y = as_tensor(source[0], f"{name}: x"), source[1]
     if x.ndim > 2 or x.dtype is torch.uint8:
         return Arrays(_pair(source, name))
+    _ndim(y, name, "y")
     y = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
     _same_rows(x, y, name)
     return array_table(x.cpu().numpy(), y)
 
 
+def _ndim(values: Any, name: str, part: str = "x") -> int:
+    try:
+        return np.ndim(values)
+    except ValueError:
+        raise DataError(f"{name}: {part} has rows of different lengths; expected as many numbers in each") from None
+
+
 def _pair(pair: Any, name: str) -> Pair:
     x, y = as_tensor(pair[0], f"{name}: x"), as_tensor(pair[1], f"{name}: y")
     _same_rows(x, y, name)
+    if not len(x):
+        raise DataError(f"{name}: no rows; expected at least one")
+    if not x.numel():
+        raise DataError(f"{name}: x has shape {tuple(x.shape)}; expected at least one number in each row")
     return x, y
 
 
@@ -156,6 +174,8 @@ def _same_rows(x: Any, y: Any, name: str) -> None:
 def _collated(dataset: Any, name: str) -> Any:
     """All rows of a torch Dataset as a pair of tensors."""
     try:
+        if not len(dataset):
+            raise DataError(f"{name}: no rows; expected at least one")
         return default_collate([dataset[i] for i in range(len(dataset))])
     except (TypeError, RuntimeError, NotImplementedError) as error:
         raise DataError(

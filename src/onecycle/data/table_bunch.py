@@ -1,6 +1,8 @@
 """From a table to what a DataBunch is made of: split, preprocessing, target."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,10 +43,24 @@ class How:
     target: str | Sequence[str]
     task: str | None
     kinds: Mapping[str, str]
-    drop: Sequence[str]
+    drop: str | Sequence[str]
     split: Any
     valid: float
     seed: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.kinds, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            raise SettingError(f'kinds is {self.kinds!r}; expected a dict of names: kinds={{"zip": "category"}}')
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that are predicted. Raises SettingError where they are no text."""
+        return _names(self.target, "the target")
+
+    @property
+    def dropped(self) -> list[str]:
+        """The columns that are left out. Raises SettingError where they are no text."""
+        return _names(self.drop, "drop")
 
     @property
     def as_written(self) -> list[str]:
@@ -64,7 +80,7 @@ def make(
 ) -> "DataBunch":
     """A DataBunch of `source`, in memory, or on the disk where it takes more than `memory_limit`."""
     stream = open_stream(
-        source, how.target, how.task, how.kinds, how.drop, how.split, how.valid, how.seed, memory_limit
+        source, how.names, how.task, how.kinds, how.dropped, how.split, how.valid, how.seed, memory_limit
     )
     if stream is not None:
         bs = bs or default_bs(stream.rows)
@@ -84,28 +100,38 @@ def make(
 
 def prepare_table(table: Any, how: How) -> Prepared:
     """Split a pyarrow table and fit its preprocessing on the training rows."""
-    names = [how.target] if isinstance(how.target, str) else list(how.target)
+    names, used_by_split = how.names, column_of(how.split)
+    if table.num_rows == 1:
+        raise DataError("the table has 1 row; expected at least 2, one of them to validate")
     goal = Target.fit(table, names, how.task)
+    if goal.task == "classes" and used_by_split in names:
+        raise SettingError(
+            f'split "{how.split}" is by what is predicted, so that validation has none of the classes that are trained '
+            "on; expected another split"
+        )
     rows = _split(table, goal, how)
     train = table.take(rows.train)
-    goal = Target.fit(train, names, goal.task)  # its classes and statistics are those of the training rows
-    used_by_split = column_of(how.split)
-    drop = [*how.drop, *([used_by_split] if used_by_split else [])]
-    columns = survey(_without(table, train, drop), names, how.kinds)
-    features = Features.fit(train, columns)
+    try:
+        goal = Target.fit(train, names, goal.task)  # its classes and statistics are those of the training rows
+    except DataError as error:
+        raise DataError(f"of the rows to train on: {error}; expected another split, or more rows") from error
+    drop = [*how.dropped, *([used_by_split] if used_by_split else [])]
+    with _numbered(rows.train):
+        columns = survey(_without(table, train, drop, names), names, how.kinds)
+        features = Features.fit(train, columns)
 
-    def made(part: Any) -> TensorDataset:
-        return TensorDataset(
-            torch.from_numpy(features.transform(part)),
-            torch.from_numpy(goal.transform(part)),
-        )
+    def made(part: Any, rows: Any) -> TensorDataset:
+        with _numbered(rows):
+            return TensorDataset(torch.from_numpy(features.transform(part)), torch.from_numpy(goal.transform(part)))
 
-    test = made(table.take(rows.test)) if len(rows.test) else None
-    return Prepared((made(train), made(table.take(rows.valid)), test), goal, features, tuple(columns))
+    test = made(table.take(rows.test), rows.test) if len(rows.test) else None
+    sets = made(train, rows.train), made(table.take(rows.valid), rows.valid), test
+    return Prepared(sets, goal, features, tuple(columns))
 
 
 def prepare_arrays(arrays: Arrays, how: How) -> Prepared:
     """Split arrays that are no table; bytes are scaled a batch at a time."""
+    _check_arrays(arrays, how)
     x, labels = arrays.train[0], _labels(arrays, arrays.train[1])
     goal = Target.fit(labels, [TARGET], how.task)
     if arrays.valid is None:
@@ -118,6 +144,19 @@ def prepare_arrays(arrays: Arrays, how: How) -> Prepared:
     goal = Target.fit(pairs[0][1], [TARGET], goal.task)
     sets = [TensorDataset(x, torch.from_numpy(goal.transform(labels))) for x, labels in pairs]
     return Prepared((sets[0], sets[1], sets[2] if len(sets) > 2 else None), goal, pixel_scale=arrays.pixel_scale)
+
+
+def _check_arrays(arrays: Arrays, how: How) -> None:
+    """Raises SettingError for what only a table has, DataError for sets whose rows differ."""
+    for name, given in (("kinds", how.kinds), ("drop", how.dropped)):
+        if given:
+            raise SettingError(f"{name} is for the columns of a table; these are images or arrays, without columns")
+    if arrays.valid is not None and not (isinstance(how.split, str) and how.split == "auto"):
+        raise SettingError(f"split is {how.split!r}, but the data has its own split into train and valid; leave it out")
+    shape = tuple(arrays.train[0].shape[1:])
+    for name, pair in (("valid", arrays.valid), ("test", arrays.test)):
+        if pair is not None and (found := tuple(pair[0].shape[1:])) != shape:
+            raise DataError(f"{name}: a row of x has shape {found}, one to train on has {shape}; expected rows alike")
 
 
 def _labels(arrays: Arrays, y: Any) -> Any:
@@ -146,10 +185,29 @@ def _split(table: Any, goal: Target, how: How) -> Split:
     return split_rows(table, how.split, how.valid, how.seed, codes, classes)
 
 
-def _without(table: Any, train: Any, drop: Sequence[str]) -> Any:
+def _without(table: Any, train: Any, drop: Sequence[str], target: Sequence[str]) -> Any:
     for name in drop:
+        if name in target:
+            raise SettingError(f'drop names "{name}", which is predicted; leave it out of one of the two')
         if name not in table.schema.names:
-            raise SettingError(
-                f'drop names "{name}", but there is no such column{did_you_mean(name, table.schema.names)}'
-            )
+            near = did_you_mean(name, table.schema.names) or f"; there are {', '.join(table.schema.names[:10])}"
+            raise SettingError(f'drop names "{name}", but there is no such column{near}')
     return train.drop_columns([*dict.fromkeys(drop)]) if drop else train
+
+
+def _names(given: Any, what: str) -> list[str]:
+    """The names of columns, where one or several are given. Raises SettingError where they are no text."""
+    names = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    if not all(isinstance(name, str) for name in names):
+        raise SettingError(f"{what} is {given!r}; expected the name of a column, or a list of names")
+    return names
+
+
+@contextmanager
+def _numbered(rows: Any) -> Generator[None]:
+    """Number rows as the table does where an error counts those of a part, which are the table's `rows`."""
+    try:
+        yield
+    except DataError as error:
+        text = re.sub(r"^row (\d+)(?=: )", lambda found: f"row {rows[int(found[1])]}", str(error))
+        raise type(error)(text) from error

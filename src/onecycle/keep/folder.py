@@ -106,8 +106,8 @@ def _read_state(folder: Path, kind: str) -> dict[str, Any]:
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (OSError, ValueError) as error:  # ValueError: no name of a file
+        raise FileError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def _fingerprint(data: bytes) -> dict[str, Any]:

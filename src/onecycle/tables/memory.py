@@ -26,7 +26,8 @@ def open_table(source: Any, text: Collection[str] = ()) -> Table:
         hint = "; call its collect() first" if hasattr(source, "collect") else ""
         raise DataError(
             f"{table_name(source)} is no table{hint}; expected the path of a file, a table of pyarrow, pandas, polars "
-            "or another library that speaks Arrow, a dict of columns, a list of dicts, or a structured NumPy array"
+            "or another library that speaks Arrow, a dict of columns, a list of dicts, a structured NumPy array, or "
+            "rows and targets as a pair (x, y)"
         )
     return table
 
@@ -39,8 +40,8 @@ def table_name(source: Any) -> str:
     return type(source).__name__ if library in ("builtins", "__main__") else f"{library}.{type(source).__name__}"
 
 
-def as_table(source: Any) -> Table | None:
-    """`source` as a pyarrow.Table where it is a table, else None.
+def as_table(source: Any, name: str | None = None) -> Table | None:
+    """`source` as a pyarrow.Table where it is a table, else None. Messages call it `name`, or by its type.
 
     Tables are: a pyarrow Table, RecordBatch, RecordBatchReader or Dataset; a pandas DataFrame (without its index); a
     Hugging Face Dataset; whatever has `__arrow_c_stream__`, as polars and DuckDB do; a dict of columns (sequences,
@@ -50,7 +51,7 @@ def as_table(source: Any) -> Table | None:
     Raises DataError for no columns or rows, names given twice, columns of different lengths, of mixed types, of more
     than one dimension, or of nested values that are no lists.
     """
-    name = table_name(source)
+    name = name or table_name(source)
     if _of(source, "pyarrow"):
         table = _pyarrow(source, name)
     elif _of(source, "pandas") and hasattr(source, "columns"):
@@ -132,7 +133,7 @@ def _rows(rows: Sequence[Any], name: str) -> Table:
 def _columns(names: Sequence[str], columns: Iterable[Any], name: str) -> Table:
     import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
 
-    arrays = [_array(values, f'{name}: column "{key}"') for key, values in zip(names, columns, strict=True)]
+    arrays = [as_column(values, f'{name}: column "{key}"') for key, values in zip(names, columns, strict=True)]
     for key, array in zip(names, arrays, strict=True):
         if len(array) != len(arrays[0]):
             raise DataError(
@@ -142,7 +143,7 @@ def _columns(names: Sequence[str], columns: Iterable[Any], name: str) -> Table:
     return pa.Table.from_arrays(arrays, names=list(names))
 
 
-def _array(values: Any, where: str) -> Any:
+def as_column(values: Any, where: str) -> Any:
     """One column as a pyarrow array. Raises DataError, naming `where`, where it is none."""
     import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
 

@@ -61,8 +61,9 @@ def check_numbers(file: CsvFile, name: str, tally: Tally) -> None:
     line, row = next(islice(file.rows(), index + 1, None), (0, []))
     where = f"{file.path}:{line}" if row[column : column + 1] == [value] else f"{file.path}: row {index + 1}"
     raise DataError(
-        f'{where}: column "{name}" is {value!r}; expected a number, as in {tally.share}; correct it, leave it empty '
-        f'where the value is missing, or say that the column is a category: kinds={{"{name}": "category"}}'
+        f'{where}: column "{name}" is {value!r}; expected a number, as in {tally.share}; correct it, or leave it '
+        "empty where the value is missing; to train on it as a category, say so: "
+        f'--kind {name}=category, or in Python kinds={{"{name}": "category"}}'
     )
 
 

@@ -31,8 +31,13 @@ _MAGIC = {
     b"\xfe\xff": "UTF-16 text",
     b"\x80\x04": "a pickle",
     b"\x80\x05": "a pickle",
+    b"version https://git-lfs": "a pointer of Git LFS, whose file `git lfs pull` brings",
 }
-_HTML = re.compile(rb"\s*<(!doctype|html|head|body)\b", re.IGNORECASE)
+_TEXTS = {  # that are no CSV
+    "an HTML page": re.compile(rb"\s*<(!doctype|html|head|body)\b", re.IGNORECASE),
+    "XML": re.compile(rb"\s*<\?xml\b"),
+    "JSON": re.compile(rb'\s*(\[\s*\{|\{\s*("[^"]*"\s*:|\}))'),
+}
 _HEAD = 2**20  # bytes that are looked at
 _ROWS = 100  # that are looked at for the decimal mark
 
@@ -57,7 +62,7 @@ def looks_like(head: bytes) -> str | None:
     for magic, words in _MAGIC.items():
         if head.startswith(magic):
             return words
-    return "an HTML page" if _HTML.match(head) else None
+    return next((words for words, pattern in _TEXTS.items() if pattern.match(head)), None)
 
 
 @dataclass(frozen=True)
