@@ -37,9 +37,23 @@ def stream_parquet(path: Path, rows: int) -> Iterator[Any]:
     # with a buffer, a column of a row group is read piece by piece
     with _explained(path, "Parquet", _PARQUET), pq.ParquetFile(path, buffer_size=_BUFFER) as file:
         _ = file.schema_arrow.names
-        for batch in file.iter_batches(batch_size=rows):
-            batch.validate(full=True)
-            yield batch
+        for groups in _row_groups(file.metadata, rows):
+            for batch in file.iter_batches(rows, groups):
+                batch.validate(full=True)
+                yield batch
+
+
+def _row_groups(footer: Any, rows: int) -> Iterator[list[int]]:
+    """The row groups, one by one, small ones together: what pyarrow iterates over it holds until the end."""
+    groups, count = list[int](), 0
+    for group in range(footer.num_row_groups):
+        groups.append(group)
+        count += footer.row_group(group).num_rows
+        if count >= rows:
+            yield groups
+            groups, count = [], 0
+    if groups:
+        yield groups
 
 
 def read_ipc(path: Path, max_bytes: int) -> Table:
