@@ -8,6 +8,7 @@ transpose) and what nobody uses is dropped.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -59,8 +60,9 @@ class Tracer(TorchDispatchMode):
         self._state: list[Tensor] = []
         self._inputs = len(inputs)
         self._seen: dict[int, Value] = {id(tensor): Value(f"x{i}") for i, tensor in enumerate(inputs)}
-        self._alive: list[Any] = [*inputs]  # so that no id is used twice
+        self._watched: dict[int, ref[Tensor]] = {}  # forget a tensor's name when it dies: its id is used again
         self._results: set[int] = {_storage(tensor) for tensor in inputs}  # memory that differs from batch to batch
+        self._count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -68,13 +70,12 @@ class Tracer(TorchDispatchMode):
             raise CannotCaptureError("it depends on the values in a batch (an `if`, `.item()` or the like)")
         found = func(*args, **kwargs)
         if func is torch.ops.aten.ones_like.default and not found.ndim:
-            self._name(found)  # where the backward pass begins: a constant
+            self._add_state(found)  # where the backward pass begins: a constant
             return found
         # before the results get their names: an operation that writes in place gives back what it was given
         op = Op(func, _map(args, self._name), _map(kwargs, self._name), None)
         if func is torch.ops.aten.detach.default:
-            self._seen[id(found)] = op.args[0]
-            self._alive.append(found)
+            self._remember(found, op.args[0])
         else:
             op.results, op.ndim = _map(found, self._new_name), getattr(found, "ndim", 0)
             self._ops.append(op)
@@ -85,6 +86,8 @@ class Tracer(TorchDispatchMode):
         named = [None if output is None else self._name(output) for output in outputs]
         same = _simplify(self._ops)
         named = [None if value is None else same.get(value, value) for value in named]
+        self._seen.clear()
+        self._watched.clear()
         return Trace(_needed(self._ops, named), self._state, named, self._inputs)
 
     def is_result(self, tensor: Tensor) -> bool:
@@ -95,18 +98,29 @@ class Tracer(TorchDispatchMode):
         if id(tensor) not in self._seen:
             if self.is_result(tensor):
                 raise CannotCaptureError("it hands on a tensor in a way that cannot be followed")
-            self._seen[id(tensor)] = Value(f"s{len(self._state)}")
-            self._state.append(tensor)
-            self._alive.append(tensor)
+            self._add_state(tensor)
         return self._seen[id(tensor)]
+
+    def _add_state(self, tensor: Tensor) -> None:
+        self._seen[id(tensor)] = Value(f"s{len(self._state)}")
+        self._state.append(tensor)
 
     def _new_name(self, tensor: Tensor) -> Value:
         if id(tensor) not in self._seen:
-            self._seen[id(tensor)] = Value(f"v{len(self._alive)}")
-            self._alive.append(tensor)
+            self._count += 1
+            self._remember(tensor, Value(f"v{self._count}"))
             if _storage(tensor) not in {_storage(known) for known in self._state}:
                 self._results.add(_storage(tensor))
         return self._seen[id(tensor)]
+
+    def _remember(self, tensor: Tensor, value: Value) -> None:
+        """Until it dies: a trace that held all its tensors would take much more memory than a step."""
+        key = id(tensor)
+
+        def forget(_: Any) -> None:
+            del self._seen[key], self._watched[key]
+
+        self._seen[key], self._watched[key] = value, ref(tensor, forget)
 
 
 def values_in(structure: Any) -> Iterable[Value]:
