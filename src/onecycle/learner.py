@@ -17,7 +17,7 @@ from onecycle.data.bunch import DataBunch
 from onecycle.keep.checkpoint import load_checkpoint, save_checkpoint
 from onecycle.optim.groups import LayerGroup, Rate, freeze_groups, leaves, per_group, split_layers
 from onecycle.optim.optimizers import AdamW, GroupedOptimizer, OptFunc
-from onecycle.optim.schedules import Schedule, constant_schedule, momentum_pair, one_cycle_schedule, range_schedule
+from onecycle.optim.schedules import Constant, Range, Schedule, momentum_pair, one_cycle_schedule
 from onecycle.predictor import Predictor
 from onecycle.show.progress import make_display
 from onecycle.train import loop
@@ -104,7 +104,7 @@ class Learner(Predictor):
         NonFiniteLossError where the loss becomes NaN. Ctrl-C ends the fit; `recorder.stopped` says so.
         """
         lrs = per_group(lr, len(self.layer_groups))
-        self._fit(epochs, constant_schedule(lrs), wd, callbacks, {"schedule": "constant", "lr": lrs[-1]})
+        self._fit(epochs, Constant(lrs), wd, callbacks, {"schedule": "constant", "lr": lrs[-1]})
 
     def fit_one_cycle(
         self,
@@ -157,11 +157,10 @@ class Learner(Predictor):
         with restored(opt, self.model, self.loss_func):
             check_before_fit(self.model, self.loss_func, self.data.train_dl, None)
             epochs = range_epochs(num_it, len(self.data.train_dl))
-            fit = self._start(epochs, opt, wd, recorder)
+            fit = self._start(epochs, Range(starts, ends, num_it), opt, wd, recorder)
             hooks = overridden([test, *copies(self._all_callbacks(None))]) | {"on_epoch_end": ()}
-            schedule = range_schedule(starts, ends, num_it)
             loop.fit(
-                fit, self.data.train_dl, None, self.loss_func, [], hooks, schedule, recorder, display, Engine("eager"),
+                fit, self.data.train_dl, None, self.loss_func, [], hooks, recorder, display, Engine("eager"),
                 self._forward, self.data.seed, self.epochs_trained, num_it,
             )  # fmt: skip
         if fit.stop_reason == "interrupted":
@@ -192,11 +191,11 @@ class Learner(Predictor):
         names = [metric_name(metric) for metric in self.metrics]
         recorder = Recorder(Record(metric_names=names, settings=settings, versions=versions(self.device)))
         self.opt = self.opt or self._make_opt()
-        fit = self._start(epochs, self.opt, wd, recorder)
+        fit = self._start(epochs, schedule, self.opt, wd, recorder)
         self.recorder = recorder
         try:
             loop.fit(
-                fit, data.train_dl, data.valid_dl, self.loss_func, self.metrics, hooks, schedule, recorder,
+                fit, data.train_dl, data.valid_dl, self.loss_func, self.metrics, hooks, recorder,
                 make_display(self.silent), self._engine, self._forward, data.seed, self.epochs_trained,
                 restore=self._restore(),
             )  # fmt: skip
@@ -208,9 +207,16 @@ class Learner(Predictor):
         target = self.data.target
         return target.restore if target is not None and target.task == "regression" else None
 
-    def _start(self, epochs: int, opt: GroupedOptimizer, wd: float | Sequence[float] | None, recorder: Recorder) -> Fit:
+    def _start(
+        self,
+        epochs: int,
+        schedule: Schedule,
+        opt: GroupedOptimizer,
+        wd: float | Sequence[float] | None,
+        recorder: Recorder,
+    ) -> Fit:
         opt.set_wd(self.wd if wd is None else wd)
-        return Fit(self.model, opt, epochs, recorder.record, self.device)
+        return Fit(self.model, opt, epochs, recorder.record, self.device, schedule)
 
     def _make_opt(self) -> GroupedOptimizer:
         return GroupedOptimizer(self.opt_func, self.layer_groups, self.true_wd, self.bn_wd)

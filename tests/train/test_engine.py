@@ -17,6 +17,7 @@ from conftest import Net, seeded, toy_arrays
 from onecycle import Callback, DataBunch, GradientClip, Learner, accuracy
 from onecycle.core.display import SilentDisplay
 from onecycle.core.errors import DataError, SettingError
+from onecycle.optim.schedules import Constant
 from onecycle.train import capture, loop
 from onecycle.train.callbacks import HOOKS
 from onecycle.train.capture import Captured
@@ -362,9 +363,8 @@ def test_labels_outside_are_named_in_a_run(toy: DataBunch):
     data.train_dl.tensors[1][7] = 9
     with pytest.raises(DataError, match="labels contain 9; the model has 4 classes"):
         loop.fit(  # the check before a fit would find it, so go past that
-            learn._start(1, learn.opt, None, learn.recorder), data.train_dl, None, learn.loss_func, [],
-            dict.fromkeys(HOOKS, ()), lambda _: ([1e-3], None), Recorder(), SilentDisplay(), learn._engine,
-            plain_forward, 0, 1,
+            learn._start(1, Constant([1e-3]), learn.opt, None, learn.recorder), data.train_dl, None, learn.loss_func,
+            [], dict.fromkeys(HOOKS, ()), Recorder(), SilentDisplay(), learn._engine, plain_forward, 0, 1,
         )  # fmt: skip
 
 

@@ -1,19 +1,38 @@
 """Schedules: pure functions from a 0-based step to a value. No torch, no state.
 
 The cycle is Leslie Smith's (https://arxiv.org/abs/1803.09820) with the phases that the lesson's software gave it.
+A schedule is data: `to_dict` gives it as JSON has it, `schedule_of` makes it again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from math import cos, pi
-from typing import TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from onecycle.core.checks import positive, share
 from onecycle.core.errors import SettingError
 
 Rates: TypeAlias = tuple[list[float], float | None]
 """Learning rates, one a layer group, and momentum; None leaves the momentum alone."""
-Schedule: TypeAlias = Callable[[int], Rates]
-"""From a step to the learning rate of each layer group and the momentum, None where it stays as it is."""
+
+
+class Schedule:
+    """From a step to the learning rate of each layer group and the momentum, None where it stays as it is."""
+
+    kind: ClassVar[str]
+
+    def __call__(self, step: int) -> Rates:
+        """The rates of `step`."""
+        raise NotImplementedError
+
+    @property
+    def anneals_from(self) -> int:
+        """The step from which the learning rate falls; 0 where it does not rise before."""
+        return 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers and lists, as JSON has them."""
+        return {"kind": self.kind, **asdict(self)}  # pyright: ignore[reportArgumentType] -- each is a dataclass
 
 
 def cosine(start: float, end: float, part: float) -> float:
@@ -40,14 +59,108 @@ def one_cycle(step: int, steps: int, start: float, peak: float, end: float, pct_
     return cosine(peak, end, min(1.0, (step - rise) / fall))
 
 
-def constant_schedule(lrs: Sequence[float]) -> Schedule:
+@dataclass(frozen=True)
+class Constant(Schedule):
     """The same learning rates at every step."""
-    return lambda _: (list(lrs), None)
+
+    kind = "constant"
+    lrs: list[float]
+
+    def __call__(self, step: int) -> Rates:
+        """The rates of `step`."""
+        return list(self.lrs), None
 
 
-def range_schedule(starts: Sequence[float], ends: Sequence[float], steps: int) -> Schedule:
+@dataclass(frozen=True)
+class Range(Schedule):
     """From `starts` to `ends` (one for each layer group) by equal factors in `steps` steps."""
-    return lambda step: ([exponential(start, end, step / steps) for start, end in zip(starts, ends, strict=True)], None)
+
+    kind = "range"
+    starts: list[float]
+    ends: list[float]
+    steps: int
+
+    def __call__(self, step: int) -> Rates:
+        """The rates of `step`."""
+        pairs = zip(self.starts, self.ends, strict=True)
+        return [exponential(start, end, step / self.steps) for start, end in pairs], None
+
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """One cycle for each layer group, from peak / div_factor over peak to peak / final_div; momentum mirrors it."""
+
+    kind = "one cycle"
+    steps: int
+    peaks: list[float]
+    moms: tuple[float, float]  # at the ends, and at the peak
+    div_factor: float
+    pct_start: float
+    final_div: float
+
+    @property
+    def anneals_from(self) -> int:
+        """The step of the peak."""
+        return int(self.steps * self.pct_start)
+
+    def __call__(self, step: int) -> Rates:
+        """The rates of `step`."""
+        lrs = [
+            one_cycle(step, self.steps, peak / self.div_factor, peak, peak / self.final_div, self.pct_start)
+            for peak in self.peaks
+        ]
+        high, low = self.moms
+        return lrs, one_cycle(step, self.steps, high, low, high, self.pct_start)
+
+
+@dataclass(frozen=True)
+class Annealed(Schedule):
+    """`before` up to step `start`, and from there in `steps` steps down to `ends` along half a cosine wave.
+
+    The momentum goes where `before` ends.
+    """
+
+    kind = "annealed"
+    before: Schedule
+    start: int
+    steps: int
+    ends: list[float]
+    mom: float | None
+
+    @property
+    def anneals_from(self) -> int:
+        """The step of the turn, or that of `before` where it comes first."""
+        return min(self.before.anneals_from, self.start)
+
+    def __call__(self, step: int) -> Rates:
+        """The rates of `step`."""
+        if step < self.start:
+            return self.before(step)
+        lrs, mom = self.before(self.start)
+        part = min(1.0, (step - self.start) / self.steps)
+        if mom is not None and self.mom is not None:
+            mom = cosine(mom, self.mom, part)
+        return [cosine(lr, end, part) for lr, end in zip(lrs, self.ends, strict=True)], mom
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers and lists, as JSON has them."""
+        return {**vars(self), "kind": self.kind, "before": self.before.to_dict()}
+
+
+def schedule_of(written: Any) -> Schedule:
+    """The schedule that `to_dict` gave. Raises ValueError for anything else."""
+    kinds: dict[str, type[Any]] = {kind.kind: kind for kind in (Constant, Range, OneCycle, Annealed)}
+    if not isinstance(written, dict) or written.get("kind") not in kinds:
+        raise ValueError(f"{written!r} is no schedule")
+    given = {key: value for key, value in written.items() if key != "kind"}  # pyright: ignore[reportUnknownVariableType] -- JSON
+    if "before" in given:
+        given["before"] = schedule_of(given["before"])
+    try:
+        schedule: Schedule = kinds[written["kind"]](**given)
+        schedule(0)
+    except (TypeError, ArithmeticError) as error:
+        raise ValueError(f"{written!r} is no schedule ({error})") from error
+    return schedule
 
 
 def momentum_pair(moms: float | tuple[float, float]) -> tuple[float, float]:
@@ -66,17 +179,9 @@ def one_cycle_schedule(
     div_factor: float,
     pct_start: float,
     final_div: float,
-) -> Schedule:
-    """One cycle for each layer group, from peak / div_factor over peak to peak / final_div; momentum mirrors it.
-
-    Raises SettingError for settings that make no cycle.
-    """
+) -> OneCycle:
+    """One cycle of `steps` steps. Raises SettingError for settings that make none."""
     div_factor, final_div = positive(div_factor, "div_factor"), positive(final_div, "final_div")
-    pct_start = share(pct_start, "pct_start", "a share of the cycle")
-    high, low = moms
-
-    def schedule(step: int) -> tuple[list[float], float]:
-        lrs = [one_cycle(step, steps, peak / div_factor, peak, peak / final_div, pct_start) for peak in peaks]
-        return lrs, one_cycle(step, steps, high, low, high, pct_start)
-
-    return schedule
+    return OneCycle(
+        steps, list(peaks), moms, div_factor, share(pct_start, "pct_start", "a share of the cycle"), final_div
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 from onecycle.core.config import Config
 from onecycle.core.errors import OutputError
 from onecycle.core.files import sync_folder, unwritable
-from onecycle.tables.cache_lock import EXCLUSIVE, Lock
+from onecycle.core.lock import EXCLUSIVE, Lock
 from onecycle.tables.cache_manifest import MANIFEST, DamagedCacheError, Manifest
 from onecycle.tables.cache_size import parse_size, size_text
 

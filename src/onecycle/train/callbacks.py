@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,16 @@ from onecycle.core.checks import positive
 from onecycle.core.errors import SettingError, did_you_mean
 from onecycle.core.record import Record
 from onecycle.optim.optimizers import GroupedOptimizer
+from onecycle.optim.schedules import Constant, Schedule
 
 
 class Callback:
-    """Override what you need; the others cost nothing."""
+    """Override what you need; the others cost nothing.
+
+    One that learns something on the way which later steps depend on gives it in `state`, so that a fit can be resumed.
+    """
+
+    order: ClassVar[int] = 0  # the lower ones' hooks are called first; those of the same order as they are listed
 
     def on_train_begin(self, fit: Fit) -> None:
         """Before the first epoch."""
@@ -35,7 +41,10 @@ class Callback:
         """Between loss and backward pass; `fit.loss` may be replaced."""
 
     def on_backward_end(self, fit: Fit) -> None:
-        """Between backward pass and step; the gradients are there to be changed."""
+        """Between backward pass and step; the gradients are there to be changed.
+
+        With `fit.skip_step = True` there is no step on this batch, and the callbacks after this one are not asked.
+        """
 
     def on_batch_end(self, fit: Fit) -> None:
         """After the step, the gradients forgotten."""
@@ -45,6 +54,13 @@ class Callback:
 
     def on_train_end(self, fit: Fit) -> None:
         """After the last epoch, also where the fit was stopped."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it: JSON values and tensors, flat, by name."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
 
 
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
@@ -59,12 +75,16 @@ class Fit:
     epochs: int
     record: Record
     device: torch.device
+    schedule: Schedule = field(default_factory=lambda: Constant([0.0]))  # callbacks may put another in its place
     epoch: int = 0  # from 0, in this fit
     iteration: int = 0  # batches trained on before this one, in this fit
     num_batch: int = 0  # the same, in this epoch
     xb: Any = None
     yb: Any = None
     loss: Tensor = field(default_factory=lambda: torch.zeros(()))
+    skip_step: bool = False  # no optimizer step on this batch
+    batches: int = 0  # in an epoch, as the loader says; 0 where that is not known
+    columns: tuple[str, ...] = ()  # the numbers of an epoch's row; none in the finder, which has no rows
     stop_reason: str | None = None
 
     def stop(self, reason: str) -> None:
@@ -87,7 +107,7 @@ Hook = Callable[[Fit], None]
 
 
 def overridden(callbacks: Sequence[Callback]) -> dict[str, tuple[Hook, ...]]:
-    """For each hook the bound methods that somebody wrote, in the order of `callbacks`.
+    """For each hook the bound methods that somebody wrote, in the order of `callbacks` where theirs is the same.
 
     Raises SettingError for something that is no Callback, and for a method named like a hook that does not exist.
     """
@@ -98,6 +118,7 @@ def overridden(callbacks: Sequence[Callback]) -> dict[str, tuple[Hook, ...]]:
             if name.startswith("on_") and name not in HOOKS:
                 kind = type(callback).__name__
                 raise SettingError(f"{kind} has no hook {name} to override{did_you_mean(name, HOOKS)}")
+    callbacks = sorted(callbacks, key=lambda callback: callback.order)
     return {
         name: tuple(getattr(cb, name) for cb in callbacks if getattr(type(cb), name) is not getattr(Callback, name))
         for name in HOOKS

@@ -48,9 +48,9 @@ class Engine:
         if wanted:
             loss_and_grads = self._fast(epoch, forward, loss_and_grads, say)
         step = step_with_hooks(fit, loss_and_grads, hooks) if epoch.is_watched() else plain_step(fit, loss_and_grads)
-        steps, done = one_by_one(epoch, step), 0
+        steps, done = one_by_one(epoch, step), fit.num_batch
         if wanted and epoch.can_run():
-            if not self._is_captured(epoch) or not fit.opt.has_state():
+            if done < len(epoch) and not (self._is_captured(epoch) and fit.opt.has_state()):
                 yield (done := next(steps))  # the first step captures, and makes the optimizer's state
             captured = self._captured if self._is_captured(epoch) else None
             if captured is not None and done < len(epoch):

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from onecycle.optim.schedules import Rates
 from onecycle.train.callbacks import Fit, Hook
 from onecycle.train.capture import Captured
 from onecycle.train.check import FAILURES, explain
+from onecycle.train.position import Saver
 from onecycle.train.step import LossFunc, Step
 
 _LONGEST_RUN = 0.05  # seconds after which the display and Ctrl-C get their turn
@@ -29,6 +31,8 @@ class Epoch:
     hooks: dict[str, tuple[Hook, ...]]
     plan: list[Rates]  # learning rates and momentum of each step
     losses: Tensor  # room for the loss of each
+    saver: Saver | None = None
+    started: float = 0.0  # as time.perf_counter() counts
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -50,7 +54,10 @@ def one_by_one(epoch: Epoch, step: Step) -> Iterator[int]:
     """Train, and give the number of batches done after each."""
     fit, set_rates, after_batch = epoch.fit, epoch.fit.opt.set_rates, epoch.hooks["on_batch_end"]
     losses, batches = list(epoch.losses.unbind()), epoch.loader.epoch(epoch.number)
-    for i, (xb, yb) in zip(range(len(epoch)), batches, strict=False):  # a loader may give more or fewer than it says
+    left = range(fit.num_batch, len(epoch))
+    for i, (xb, yb) in zip(
+        left, islice(batches, left.start, None), strict=False
+    ):  # a loader may give more or fewer than it says
         set_rates(*epoch.plan[i])
         try:
             losses[i].copy_(step(xb, yb))
@@ -68,6 +75,8 @@ def in_runs(epoch: Epoch, done: int, captured: Captured, program: Program) -> It
     order, bs, length = loader.order(epoch.number), loader.batch_size, 1
     while done < len(epoch):
         count = min(length, len(epoch) - done, program.most_steps())
+        if epoch.saver is not None:
+            count = min(count, epoch.saver.longest_run(epoch.fit))
         plan, rows = epoch.plan[done : done + count], order[done * bs : (done + count) * bs]
         rates = [[rates[layer] for layer in program.layers] for rates, _ in plan]
         moms = [mom if mom is not None else opt.mom or 0.0 for _, mom in plan]

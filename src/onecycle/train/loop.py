@@ -1,12 +1,8 @@
 """The loop: fit, evaluate, predict."""
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from types import FrameType
 from typing import Any
 
 import torch
@@ -15,13 +11,14 @@ from torch import Tensor, nn
 from onecycle.core.device import borrowed_generators, derived_seed, keep_freed_memory, seed_generators
 from onecycle.core.display import Display
 from onecycle.data.batches import Batches
-from onecycle.optim.schedules import Schedule
 from onecycle.train.callbacks import Fit, Hook
 from onecycle.train.check import FAILURES, explain
 from onecycle.train.engine import Engine
 from onecycle.train.epoch import Epoch
 from onecycle.train.metrics import Metric
+from onecycle.train.position import Position, Saver, generator_states, set_generators
 from onecycle.train.recorder import Recorder
+from onecycle.train.signals import answered
 from onecycle.train.step import Forward, LossFunc, plain_forward
 from onecycle.train.tally import Tally
 
@@ -36,7 +33,6 @@ def fit(
     loss_func: LossFunc,
     metrics: Sequence[Metric],
     hooks: dict[str, tuple[Hook, ...]],
-    schedule: Schedule,
     recorder: Recorder,
     display: Display,
     engine: Engine,
@@ -45,6 +41,8 @@ def fit(
     first_epoch: int = 0,
     steps: int | None = None,
     restore: Callable[[Tensor], Tensor] | None = None,
+    start: Position | None = None,
+    saver: Saver | None = None,
 ) -> None:
     """Train.
 
@@ -55,28 +53,32 @@ def fit(
 
     The batch order and the noise (dropout) of an epoch are functions of `seed` and the epoch's number, counted from
     `first_epoch`. `steps` is how many there will be where a callback ends the fit earlier. `restore` is as in
-    `evaluate`. torch's global generators
-    are left as they were. Ctrl-C ends the fit after the step under way; a second one at once.
+    `evaluate`. `start` is where a fit goes on that was kept by its `saver`. torch's global generators are left as they
+    were. Ctrl-C ends the fit after the step under way; a second one at once.
     """
     batches = len(train_dl)
+    at = start or Position()
+    fit.iteration = at.iteration
     keep_freed_memory()
     display.start(recorder.record.column_names, steps or fit.epochs * batches, batches)
-    with borrowed_generators(fit.device), _interrupts(lambda: fit.stop("interrupted")):
+    with borrowed_generators(fit.device), answered(fit, saver.request if saver else None):
         try:
-            for hook in hooks["on_train_begin"]:
+            for hook in hooks["on_train_begin"] if start is None else ():
                 hook(fit)
-            for epoch in range(fit.epochs):
-                if fit.stop_reason:
-                    break
-                seed_generators(derived_seed(seed, _NOISE, first_epoch + epoch), fit.device)
-                started = time.perf_counter()
-                fit.epoch = epoch
+            while at.epoch < fit.epochs and not fit.stop_reason:
+                fit.epoch, fit.num_batch = at.epoch, at.num_batch
+                started = time.perf_counter() - at.seconds
                 fit.model.train()
-                for hook in hooks["on_epoch_begin"]:
-                    hook(fit)
-                plan = [schedule(step) for step in range(fit.iteration, fit.iteration + batches)]
-                losses = recorder.start_epoch(batches, fit.device)
-                work = Epoch(fit, first_epoch + epoch, train_dl, loss_func, hooks, plan, losses)
+                if at.generators:
+                    set_generators(at.generators, fit.device)
+                else:
+                    seed_generators(derived_seed(seed, _NOISE, first_epoch + at.epoch), fit.device)
+                    for hook in hooks["on_epoch_begin"]:
+                        hook(fit)
+                first = fit.iteration - fit.num_batch
+                plan = [fit.schedule(step) for step in range(first, first + batches)]
+                losses = recorder.start_epoch(batches, fit.device, fit.num_batch)
+                work = Epoch(fit, first_epoch + at.epoch, train_dl, loss_func, hooks, plan, losses, saver, started)
                 _train_epoch(work, forward, recorder, display, engine)
                 if fit.stop_reason and fit.num_batch < batches:
                     break  # in the middle of an epoch: no row for it
@@ -84,12 +86,15 @@ def fit(
                 if valid_dl is not None:
                     display.phase("validating")
                     values = evaluate(fit.model, valid_dl, loss_func, metrics, forward, engine, restore)
-                recorder.end_epoch(epoch, fit.num_batch, values, time.perf_counter() - started)
+                recorder.end_epoch(at.epoch, fit.num_batch, values, time.perf_counter() - started)
                 display.row(recorder.record.row())
                 for hook in hooks["on_epoch_end"]:
                     hook(fit)
+                at = Position(at.epoch + 1, 0, fit.iteration)
+                if saver is not None:
+                    saver.end_epoch(at)
         finally:
-            fit.opt.set_rates(*schedule(fit.iteration))
+            fit.opt.set_rates(*fit.schedule(fit.iteration))
             fit.opt.zero_grad()
             fit.model.eval()
             finished = len(recorder.record.epochs) == fit.epochs
@@ -97,21 +102,26 @@ def fit(
             try:
                 for hook in hooks["on_train_end"]:
                     hook(fit)
+                if saver is not None:
+                    saver.close()
             finally:
                 display.finish(recorder.record.stopped)
 
 
 def _train_epoch(epoch: Epoch, forward: Forward, recorder: Recorder, display: Display, engine: Engine) -> None:
-    fit = epoch.fit
+    fit, saver = epoch.fit, epoch.saver
     lrs = [rates[-1] for rates, _ in epoch.plan]
     moms = [fit.opt.mom if mom is None else mom for _, mom in epoch.plan]
     steps_left = (fit.epochs - fit.epoch) * len(epoch)
     wake = time.perf_counter() + WAKE_SECONDS
-    fit.num_batch = 0
     try:
         for done in engine.train(epoch, forward, steps_left, display.say):
             fit.iteration += done - fit.num_batch
             fit.num_batch = done
+            if saver is not None and (saver.is_due(fit) or (fit.stop_reason and done < len(epoch))):
+                recorder.read(done, lrs, moms)  # waits for the device
+                states, seconds = generator_states(fit.device), time.perf_counter() - epoch.started
+                saver.save(Position(fit.epoch, done, fit.iteration, seconds, states))
             if fit.stop_reason:
                 break
             if time.perf_counter() > wake:
@@ -171,25 +181,3 @@ def predict(
 
 def _rows(yb: Any) -> int:
     return len(yb[0]) if isinstance(yb, list | tuple) else len(yb)
-
-
-@contextmanager
-def _interrupts(on_first: Callable[[], None]) -> Generator[None]:
-    """Call `on_first` on the first Ctrl-C, so that the step under way is finished; the second one acts as usual.
-
-    Only where Ctrl-C would raise KeyboardInterrupt: a handler of the program's own stays in place.
-    """
-    own = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or own is not signal.default_int_handler:
-        yield
-        return
-
-    def first(_signal: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, own)
-        on_first()
-
-    signal.signal(signal.SIGINT, first)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, own)

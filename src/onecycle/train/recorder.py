@@ -52,9 +52,9 @@ class Recorder:
 
     # --- filled by the loop -------------------------------------------------------------------------------------
 
-    def start_epoch(self, batches: int, device: torch.device) -> Tensor:
-        """Room on the device for an epoch's losses (batches,), to be written in place."""
-        self._pending, self._read = torch.empty(batches, device=device), 0
+    def start_epoch(self, batches: int, device: torch.device, done: int = 0) -> Tensor:
+        """Room on the device for an epoch's losses (batches,), to be written in place; `done` are in the record."""
+        self._pending, self._read = torch.empty(batches, device=device), done
         return self._pending
 
     def read(self, done: int, lrs: list[float], moms: list[float | None]) -> None:

@@ -35,13 +35,15 @@ def step_with_hooks(fit: Fit, loss_and_grads: Step, hooks: dict[str, tuple[Hook,
     """The same with callbacks before the batch, and between its parts."""
 
     def step(xb: Any, yb: Any) -> Tensor:
-        fit.xb, fit.yb = xb, yb
+        fit.xb, fit.yb, fit.skip_step = xb, yb, False
         for hook in hooks["on_batch_begin"]:
             hook(fit)
         loss = fit.loss = loss_and_grads(fit.xb, fit.yb)
         for hook in hooks["on_backward_end"]:
-            hook(fit)
-        fit.opt.step()
+            if not fit.skip_step:
+                hook(fit)
+        if not fit.skip_step:
+            fit.opt.step()
         fit.opt.zero_grad()
         return loss
 
