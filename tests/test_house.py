@@ -75,12 +75,14 @@ def test_every_public_name_can_be_had():
 
 def test_the_public_names_are_these():
     assert sorted(onecycle.__all__) == [
-        *("AdamW", "Callback", "ClassificationInterpretation", "Config", "DataBunch", "GradientClip", "LRFindResult"),
+        *("AdamW", "CSVLog", "Callback", "ClassificationInterpretation", "Config", "DataBunch"),
+        *("EMA", "EarlyStopping", "GradientAccumulation", "GradientClip", "LRFindResult"),
         *(
             "Learner",
             "MLP",
             "OneCycleError",
             "Record",
+            "SaveBest",
             "TabularModel",
             "accuracy",
             "average_precision",

@@ -59,7 +59,7 @@ def test_classes_have_the_data_sets_names():
         def __getitem__(self, i):
             return torch.full((20,), float(i % 2)), i % 2
 
-    learner = Learner(DataBunch.create(Named(), Named(), bs=8), Net(outputs=2), metrics=accuracy, silent=True)
+    learner = Learner(DataBunch.create(Named(), Named(), bs=8), seeded(Net(outputs=2)), metrics=accuracy, silent=True)
     learner.fit_one_cycle(20, 1e-2)
     assert learner.predict(torch.ones(20))[0] == "dog"
 

@@ -16,12 +16,17 @@ if TYPE_CHECKING:
     from onecycle.data.fetch import fetch as fetch
     from onecycle.data.lesson import mnist as mnist
     from onecycle.data.safe_pickle import load_pickle as load_pickle
+    from onecycle.keep.save_best import SaveBest as SaveBest
     from onecycle.learner import Learner as Learner
     from onecycle.loading import load_learner as load_learner
     from onecycle.optim.optimizers import AdamW as AdamW
     from onecycle.show.interpret import ClassificationInterpretation as ClassificationInterpretation
+    from onecycle.train.accumulate import GradientAccumulation as GradientAccumulation
     from onecycle.train.callbacks import Callback as Callback
     from onecycle.train.callbacks import GradientClip as GradientClip
+    from onecycle.train.csv_log import CSVLog as CSVLog
+    from onecycle.train.early_stopping import EarlyStopping as EarlyStopping
+    from onecycle.train.ema import EMA as EMA
     from onecycle.train.epoch_metrics import average_precision as average_precision
     from onecycle.train.epoch_metrics import f1_score as f1_score
     from onecycle.train.epoch_metrics import mae as mae
@@ -41,17 +46,22 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "EMA",
     "MLP",
     "AdamW",
+    "CSVLog",
     "Callback",
     "ClassificationInterpretation",
     "Config",
     "DataBunch",
+    "EarlyStopping",
+    "GradientAccumulation",
     "GradientClip",
     "LRFindResult",
     "Learner",
     "OneCycleError",
     "Record",
+    "SaveBest",
     "TabularModel",
     "accuracy",
     "average_precision",
@@ -82,11 +92,16 @@ _HOMES = {
     "data.fetch": ("fetch",),
     "data.lesson": ("mnist",),
     "data.safe_pickle": ("load_pickle",),
+    "keep.save_best": ("SaveBest",),
     "learner": ("Learner",),
     "loading": ("load_learner",),
     "optim.optimizers": ("AdamW",),
     "show.interpret": ("ClassificationInterpretation",),
+    "train.accumulate": ("GradientAccumulation",),
     "train.callbacks": ("Callback", "GradientClip"),
+    "train.csv_log": ("CSVLog",),
+    "train.early_stopping": ("EarlyStopping",),
+    "train.ema": ("EMA",),
     "train.epoch_metrics": ("average_precision", "f1_score", "mae", "mse", "r2_score", "rmse", "roc_auc"),
     "train.lr_find": ("LRFindResult",),
     "train.metrics": (

@@ -192,6 +192,7 @@ class Learner(Predictor):
         recorder = Recorder(Record(metric_names=names, settings=settings, versions=versions(self.device)))
         self.opt = self.opt or self._make_opt()
         fit = self._start(epochs, schedule, self.opt, wd, recorder)
+        fit.columns = ("train_loss", *(("valid_loss", *names) if data.valid_dl is not None else ()))
         self.recorder = recorder
         try:
             loop.fit(
@@ -216,7 +217,7 @@ class Learner(Predictor):
         recorder: Recorder,
     ) -> Fit:
         opt.set_wd(self.wd if wd is None else wd)
-        return Fit(self.model, opt, epochs, recorder.record, self.device, schedule)
+        return Fit(self.model, opt, epochs, recorder.record, self.device, schedule, len(self.data.train_dl))
 
     def _make_opt(self) -> GroupedOptimizer:
         return GroupedOptimizer(self.opt_func, self.layer_groups, self.true_wd, self.bn_wd)

@@ -47,12 +47,16 @@ def _check(folder: Path, info: BundleInfo, model: nn.Module) -> None:
     try:
         features = None if info.features is None else _features(info.features)
         target = None if info.target is None else _target(info.target)
-    except (DataError, OverflowError) as error:  # a number that no float holds
+    except DataError as error:
         raise FileError(f"{folder}: {error}") from error
-    if isinstance(model, TabularModel):
+    except OverflowError as error:
+        raise FileError(
+            f"{folder}: a class is a number that no float holds; take an undamaged copy, or export the model again"
+        ) from error
+    if type(model) is TabularModel:
         takes, gives = model.numbers + len(model.sizes), model.outputs
         fits = features is None or (features.numbers, features.sizes) == (model.numbers, model.sizes)
-    elif isinstance(model, MLP):
+    elif type(model) is MLP:
         takes, gives = model.sizes[0], model.sizes[-1]
         fits = features is None or len(features.names) == takes
     else:

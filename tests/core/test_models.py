@@ -168,3 +168,15 @@ def test_settings_that_make_no_tabular_model(arguments: dict[str, Any], message:
 def test_a_damaged_description(description: dict[str, Any]):
     with pytest.raises(SettingError, match=f"does not describe a {description['name']}"):
         build(description)
+
+
+@pytest.mark.parametrize(
+    "model", [MLP(6, 5, 3), TabularModel(3, (4, 100), 2, hidden=(7, 5)), TabularModel(0, [3], 1, hidden=[], ramps=0)]
+)
+def test_no_model_is_built_that_has_more_weights_than_are_known(model: torch.nn.Module):
+    description, count = architecture(model), sum(weight.numel() for weight in model.parameters())
+    assert architecture(build(description, weights=count)) == description
+    with pytest.raises(
+        SettingError, match=f"^describes a {type(model).__name__} of {count:,} weights; expected {count - 1:,}$"
+    ):
+        build(description, weights=count - 1)

@@ -133,7 +133,7 @@ def test_sizes(folder):
         read_image_folder(folder)
     assert str(error.value) == (
         f"{folder / 'dog/c.jpg'} has 20 x 30 pixels (height x width), {folder / 'cat/deep/y.PNG'} has 5 x 4; expected one "
-        "size; scale them all with size="
+        "size; say which one to scale them all to: --image-size 28, or in Python image_size=28"
     )
     assert read_image_folder(folder, size=7).x.shape == (5, 3, 7, 7)
     x = read_image_folder(folder, size=(6, 9)).x

@@ -246,3 +246,10 @@ def test_without_pillow(tmp_path, monkeypatch):
 def test_a_bad_size(tmp_path):
     with pytest.raises(SettingError, match=r"size is \(0, 3\); expected \(height, width\), each at least 1"):
         read_png(tmp_path / "x.png", size=(0, 3))
+
+
+@pytest.mark.parametrize("descr", ["|u1", "|a1"])  # the second is an old name of bytes
+def test_npy_files_of_python_2_are_read_without_a_warning(descr: str, tmp_path):
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': (3L,), }}".encode().ljust(117) + b"\n"
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"abc")
+    assert read_npy(tmp_path / "x.npy").tobytes() == b"abc"

@@ -391,8 +391,8 @@ def test_tables_in_each_others_suffix(tmp_path):
 def test_a_cell_that_is_no_number_is_named_by_its_line(tmp_path):
     ages = "".join(f"{20 + i % 40},x\n" for i in range(15))
     message = (
-        ":17: column \"age\" is 'abc'; expected a number, as in 30 of its 31 cells; correct it, leave it empty where the value "
-        'is missing, or say that the column is a category: kinds={"age": "category"}'
+        ":17: column \"age\" is 'abc'; expected a number, as in 30 of its 31 cells; correct it, or leave it empty where the "
+        'value is missing; to train on it as a category, say so: --kind age=category, or in Python kinds={"age": "category"}'
     )
     fails(csv(tmp_path, f"age,b\n{ages}abc,y\n{ages}"), message)
     fails(csv(tmp_path, f'age,b\n{ages}21,"y\nz"\n\nabc,y\n{ages}'), ":20: column \"age\" is 'abc'")

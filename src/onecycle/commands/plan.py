@@ -70,11 +70,24 @@ def plan_lines(setup: Setup) -> list[str]:
         lines.append(f"dropped {len(dropped) - _MOST_DROPPED:,} more columns; `onecycle inspect` says why")
     lines.append(f"target: {target_line(facts['target'])}")
     lines.append(f"split: {split_line(facts['rows'])} ({facts['split']})")
+    lines += _lacking(data)
     if setup.note:
         lines.append(setup.note)
     lines.append(f"model: {model_line(facts)}")
     lines.append(f"training: {training_line(facts)}")
     return lines
+
+
+def _lacking(data: DataBunch) -> list[str]:
+    """A line on the classes that no validation row has, where the rows are in memory."""
+    tensors = getattr(data.valid_ds, "tensors", None)
+    if tensors is None or data.task != "classes":
+        return []
+    names = data.classes or []
+    counts = torch.bincount(tensors[-1].cpu(), minlength=len(names)).tolist()
+    none = [str(name) for name, count in zip(names, counts, strict=True) if not count]
+    more = f" and {len(none) - _MOST_NAMED:,} more" if len(none) > _MOST_NAMED else ""
+    return [f"validation has no row of {', '.join(none[:_MOST_NAMED])}{more}"] if none else []
 
 
 def target_line(facts: dict[str, Any], details: bool = True) -> str:

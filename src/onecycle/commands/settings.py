@@ -148,7 +148,7 @@ def _check_source(source: str) -> None:
         return
     path = Path(source)
     try:
-        if path.exists():
+        if source and path.exists():  # "" would be the current folder
             return
     except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be entered
         raise SettingError(f"{source!r}: cannot be read ({error}); check the path") from error

@@ -58,11 +58,12 @@ def open_source(settings: DataSettings) -> Source:
     """Read what `settings` names, unless that is a data set of the library's own or a folder of images."""
     from onecycle.data.sources import Arrays, open_source
     from onecycle.tables.cache import larger_than_memory
+    from onecycle.tables.read import is_table_file
 
     if settings.is_dataset:
         return Source(settings.source)
     path = Path(settings.source)
-    if path.is_dir():
+    if path.is_dir() and not is_table_file(path):
         return Source(settings.source, other=path)
     as_written = [name for name, kind in settings.kinds if kind == "category"]
     large = larger_than_memory(path, settings.memory_limit, as_written)

@@ -66,7 +66,7 @@ class TabularModel(nn.Module):
         self.ramps = whole(ramps, "ramps", least=0)
         if not numbers and not self.sizes:
             raise SettingError("TabularModel(0, []) has no columns; expected at least one number or category")
-        widths = [min(600, round(1.6 * size**0.56)) for size in self.sizes]
+        widths = _widths(self.sizes)
         embeddings = [nn.Embedding(size, width, padding_idx=0) for size, width in zip(self.sizes, widths, strict=True)]
         for embedding in embeddings:
             nn.init.normal_(embedding.weight, std=0.05)  # small beside the numbers, so that a rare code says little
@@ -92,6 +92,11 @@ class TabularModel(nn.Module):
         return self.layers(torch.cat([numbers, *vectors], 1))
 
 
+def _widths(sizes: Sequence[int]) -> list[int]:
+    """How many numbers the embeddings have."""
+    return [min(600, round(1.6 * size**0.56)) for size in sizes]
+
+
 def _linear(inputs: int, outputs: int) -> nn.Linear:
     """A layer. Raises SettingError where there is no memory for it."""
     try:
@@ -112,17 +117,33 @@ def architecture(model: nn.Module) -> dict[str, Any] | None:
     return None
 
 
-def build(description: dict[str, Any]) -> nn.Module:
-    """The model, with fresh weights, that `architecture` described. Raises SettingError for anything else."""
+def build(description: dict[str, Any], weights: int | None = None) -> nn.Module:
+    """The model, with fresh weights, that `architecture` described. Raises SettingError for anything else.
+
+    With `weights`, how many it is known to have, also for one of more, before it takes memory.
+    """
     given = dict(description)
     name = given.pop("name", None)
+    if name not in ("MLP", "TabularModel"):
+        raise SettingError(f"unknown architecture {name!r}; expected MLP or TabularModel")
     try:
+        if weights is not None and (count := _count(description)) > weights:
+            raise SettingError(f"describes a {name} of {count:,} weights; expected {weights:,}")
         if name == "MLP":
             return MLP(*(int(size) for size in given["sizes"]))
-        if name == "TabularModel":
-            return TabularModel(**given)
+        return TabularModel(**given)
     except SettingError:
         raise
     except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # what torch raises for odd sizes
         raise SettingError(f"{reprlib.repr(description)} does not describe a {name} ({error})") from error
-    raise SettingError(f"unknown architecture {name!r}; expected MLP or TabularModel")
+
+
+def _count(description: dict[str, Any]) -> int:
+    """How many weights the model has that `architecture` described."""
+    sizes, embedded = description["sizes"], 0
+    if description["name"] == "TabularModel":
+        widths = _widths(sizes)
+        embedded = sum(size * width for size, width in zip(sizes, widths, strict=True))
+        inputs = description["numbers"] * (1 + description["ramps"]) + sum(widths)
+        sizes = [inputs, *description["hidden"], description["outputs"]]
+    return embedded + sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))

@@ -77,6 +77,8 @@ def unreadable(path: Path, error: OSError) -> FileError:
     """The error for a path that could not be opened or read, with the system's reason and what to do."""
     if path.is_dir():
         return FileError(f"{path}: a folder; expected a file; name a file inside it")
+    if path.is_symlink() and not path.exists():
+        return FileError(f"{path}: a link to {path.readlink()}, which is not there; expected a file: correct the link")
     if not isinstance(error, FileNotFoundError):
         return FileError(f"{path}: cannot be read ({error.strerror or error}); check that you may read this file")
     if not path.parent.is_dir():

@@ -3,6 +3,7 @@
 import importlib
 import math
 import os
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -47,7 +48,10 @@ def idx_array(content: bytearray, path: Path) -> Numbers:
     if len(shape) > 32:  # what every NumPy can hold
         raise FileError(f"{path}: {len(shape)} dimensions; expected at most 32")
     numbers = np.frombuffer(content, dtype, offset=start) if expected > start else np.empty(0, dtype)
-    return numbers.astype(dtype.newbyteorder("="), copy=False).reshape(shape)
+    try:
+        return numbers.astype(dtype.newbyteorder("="), copy=False).reshape(shape)
+    except ValueError as error:  # no numbers, in a shape beyond what NumPy counts
+        raise FileError(f"{path}: shape {shape} is too large; copy or download it again") from error
 
 
 def read_npy(path: str | os.PathLike[str]) -> Numbers:
@@ -142,7 +146,9 @@ def _grey(image: Any) -> Numbers:
 
 def _npy(file: IO[bytes], path: Path) -> Numbers:
     try:
-        return np.lib.format.read_array(file, allow_pickle=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # files of Python 2 and old names of dtypes are read all the same
+            return np.lib.format.read_array(file, allow_pickle=False)
     except (ArithmeticError, EOFError, MemoryError, SyntaxError, TokenError, TypeError, ValueError) as error:
         if "allow_pickle" in str(error):  # NumPy has no error of its own for it
             raise UnsafeFileError(

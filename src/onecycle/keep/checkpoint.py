@@ -55,12 +55,6 @@ def load_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
     """Put `weights` into `model`; ModelError, with the names that differ, where they are another model's."""
-    check_weights(model, weights, source)
-    model.load_state_dict(weights)
-
-
-def check_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
-    """Raises ModelError, with the names that differ, where `weights` are another model's."""
     own = model.state_dict()
     missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     if missing or unknown:
@@ -72,6 +66,7 @@ def check_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) ->
             raise ModelError(
                 f"{source}: {name} has shape {tuple(weights[name].shape)}; the model's has {tuple(tensor.shape)}"
             )
+    model.load_state_dict(weights)
 
 
 def _other_optimizer(about: dict[str, Any], opt: GroupedOptimizer) -> str | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from onecycle.core.errors import FileError, ModelError, SettingError
 from onecycle.core.models import architecture, build
-from onecycle.keep.checkpoint import check_weights, load_weights
+from onecycle.keep.checkpoint import load_weights
 from onecycle.keep.folder import check_place, read_folder, write_folder
 
 _KIND = "bundle"
@@ -75,11 +75,9 @@ def load_bundle(folder: Path, model: nn.Module | type[nn.Module] | None = None) 
 
 
 def _built(folder: Path, known: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
-    """One of the library's own models. Its sizes come from a file, so they are compared before memory is taken."""
+    """One of the library's own models. Its sizes come from a file, so they may not take more memory than it has."""
     try:
-        with torch.device("meta"):
-            check_weights(build(known), weights, folder)
-        return build(known)
+        return build(known, weights=sum(tensor.numel() for tensor in weights.values()))
     except SettingError as error:
         raise FileError(f"{folder}: {error}; take an undamaged copy, or export the model again") from error
 
@@ -91,10 +89,11 @@ def _info(folder: Path, found: Any) -> BundleInfo:
     missing = [name for name in names if name not in optional and not (isinstance(found, dict) and name in found)]
     if missing:
         raise FileError(f"{folder}: not a bundle that onecycle wrote ({', '.join(missing)} missing)")
+    about: dict[str, Any] = {name: found.get(name) for name in names}
     for name, fits in _FITS.items():
-        if (found.get(name) is not None or name not in _MAY_BE_NONE) and not fits(found.get(name)):
-            raise _damaged(folder, f"info.{name}", found.get(name))
-    return BundleInfo(**{name: found.get(name) for name in names})
+        if (about[name] is not None or name not in _MAY_BE_NONE) and not fits(about[name]):
+            raise _damaged(folder, f"info.{name}", about[name])
+    return BundleInfo(**about)
 
 
 def _damaged(folder: Path, part: str, found: Any) -> FileError:

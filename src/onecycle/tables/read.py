@@ -33,7 +33,7 @@ def read_table(path: str | os.PathLike[str], text: Collection[str] = (), max_byt
     false, dates and times in ISO form are found; the columns in `text` are kept as they are written.
 
     Raises FileError for a file that is missing, damaged, of another format than its suffix says, or not UTF-8, and for
-    a packed one (gz, zst, Parquet, compressed Arrow) that takes more than `max_bytes` (2 GiB) when unpacked. Raises
+    a packed one (gz, zst, compressed Arrow, Parquet by its footer) that takes more than `max_bytes` (2 GiB). Raises
     DataError for another suffix; no rows; names that are missing or given twice; a row with more or fewer cells than
     the header; a CSV column of numbers with slips: at least 90% of its cells and of its distinct values are numbers,
     and at most 10 distinct values are not; and for columns of structs and other nested values that are no lists.

@@ -136,7 +136,8 @@ class Target:
         classes = None if regression else found.items("classes")
         if classes is not None:
             sorts = {type(value) for value in classes}
-            plain = sorts <= {str} or sorts <= {bool} or (sorts <= {int, float} and all(map(math.isfinite, classes)))
+            numbers = sorts <= {int, float} and all(abs(value) < math.inf for value in classes)  # false for NaN too
+            plain = sorts <= {str} or sorts <= {bool} or numbers
             if not plain or len(set(classes)) < len(classes) or len(classes) < (2 if task == "classes" else 1):
                 raise damaged("target.classes", classes, "different texts, numbers, or true and false")
         several = task == "multilabel" and not lists

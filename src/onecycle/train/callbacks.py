@@ -76,6 +76,8 @@ class Fit:
     record: Record
     device: torch.device
     schedule: Schedule = field(default_factory=lambda: Constant([0.0]))  # callbacks may put another in its place
+    batches: int = 0  # in an epoch, as the loader says; 0 where that is not known
+    columns: tuple[str, ...] = ()  # the numbers of an epoch's row; none in the finder, which has no rows
     epoch: int = 0  # from 0, in this fit
     iteration: int = 0  # batches trained on before this one, in this fit
     num_batch: int = 0  # the same, in this epoch
@@ -83,8 +85,6 @@ class Fit:
     yb: Any = None
     loss: Tensor = field(default_factory=lambda: torch.zeros(()))
     skip_step: bool = False  # no optimizer step on this batch
-    batches: int = 0  # in an epoch, as the loader says; 0 where that is not known
-    columns: tuple[str, ...] = ()  # the numbers of an epoch's row; none in the finder, which has no rows
     stop_reason: str | None = None
 
     def stop(self, reason: str) -> None:

@@ -12,36 +12,29 @@ from onecycle.train.callbacks import Callback, Fit
 class EMA(Callback):
     """Keep an exponential moving average of the weights: `average += (1 - d) * (weights - average)` after each step.
 
-    `d` is `min(decay, (1 + t) / (10 + t))` at step t (from 0), so that the first weights are soon forgotten. Validation,
-    the hooks at an epoch's end and the model after the fit have the average; training goes on with the weights
-    themselves. Buffers, such as BatchNorm's statistics, are the model's own. Polyak and Juditsky 1992,
-    https://doi.org/10.1137/0330046.
+    `d` is `min(decay, (1 + t) / (10 + t))` at step t (from 0), so that the first weights are soon forgotten. The average
+    is what is validated, what hooks see at an epoch's end, and what the model has after the fit; training goes on with
+    the weights themselves. Buffers, such as BatchNorm's statistics, are the model's own. Averages of weights: Polyak and
+    Juditsky 1992, https://doi.org/10.1137/0330046.
     """
 
     order: ClassVar[int] = 1  # at the end of an epoch the model changes after all others have seen the step
 
     def __init__(self, decay: float = 0.999) -> None:
         self.decay = share(decay, "EMA's decay", "how much of the average stays at each step")
-        self._start()
-
-    def _start(self) -> None:
         self._steps = 0
         self._others: dict[str, Tensor] = {}  # by the parameter's name: the average, or while it is in use the weights
         self._in_use = False  # whether the average is in the model
 
     def on_train_begin(self, fit: Fit) -> None:
         """Start from the weights as they are."""
-        self._start()
+        self._steps, self._in_use = 0, False
+        self._others = {name: weight.clone() for name, weight in _averaged(fit)}
 
     def on_epoch_begin(self, fit: Fit) -> None:
         """Train on the weights themselves."""
         if self._in_use:
             self._swap(fit)
-
-    def on_batch_begin(self, fit: Fit) -> None:
-        """Before the first step the average is the weights."""
-        if not self._others:
-            self._others = {name: parameter.detach().clone() for name, parameter in _averaged(fit)}
 
     def on_batch_end(self, fit: Fit) -> None:
         """Average, and after an epoch's last step put the average into the model."""
@@ -55,7 +48,7 @@ class EMA(Callback):
 
     def on_train_end(self, fit: Fit) -> None:
         """Leave the model with the average, also where the fit was stopped in the middle of an epoch."""
-        if self._others and not self._in_use:
+        if not self._in_use:
             self._swap(fit)
 
     def _swap(self, fit: Fit) -> None:
@@ -67,8 +60,9 @@ class EMA(Callback):
 
     def _both(self, fit: Fit) -> tuple[list[Tensor], list[Tensor]]:
         """What the model holds, and what is kept here."""
-        found = [(parameter.detach(), self._others[name]) for name, parameter in _averaged(fit)]
-        return [weight for weight, _ in found], [other for _, other in found]
+        weights = dict(_averaged(fit))
+        self._others = {name: other.to(weights[name].device) for name, other in self._others.items()}
+        return [weights[name] for name in self._others], list(self._others.values())
 
     def state(self) -> dict[str, Any]:
         """The average, or while that is in the model the weights."""
@@ -83,4 +77,4 @@ class EMA(Callback):
 
 def _averaged(fit: Fit) -> list[tuple[str, Tensor]]:
     named = fit.model.named_parameters()
-    return [(name, weight) for name, weight in named if weight.requires_grad and weight.is_floating_point()]
+    return [(name, weight.detach()) for name, weight in named if weight.requires_grad and weight.is_floating_point()]
