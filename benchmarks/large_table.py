@@ -213,7 +213,7 @@ def measured(phase: str, path: Path, options: argparse.Namespace, home: Path) ->
 
 def all_phases(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Make the file, measure, and say what was found."""
-    from onecycle.tables.cache_size import parse_size
+    from onecycle.tables.cached.size import parse_size
 
     path = folder / f"rows.{options.format}"
     say(f"making {options.rows:,} rows in {path} …")

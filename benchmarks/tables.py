@@ -135,7 +135,7 @@ def same_rows(path: Path, target: str, seed: int) -> dict[str, Any]:
     import numpy as np
 
     from onecycle.data.bunch import DataBunch
-    from onecycle.tables.read import read_table
+    from onecycle.tables.files.read import read_table
     from onecycle.tables.split import split_rows
     from onecycle.tables.target import Target
 

@@ -17,7 +17,7 @@ import pytest
 from bad_input.case import Case, check_refusal, copied, snapshot
 from bad_input.makers import Evil, Make, bomb_gz, bomb_npz, csv_text, parquet, pickled, written
 from onecycle.core.errors import OneCycleError
-from onecycle.tables.read import read_table
+from onecycle.tables.files.read import read_table
 
 PROCESSES = [
     Case("a missing file", "train sales.csv --target price", "sales.csv: no such file; check the path"),

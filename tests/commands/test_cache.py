@@ -14,9 +14,9 @@ import pytest
 from onecycle.commands.cache import cache
 from onecycle.core.config import Config
 from onecycle.core.errors import OutputError
-from onecycle.tables.cache import cached
-from onecycle.tables.cache_folder import Entry
-from onecycle.tables.cache_progress import Progress
+from onecycle.tables.cached.cache import cached
+from onecycle.tables.cached.folder import Entry
+from onecycle.tables.cached.progress import Progress
 
 
 def made(folder: Path, name: str, rows: int = 500, seed: int = 0) -> Entry:

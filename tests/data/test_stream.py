@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from onecycle import MLP, DataBunch, Learner
 from onecycle.core.errors import FileError, SettingError
 from onecycle.data.stream import Reader, StoredRows, Stream, StreamLoader, open_stream
-from onecycle.tables.cache_folder import CacheFolder
-from onecycle.tables.cache_progress import Progress
+from onecycle.tables.cached.folder import CacheFolder
+from onecycle.tables.cached.progress import Progress
 
 CPU = torch.device("cpu")
 SILENT = Progress(silent=True)

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from onecycle.core.errors import DataError, SettingError
-from onecycle.tables import fit_categories
 from onecycle.tables.columns import Column, Survey, survey
+from onecycle.tables.fit import categories as fit_categories
 
 ROWS = 1000
 

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onecycle.core.errors import DataError
-from onecycle.tables import fit_moments
 from onecycle.tables.columns import Column, survey
 from onecycle.tables.features import Features
-from onecycle.tables.fit_numbers import CLIP
-from onecycle.tables.fit_values import with_dictionaries
+from onecycle.tables.fit import moments as fit_moments
+from onecycle.tables.fit.numbers import CLIP
+from onecycle.tables.fit.values import with_dictionaries
 
 SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 

@@ -1,8 +1,25 @@
-import pytest
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
-from conftest import Net
-from onecycle import Callback, DataBunch, GradientClip, Learner
-from onecycle.core.errors import SettingError
+import pytest
+import torch
+from torch.optim import SGD
+
+from conftest import Net, WithNorms, seeded, toy_arrays
+from onecycle import (
+    EMA,
+    Callback,
+    CSVLog,
+    DataBunch,
+    EarlyStopping,
+    GradientAccumulation,
+    GradientClip,
+    Learner,
+    SaveBest,
+    accuracy,
+)
+from onecycle.core.errors import NonFiniteLossError, SettingError
 from onecycle.train.callbacks import HOOKS, overridden
 
 
@@ -53,6 +70,78 @@ def test_a_hook_nobody_overrides_is_not_called():
     assert not any(overridden([Callback()]).values())
     hooks = overridden([Callback(), GradientClip(1.0)])
     assert [name for name, found in hooks.items() if found] == ["on_backward_end"]
+
+
+def test_the_order_is_theirs_and_otherwise_that_of_the_list():
+    calls: list[str] = []
+
+    class Named(Callback):
+        def __init__(self, name: str, order: int = 0) -> None:
+            self.name, self.order = name, order
+
+        def on_train_end(self, fit):
+            calls.append(self.name)
+
+    named = [Named("late", 1), Named("a"), Named("b"), Named("early", -1), Named("c")]
+    for hook in overridden(named)["on_train_end"]:
+        hook(None)  # pyright: ignore
+    assert calls == ["early", "a", "b", "c", "late"]
+
+
+@pytest.mark.parametrize("where", ["on_batch_begin", "on_backward_end"])
+def test_a_step_can_be_skipped(toy: DataBunch, where: str):
+    class Skip(Callback):
+        def skip(self, fit):
+            fit.skip_step = fit.iteration % 2 == 0
+
+    setattr(Skip, where, Skip.skip)
+    learn = Learner(toy, Net(), callbacks=Skip(), silent=True)
+    learn.fit(1, 1e-3)
+    assert [entry["step"] for entry in learn.opt.state_dict()["state"].values()] == [6] * 4
+    assert len(learn.recorder.losses) == 12
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: [GradientAccumulation(5)],
+        lambda: [EMA(0.9)],
+        lambda: [EarlyStopping("accuracy", 1, min_delta=0.3)],
+        lambda: [SaveBest("best", "accuracy")],
+        lambda: [CSVLog("log.csv", overwrite=True)],
+        lambda: [
+            *(SaveBest("best"), EMA(0.99), GradientClip(0.1), GradientAccumulation(3)),
+            *(CSVLog("log.csv", overwrite=True), EarlyStopping(patience=1, min_delta=0.5)),
+        ],
+    ],
+)
+@pytest.mark.parametrize("opt_func", [None, partial(SGD, momentum=0.9)])
+def test_engines_agree_with_callbacks(make: Callable[[], list[Callback]], opt_func, here: Path):
+    x, y = toy_arrays(columns=8)
+    data = DataBunch.create((x, y % 2), (x, y % 2), bs=16, seed=3)
+    found = []
+    for engine in ("eager", "fast"):
+        options = {} if opt_func is None else {"opt_func": opt_func}
+        learn = Learner(
+            data, seeded(WithNorms()), metrics=accuracy, callbacks=make(), silent=True, engine=engine, **options
+        )
+        learn.fit_one_cycle(6, 1e-2)
+        learn.fit(1, 1e-3)
+        assert (learn._engine._captured is not None) == (engine == "fast")
+        log = Path("log.csv").read_text().splitlines() if Path("log.csv").exists() else []
+        record = learn.recorder.record
+        rows = [line.rpartition(",")[0] for line in log]  # without the time
+        found.append(
+            ((record.batch_losses, record.val_losses, record.metrics, rows), list(learn.model.state_dict().values()))
+        )
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
+
+
+def test_a_loss_that_is_no_number_ends_a_fit_without_a_callback(toy: DataBunch):
+    learn = Learner(toy, Net(), loss_func=lambda out, y: out.sum() * float("nan"), silent=True)
+    with pytest.raises(NonFiniteLossError, match="the loss became nan at step 0"):
+        learn.fit(1, 1e-3)
 
 
 def test_inputs_and_losses_can_be_replaced(toy: DataBunch):

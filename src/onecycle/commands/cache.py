@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from onecycle.commands.layout import print_columns
-from onecycle.tables.cache_folder import CacheFolder, Entry, default_cache_limit
-from onecycle.tables.cache_manifest import DamagedCacheError
-from onecycle.tables.cache_size import size_text
+from onecycle.tables.cached.folder import CacheFolder, Entry, default_cache_limit
+from onecycle.tables.cached.manifest import DamagedCacheError
+from onecycle.tables.cached.size import size_text
 
 
 def cache(clear: bool, check: bool, as_json: bool) -> int:

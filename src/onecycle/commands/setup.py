@@ -57,8 +57,8 @@ class Setup:
 def open_source(settings: DataSettings) -> Source:
     """Read what `settings` names, unless that is a data set of the library's own or a folder of images."""
     from onecycle.data.sources import Arrays, open_source
-    from onecycle.tables.cache import larger_than_memory
-    from onecycle.tables.read import is_table_file
+    from onecycle.tables.cached.cache import larger_than_memory
+    from onecycle.tables.files.read import is_table_file
 
     if settings.is_dataset:
         return Source(settings.source)
@@ -97,7 +97,7 @@ def target_names(source: Source, given: str | None) -> tuple[str, ...]:
 
 def suggested_target(source: Source) -> tuple[str, ...]:
     """What is predicted where nobody says so: of arrays y, or y0, y1, …; of a file of columns nothing."""
-    from onecycle.tables.read import is_table_file
+    from onecycle.tables.files.read import is_table_file
 
     return () if is_table_file(source.name) else tuple(name for name in source.columns if re.fullmatch(r"y\d*", name))
 

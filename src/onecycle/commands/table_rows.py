@@ -12,7 +12,7 @@ from onecycle.commands.rows import PICTURES, Piece
 from onecycle.core.errors import DataError, FileError
 from onecycle.data.readers import read_npy, read_npz
 from onecycle.data.sources import array_table, open_source
-from onecycle.tables.read import is_table_file, read_table, stream_table
+from onecycle.tables.files.read import is_table_file, read_table, stream_table
 
 if TYPE_CHECKING:
     from onecycle.tables.features import Features

@@ -16,8 +16,8 @@ from onecycle.data.image_folder import read_image_folder
 from onecycle.data.readers import read_idx, read_npy, read_npz
 from onecycle.data.safe_pickle import load_pickle
 from onecycle.data.tensors import as_tensor
+from onecycle.tables.files.read import SUFFIXES, is_table_file
 from onecycle.tables.memory import as_column, as_table, open_table, table_name
-from onecycle.tables.read import SUFFIXES, is_table_file
 
 Pair = tuple[Tensor, Tensor]
 PIXEL_SCALE = 256.0  # the lesson's: pixel / 256

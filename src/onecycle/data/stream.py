@@ -21,8 +21,8 @@ from onecycle.core.errors import FileError
 from onecycle.data.batches import Batch, Batches
 from onecycle.data.batches import _pair as pair  # pyright: ignore[reportPrivateUsage] -- loaders share it
 from onecycle.data.sources import PIXEL_SCALE
-from onecycle.tables.cache import Entry, cached, memory_limit_of
-from onecycle.tables.cache_progress import Progress
+from onecycle.tables.cached.cache import Entry, cached, memory_limit_of
+from onecycle.tables.cached.progress import Progress
 from onecycle.tables.columns import Column
 from onecycle.tables.features import Features
 from onecycle.tables.target import Target

@@ -175,8 +175,8 @@ def default_bs(rows: int) -> int:
 
 
 def default_epochs(steps: int) -> int:
-    """Epochs of `steps` batches each, about 12,000 steps in all: from 8 to 20, as more only learn a table by heart."""
-    return min(max(round(12_000 / max(steps, 1)), 8), 20)
+    """Epochs of `steps` batches each, about 2,200 steps in all: from 8 to 20, as more only learn a table by heart."""
+    return min(max(round(2_200 / max(steps, 1)), 8), 20)
 
 
 def _split(table: Any, goal: Target, how: How) -> Split:

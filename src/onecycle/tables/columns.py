@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onecycle.core.errors import DataError, SettingError, did_you_mean
-from onecycle.tables.fit_tallies import Column, tally
-from onecycle.tables.fit_values import feed, sort_of
+from onecycle.tables.fit.tallies import Column, tally
+from onecycle.tables.fit.values import feed, sort_of
 
 KINDS = ("number", "category", "date", "dropped")
 _ALLOWED = {  # what can be taken for which kind

@@ -8,11 +8,11 @@ import numpy as np
 
 from onecycle.core.errors import DataError, did_you_mean
 from onecycle.tables.columns import Column
-from onecycle.tables.dates import DateStats, FittedDate
-from onecycle.tables.fit_categories import FittedCategory, ValueCounts
-from onecycle.tables.fit_json import Fitted, Written, damaged, fitted_from, fitted_to
-from onecycle.tables.fit_numbers import FittedNumber, NumberStats
-from onecycle.tables.fit_values import Array, feed, in_parallel, pieces
+from onecycle.tables.fit.categories import FittedCategory, ValueCounts
+from onecycle.tables.fit.dates import DateStats, FittedDate
+from onecycle.tables.fit.numbers import FittedNumber, NumberStats
+from onecycle.tables.fit.values import Array, feed, in_parallel, pieces
+from onecycle.tables.fit.written import Fitted, Written, damaged, fitted_from, fitted_to
 
 _FORMAT = 1
 _BLOCK, _TILE = 262_144, 4_096  # rows

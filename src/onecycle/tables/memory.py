@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from onecycle.core.errors import DataError
-from onecycle.tables.read import read_table
-from onecycle.tables.read_checks import Table, check_names, checked
+from onecycle.tables.files.checks import Table, check_names, checked
+from onecycle.tables.files.read import read_table
 
 
 def open_table(source: Any, text: Collection[str] = ()) -> Table:

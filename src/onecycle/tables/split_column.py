@@ -6,8 +6,8 @@ import numpy as np
 
 from onecycle.core.errors import DataError, SettingError, did_you_mean
 from onecycle.tables.choose import Mask, Rows
-from onecycle.tables.dates import as_days
-from onecycle.tables.fit_values import plain, sort_of
+from onecycle.tables.fit.dates import as_days
+from onecycle.tables.fit.values import plain, sort_of
 
 Table: TypeAlias = Any  # a pyarrow.Table; pyarrow comes without types
 

@@ -8,9 +8,8 @@ import numpy as np
 
 from onecycle.core.errors import DataError
 from onecycle.tables.features import check_columns
-from onecycle.tables.fit_categories import FittedCategory
-from onecycle.tables.fit_json import Written, damaged
-from onecycle.tables.fit_target import (
+from onecycle.tables.fit.categories import FittedCategory
+from onecycle.tables.fit.target import (
     TargetStats,
     check_present,
     check_zero_or_one,
@@ -18,8 +17,9 @@ from onecycle.tables.fit_target import (
     labels_of,
     missing_values,
 )
-from onecycle.tables.fit_task import TASKS, checked_task, concluded, reading
-from onecycle.tables.fit_values import Array, feed, number_text, pieces
+from onecycle.tables.fit.task import TASKS, checked_task, concluded, reading
+from onecycle.tables.fit.values import Array, feed, number_text, pieces
+from onecycle.tables.fit.written import Written, damaged
 
 if TYPE_CHECKING:
     import torch

@@ -12,10 +12,10 @@ from onecycle.train.callbacks import Callback, Fit
 class EMA(Callback):
     """Keep an exponential moving average of the weights: `average += (1 - d) * (weights - average)` after each step.
 
-    `d` is `min(decay, (1 + t) / (10 + t))` at step t (from 0), so that the first weights are soon forgotten. The average
-    is what is validated, what hooks see at an epoch's end, and what the model has after the fit; training goes on with
-    the weights themselves. Buffers, such as BatchNorm's statistics, are the model's own. Averages of weights: Polyak and
-    Juditsky 1992, https://doi.org/10.1137/0330046.
+    `d` is `min(decay, (1 + t) / (10 + t))` at step t (from 0), so that the first weights are soon forgotten. The
+    average is what is validated, what hooks see at an epoch's end, and what the model has after the fit; training goes
+    on with the weights themselves. Buffers, such as BatchNorm's statistics, are the model's own. Averages of weights:
+    Polyak and Juditsky 1992, https://doi.org/10.1137/0330046.
     """
 
     order: ClassVar[int] = 1  # at the end of an epoch the model changes after all others have seen the step

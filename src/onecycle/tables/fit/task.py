@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from onecycle.core.errors import DataError, SettingError, did_you_mean
-from onecycle.tables.fit_target import TargetStats
-from onecycle.tables.fit_values import arrow, plain_type, sort_of
+from onecycle.tables.fit.target import TargetStats
+from onecycle.tables.fit.values import arrow, plain_type, sort_of
 
 TASKS = ("classes", "regression", "multilabel")
 _OTHER_NAMES = {"classification": "classes", "class": "classes", "multi-label": "multilabel"}

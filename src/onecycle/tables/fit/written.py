@@ -5,9 +5,9 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from onecycle.core.errors import DataError
-from onecycle.tables.dates import PARTS, FittedDate
-from onecycle.tables.fit_categories import FittedCategory
-from onecycle.tables.fit_numbers import FittedNumber
+from onecycle.tables.fit.categories import FittedCategory
+from onecycle.tables.fit.dates import PARTS, FittedDate
+from onecycle.tables.fit.numbers import FittedNumber
 
 _MOST = 1e300  # far more than what is written, and still a float
 FORMS = ("text", "number", "bool")

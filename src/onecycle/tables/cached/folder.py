@@ -14,8 +14,8 @@ from onecycle.core.config import Config
 from onecycle.core.errors import OutputError
 from onecycle.core.files import sync_folder, unwritable
 from onecycle.core.lock import EXCLUSIVE, Lock
-from onecycle.tables.cache_manifest import MANIFEST, DamagedCacheError, Manifest
-from onecycle.tables.cache_size import parse_size, size_text
+from onecycle.tables.cached.manifest import MANIFEST, DamagedCacheError, Manifest
+from onecycle.tables.cached.size import parse_size, size_text
 
 _IN_USE = "in_use"  # a file of an entry; who reads from the entry has a shared lock on it
 _HEX = frozenset("0123456789abcdef")

@@ -7,8 +7,8 @@ from typing import Any
 
 from onecycle.core.errors import FileError
 from onecycle.core.opening import Budget, opened
-from onecycle.tables.read_checks import Table
-from onecycle.tables.read_head import looks_like
+from onecycle.tables.files.checks import Table
+from onecycle.tables.files.head import looks_like
 
 _PARQUET = (b"PAR1",)
 _ARROW = (b"ARROW1", b"\xff\xff\xff\xff")  # a file, which can be read from its end, or a stream

@@ -10,7 +10,7 @@ import numpy as np
 from onecycle.core.checks import whole
 from onecycle.core.device import derived_seed
 from onecycle.core.errors import DataError, SettingError, did_you_mean
-from onecycle.tables.fit_values import encoded, value_texts
+from onecycle.tables.fit.values import encoded, value_texts
 from onecycle.tables.split import parse_split
 from onecycle.tables.split_column import (
     _MARKS as MARKS,  # pyright: ignore[reportPrivateUsage] -- one list of marks for both

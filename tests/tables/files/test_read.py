@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onecycle.core.errors import DataError, FileError, SettingError
-from onecycle.tables import read_csv
-from onecycle.tables.read import SUFFIXES, is_table_file, read_table, stream_table
+from onecycle.tables.files import csv as read_csv
+from onecycle.tables.files.read import SUFFIXES, is_table_file, read_table, stream_table
 
 EXAMPLE = pa.table(
     {
@@ -633,7 +633,7 @@ def test_reading_imports_no_pandas(tmp_path):
 
     path = csv(tmp_path, "a,b\n1,x\n2,y\n")
     code = (
-        "import sys; from onecycle.tables.read import read_table, stream_table\n"
+        "import sys; from onecycle.tables.files.read import read_table, stream_table\n"
         "assert not {'pyarrow', 'torch'} & set(sys.modules)\n"
         "read_table(sys.argv[1]); list(stream_table(sys.argv[1]))\n"
         "assert not {'pandas', 'polars'} & set(sys.modules)"

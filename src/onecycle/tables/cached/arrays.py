@@ -14,7 +14,7 @@ import numpy as np
 
 from onecycle.core.errors import DataError, FileError, OneCycleError, UnsafeFileError
 from onecycle.core.opening import opened
-from onecycle.tables.fit_values import arrow
+from onecycle.tables.fit.values import arrow
 from onecycle.tables.memory import as_table
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -5,10 +5,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from onecycle.tables.dates import ISO, as_days, iso
-from onecycle.tables.fit_categories import MOST, ValueCounts
-from onecycle.tables.fit_moments import PIECE
-from onecycle.tables.fit_values import NUMBER, Array, arrow, as_numbers, sort_of, without_marks
+from onecycle.tables.fit.categories import MOST, ValueCounts
+from onecycle.tables.fit.dates import ISO, as_days, iso
+from onecycle.tables.fit.moments import PIECE
+from onecycle.tables.fit.values import NUMBER, Array, arrow, as_numbers, sort_of, without_marks
 
 FEW = 20  # rows: in no more, different values in each say nothing
 NEARLY_ALL = 0.95  # of the rows

@@ -8,10 +8,11 @@ from typing import Any
 from onecycle.core.checks import whole
 from onecycle.core.errors import DataError, FileError, did_you_mean
 from onecycle.core.opening import MAX_BYTES, opened
-from onecycle.tables import read_arrow, read_csv
-from onecycle.tables.read_checks import Table, checked
-from onecycle.tables.read_head import csv_file
-from onecycle.tables.read_unpack import PACKINGS
+from onecycle.tables.files import arrow as read_arrow
+from onecycle.tables.files import csv as read_csv
+from onecycle.tables.files.checks import Table, checked
+from onecycle.tables.files.head import csv_file
+from onecycle.tables.files.unpack import PACKINGS
 
 _CSV = {".csv": None, ".tsv": "\t"}  # what divides the cells, where the suffix says it
 _PARQUET = (".parquet", ".pq")

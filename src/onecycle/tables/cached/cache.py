@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from onecycle.core.errors import OutputError
-from onecycle.tables.cache_convert import Conversion, Settings
-from onecycle.tables.cache_folder import CacheFolder, Entry, default_cache_limit
-from onecycle.tables.cache_manifest import FORMAT
-from onecycle.tables.cache_progress import Progress
-from onecycle.tables.cache_size import default_memory_limit, parse_size, size_text
-from onecycle.tables.cache_source import Source
-from onecycle.tables.read_unpack import PACKINGS
+from onecycle.tables.cached.convert import Conversion, Settings
+from onecycle.tables.cached.folder import CacheFolder, Entry, default_cache_limit
+from onecycle.tables.cached.manifest import FORMAT
+from onecycle.tables.cached.progress import Progress
+from onecycle.tables.cached.size import default_memory_limit, parse_size, size_text
+from onecycle.tables.cached.source import Source
+from onecycle.tables.files.unpack import PACKINGS
 
 _KEY = 40  # characters
 _TRIES = 3

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from onecycle.core.errors import DataError
-from onecycle.tables.fit_values import (
+from onecycle.tables.fit.values import (
     NUMBER,
     Array,
     arrow,

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from onecycle.core.errors import SettingError, did_you_mean
-from onecycle.tables.cache_arrays import Piece
-from onecycle.tables.cache_manifest import Manifest, RowFile, column_dicts
-from onecycle.tables.cache_progress import Progress
-from onecycle.tables.cache_source import Source
-from onecycle.tables.cache_split import SIDES, Places, Sides
+from onecycle.tables.cached.arrays import Piece
+from onecycle.tables.cached.manifest import Manifest, RowFile, column_dicts
+from onecycle.tables.cached.progress import Progress
+from onecycle.tables.cached.source import Source
+from onecycle.tables.cached.split import SIDES, Places, Sides
 from onecycle.tables.columns import Column, Survey
 from onecycle.tables.features import Features
-from onecycle.tables.fit_values import Array, arrow
+from onecycle.tables.fit.values import Array, arrow
 from onecycle.tables.split import column_of
 from onecycle.tables.target import Target
 

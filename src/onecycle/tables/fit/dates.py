@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from onecycle.core.errors import DataError
-from onecycle.tables.fit_moments import PIECE, Moments, Sample
-from onecycle.tables.fit_numbers import standardise
-from onecycle.tables.fit_values import Array, arrow, plain, sort_of, without_marks, wrong_cell
+from onecycle.tables.fit.moments import PIECE, Moments, Sample
+from onecycle.tables.fit.numbers import standardise
+from onecycle.tables.fit.values import Array, arrow, plain, sort_of, without_marks, wrong_cell
 
 EXPECTED = "a date such as 2024-01-31 or 2024-01-31 18:30:00"
 ISO = r"^\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?(Z|[+-]\d\d:?\d\d)?$"

@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 
-from onecycle.tables.fit_values import Array
+from onecycle.tables.fit.values import Array
 
 SAMPLE = 200_000  # values of a column that its median is computed from, at most
 PIECE = 32_768  # rows worked on at a time: their numbers fit a processor's cache

@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 
 from onecycle.core.errors import DataError, FileError
-from onecycle.tables.read_checks import check_names
-from onecycle.tables.read_unpack import Unpacked, not_utf8
+from onecycle.tables.files.checks import check_names
+from onecycle.tables.files.unpack import Unpacked, not_utf8
 
 _MAGIC = {
     b"\x1f\x8b": "gzip",

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from onecycle.tables.fit_moments import PIECE, Moments, Sample
-from onecycle.tables.fit_values import Array, as_numbers
+from onecycle.tables.fit.moments import PIECE, Moments, Sample
+from onecycle.tables.fit.values import Array, as_numbers
 
 LARGEST = 1e100  # numbers beyond count as this: their squares must be float64s
 CLIP = 30.0  # deviations from the mean: what lies further out counts as this

@@ -11,11 +11,11 @@ from typing import Any
 from onecycle.core.errors import FileError, OneCycleError
 from onecycle.core.files import write_text
 from onecycle.core.opening import opened
-from onecycle.tables.cache_arrays import Piece, is_array_file, stream_arrays
-from onecycle.tables.cache_progress import Progress
-from onecycle.tables.cache_shape import shape_of
-from onecycle.tables.fit_values import arrow
-from onecycle.tables.read import is_table_file, stream_table
+from onecycle.tables.cached.arrays import Piece, is_array_file, stream_arrays
+from onecycle.tables.cached.progress import Progress
+from onecycle.tables.cached.shape import shape_of
+from onecycle.tables.files.read import is_table_file, stream_table
+from onecycle.tables.fit.values import arrow
 
 _PIECE_BYTES, _MOST_ROWS, _FEWEST_ROWS = 2**23, 65_536, 1_024
 _READ = 2**22  # bytes

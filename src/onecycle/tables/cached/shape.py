@@ -5,10 +5,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from onecycle.tables.cache_arrays import array_parts, column_names, is_array_file
-from onecycle.tables.read import stream_table
-from onecycle.tables.read_head import csv_file
-from onecycle.tables.read_unpack import PACKINGS, Unpacked
+from onecycle.tables.cached.arrays import array_parts, column_names, is_array_file
+from onecycle.tables.files.head import csv_file
+from onecycle.tables.files.read import stream_table
+from onecycle.tables.files.unpack import PACKINGS, Unpacked
 
 _PARQUET, _ARROW = (".parquet", ".pq"), (".arrow", ".feather", ".ipc")
 _LOOKED_AT = 10_000  # rows

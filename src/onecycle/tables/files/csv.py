@@ -3,11 +3,11 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from onecycle.tables import read_faults as faults
-from onecycle.tables.read_checks import Table
-from onecycle.tables.read_head import CsvFile
-from onecycle.tables.read_numbers import Tally
-from onecycle.tables.read_unpack import native
+from onecycle.tables.files import faults as faults
+from onecycle.tables.files.checks import Table
+from onecycle.tables.files.head import CsvFile
+from onecycle.tables.files.numbers import Tally
+from onecycle.tables.files.unpack import native
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-", "#N/A")
 _BLOCK = 2**22  # bytes that are streamed at a time, and the longest row where cells may have line ends

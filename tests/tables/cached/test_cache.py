@@ -21,18 +21,19 @@ from hypothesis import strategies as st
 
 from onecycle.core.config import Config
 from onecycle.core.errors import DataError, FileError, OutputError, SettingError
-from onecycle.tables import cache_folder, cache_source
-from onecycle.tables.cache import cached
-from onecycle.tables.cache_convert import RowWriter
-from onecycle.tables.cache_folder import CacheFolder, Entry, default_cache_limit
-from onecycle.tables.cache_manifest import DamagedCacheError, Manifest
-from onecycle.tables.cache_progress import Progress
-from onecycle.tables.cache_shape import shape_of
-from onecycle.tables.cache_size import default_memory_limit, parse_size, size_text
-from onecycle.tables.cache_split import Sides
+from onecycle.tables.cached import folder as cache_folder
+from onecycle.tables.cached import source as cache_source
+from onecycle.tables.cached.cache import cached
+from onecycle.tables.cached.convert import RowWriter
+from onecycle.tables.cached.folder import CacheFolder, Entry, default_cache_limit
+from onecycle.tables.cached.manifest import DamagedCacheError, Manifest
+from onecycle.tables.cached.progress import Progress
+from onecycle.tables.cached.shape import shape_of
+from onecycle.tables.cached.size import default_memory_limit, parse_size, size_text
+from onecycle.tables.cached.split import Sides
 from onecycle.tables.columns import survey
 from onecycle.tables.features import Features
-from onecycle.tables.read import read_table
+from onecycle.tables.files.read import read_table
 from onecycle.tables.target import Target
 
 ROWS = 3_000
@@ -579,7 +580,7 @@ def test_a_change_that_hides_is_found_by_the_content(file: Path):
 
 CONVERT = """
 import sys, pathlib
-from onecycle.tables.cache import cached
+from onecycle.tables.cached.cache import cached
 entry = cached(pathlib.Path(sys.argv[1]), "y", memory_limit=1)
 print(entry.folder)
 """
@@ -792,7 +793,7 @@ def test_in_a_terminal_a_line_moves():
 
 PEAK = """
 import sys, pathlib
-from onecycle.tables.cache import cached
+from onecycle.tables.cached.cache import cached
 entry = cached(pathlib.Path(sys.argv[1]), "y", memory_limit="200 MB")
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """

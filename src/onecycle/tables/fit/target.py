@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from onecycle.core.errors import DataError
-from onecycle.tables.fit_categories import ValueCounts
-from onecycle.tables.fit_moments import PIECE, Moments
-from onecycle.tables.fit_numbers import LARGEST
-from onecycle.tables.fit_values import Array, arrow, as_numbers, encoded, plain, plain_type, value_texts
+from onecycle.tables.fit.categories import ValueCounts
+from onecycle.tables.fit.moments import PIECE, Moments
+from onecycle.tables.fit.numbers import LARGEST
+from onecycle.tables.fit.values import Array, arrow, as_numbers, encoded, plain, plain_type, value_texts
 
 FEW = 20  # different whole numbers that are taken for classes, at most
 

@@ -7,9 +7,9 @@ from itertools import islice
 from typing import Any
 
 from onecycle.core.errors import DataError, FileError
-from onecycle.tables.read_head import CsvFile, abridged
-from onecycle.tables.read_numbers import Tally
-from onecycle.tables.read_unpack import not_utf8
+from onecycle.tables.files.head import CsvFile, abridged
+from onecycle.tables.files.numbers import Tally
+from onecycle.tables.files.unpack import not_utf8
 
 
 @contextmanager
