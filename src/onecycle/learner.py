@@ -217,7 +217,7 @@ class Learner(Predictor):
         recorder: Recorder,
     ) -> Fit:
         opt.set_wd(self.wd if wd is None else wd)
-        return Fit(self.model, opt, epochs, recorder.record, self.device, schedule, len(self.data.train_dl))
+        return Fit(self.model, opt, epochs, recorder.record, self.device, schedule)
 
     def _make_opt(self) -> GroupedOptimizer:
         return GroupedOptimizer(self.opt_func, self.layer_groups, self.true_wd, self.bn_wd)

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from bad_input.makers import signed
 from onecycle import DataBunch, Learner, TabularModel, load_learner, load_pickle
 from onecycle.data.sources import open_source
 
@@ -140,6 +141,7 @@ def _weights(folder: Path) -> None:
 
 
 def _read_bundle(path: Path) -> Any:
+    signed(path.parent)
     learn = load_learner(path.parent, device="cpu")
     return learn.features, learn.target, learn.predict(table())
 

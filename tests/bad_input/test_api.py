@@ -158,7 +158,7 @@ def test_rows_that_a_model_cannot_predict(runs: Path, rows: Any, error: type[One
     [
         (lambda: load_learner("nothing"), "nothing: no such folder; expected a bundle that onecycle wrote"),
         (lambda: load_learner("a.parquet"), "a.parquet: no such folder; expected a bundle"),
-        (lambda: load_learner("."), "not a state that onecycle wrote"),
+        (lambda: load_learner("."), "manifest.json: cannot be read (No such file or directory)"),
         (lambda: load_pickle("nothing.pkl"), "nothing.pkl: no such file; check the path"),
         (lambda: load_pickle("."), ".: a folder; expected a file; name a file inside it"),
         (lambda: load_pickle("a.csv"), "is damaged or no pickle of NumPy arrays"),

@@ -12,10 +12,12 @@ import pyarrow.csv
 import pytest
 
 from bad_input.case import Capture, Case, copied, each, refused
-from bad_input.makers import PIXELS, Make, X, csv_text, cut, good, npy, parquet, written
+from bad_input.makers import PIXELS, Make, X, csv_text, cut, good, npy, parquet, signed, written
+from onecycle.keep.manifest import _text
 
 PREDICT, WRITE = "predict table b.parquet", "predict table b.parquet -o out.parquet"
 STATE, WEIGHTS = Path("table/model/state.json"), Path("table/model/model.safetensors")
+MANIFEST = Path("table/model/manifest.json")
 
 
 def rows(**columns: Any) -> Make:
@@ -30,6 +32,7 @@ def state(change: Callable[[dict[str, Any]], object]) -> Make:
         found = json.loads(STATE.read_text())
         change(found)
         STATE.write_text(json.dumps(found))
+        signed(STATE.parent)
 
     return edit
 
@@ -37,6 +40,23 @@ def state(change: Callable[[dict[str, Any]], object]) -> Make:
 def info(**changed: Any) -> Make:
     """Changes what the bundle says of the model."""
     return state(lambda found: found["info"].update(changed))
+
+
+def manifest(change: Callable[[dict[str, Any]], object]) -> Make:
+    """Changes the manifest, and signs it again."""
+
+    def make() -> None:
+        found = json.loads(MANIFEST.read_text())
+        del found["sha256"]
+        change(found)
+        MANIFEST.write_text(_text(found))
+
+    return make
+
+
+def one_digit() -> None:
+    """Changes a size in the manifest."""
+    MANIFEST.write_text(MANIFEST.read_text().replace('"bytes": ', '"bytes": 1', 1))
 
 
 def one_bit() -> None:
@@ -142,42 +162,43 @@ RUNS = [
     Case(
         "weights that are cut short",
         WRITE,
-        f"{WEIGHTS}: damaged (size or SHA-256 differ from state.json's); use another copy",
+        "bytes, not those of manifest.json); use another copy",
         cut(rows(), str(WEIGHTS), 0.9),
     ),
-    Case("a bit of a weight changed", WRITE, f"{WEIGHTS}: damaged (size or SHA-256", one_bit),
+    Case("a bit of a weight changed", WRITE, f"{WEIGHTS}: damaged (its SHA-256 is not that of", one_bit),
     Case("weights gone", WRITE, f"{WEIGHTS}: cannot be read", lambda: WEIGHTS.unlink()),
-    Case("no JSON", WRITE, f"{STATE}: not a state that onecycle wrote", written(str(STATE), "{")),
+    Case("no JSON", WRITE, f"{MANIFEST}: not a manifest that onecycle wrote", written(str(MANIFEST), "{")),
     Case("JSON gone", WRITE, f"{STATE}: cannot be read", lambda: STATE.unlink()),
+    Case("a manifest with another size", WRITE, f"{MANIFEST}: damaged (it does not have the", one_digit),
     Case(
         "manifest with another size",
         WRITE,
         f"{WEIGHTS}: damaged",
-        state(lambda found: found["files"]["model.safetensors"].update(bytes=1)),
+        manifest(lambda found: found["files"]["model.safetensors"].update(bytes=1)),
     ),
     Case(
         "manifest of other files",
         WRITE,
-        "table/model/a.parquet: cannot be read",
-        state(lambda found: found.update(files={"../../a.parquet": {}})),
+        f"{MANIFEST}: names a file outside of the folder",
+        manifest(lambda found: found.update(files={"../../a.parquet": {}})),
     ),
     Case(
         "manifest of no files",
         WRITE,
-        "table/model: not a bundle that onecycle wrote",
-        state(lambda found: found.update(files={})),
+        f"{STATE}: not a state that onecycle wrote",
+        manifest(lambda found: found.update(files={})),
     ),
     Case(
         "a checkpoint",
         WRITE,
         "table/model: holds a checkpoint; expected a bundle",
-        state(lambda found: found.update(onecycle="checkpoint")),
+        manifest(lambda found: found.update(onecycle="checkpoint")),
     ),
     Case(
         "a format of the future",
         WRITE,
         "format 99 is newer than this onecycle reads",
-        state(lambda found: found.update(format=99)),
+        manifest(lambda found: found.update(format=99)),
     ),
     Case(
         "unknown architecture",
@@ -227,7 +248,7 @@ RUNS = [
     Case(
         "a class that no float holds",
         WRITE,
-        "table/model: a class is a number that no float holds",
+        "table/model: target.classes is [0, 1",
         state(lambda found: found["info"]["target"].update(classes=[0, 10**400])),
     ),
     Case(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 from conftest import Net, seeded
 from onecycle import MLP, DataBunch, Learner, accuracy, load_learner
 from onecycle.core.errors import DataError, FileError, ModelError, OutputError
+from onecycle.keep import manifest
 
 
 def learner(data: DataBunch, model: nn.Module | None = None, **options) -> Learner:
@@ -29,6 +31,7 @@ def test_a_loaded_learner_goes_on_as_the_saved_one(toy: DataBunch, here: Path, o
     folder = first.save("stage-1")
     assert folder == Path("models/stage-1")
     assert sorted(path.name for path in folder.iterdir()) == [
+        "manifest.json",
         "model.safetensors",
         "optimizer.safetensors",
         "state.json",
@@ -137,11 +140,11 @@ def test_every_damage_is_found_before_use(toy: DataBunch, here: Path):
             path.write_bytes(whole[:cut])
             with pytest.raises(FileError, match=path.name):
                 learn.load("a")
-        if path.suffix == ".safetensors":
-            for position in range(0, len(whole), max(1, len(whole) // 50)):
-                path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-                with pytest.raises(FileError, match=r"damaged \(size or SHA-256 differ from state.json's\)"):
-                    learn.load("a")
+        for position in range(0, len(whole), max(1, len(whole) // 50)):
+            flipped = bytes([whole[position] ^ 1 << position % 8])
+            path.write_bytes(whole[:position] + flipped + whole[position + 1 :])
+            with pytest.raises(FileError, match=path.name):
+                learn.load("a")
         path.unlink()
         with pytest.raises(FileError, match=path.name):
             learn.load("a")
@@ -150,22 +153,27 @@ def test_every_damage_is_found_before_use(toy: DataBunch, here: Path):
     assert torch.equal(learn.model.lin1.weight, before)
 
 
-def test_a_state_cannot_point_outside_its_folder(toy: DataBunch, here: Path):
+def signed(folder: Path, **changed: Any) -> None:
+    """Change the manifest of a folder, as somebody would who knows how it is made."""
+    found = json.loads((folder / "manifest.json").read_text()) | changed
+    del found["sha256"]
+    (folder / "manifest.json").write_text(manifest._text(found))
+
+
+@pytest.mark.parametrize("name", ["../../secret.safetensors", "/etc/passwd", "..", "", "a/b"])
+def test_a_manifest_cannot_point_outside_its_folder(toy: DataBunch, here: Path, name: str):
     learn = learner(toy)
     folder = learn.save("a", with_opt=False)
-    state = json.loads((folder / "state.json").read_text())
-    state["files"]["../../secret.safetensors"] = state["files"].pop("model.safetensors")
-    (folder / "state.json").write_text(json.dumps(state))
     shutil.copy(folder / "model.safetensors", "secret.safetensors")
-    with pytest.raises(FileError, match=r"secret\.safetensors: cannot be read"):
+    signed(folder, files={name: manifest._print(Path("secret.safetensors").read_bytes())})
+    with pytest.raises(FileError, match=r"manifest\.json: names a file outside of the folder"):
         learn.load("a")
 
 
 def test_a_newer_format_and_another_kind(toy: DataBunch, here: Path):
     learn = learner(toy)
     folder = learn.save("a", with_opt=False)
-    state = (folder / "state.json").read_text()
-    (folder / "state.json").write_text(state.replace('"format": 1', '"format": 9'))
+    signed(folder, format=9)
     with pytest.raises(FileError, match="format 9 is newer than this onecycle reads"):
         learn.load("a")
     learn.export("b")

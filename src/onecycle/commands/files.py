@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MODEL, RECORD, REPORT = "model", "record.json", "report.html"
-BUNDLE_STATE = "state.json"  # what a bundle is known by
+BUNDLE_STATE = "manifest.json"  # what a bundle is known by
 PLOTS = ("lr_find.png", "lr.png", "losses.png", "metrics.png", "confusion.png", "predictions.png")
 
 

@@ -10,7 +10,7 @@ from onecycle.core.errors import FileError, ModelError
 from onecycle.keep.folder import read_folder, write_folder
 from onecycle.optim.optimizers import GroupedOptimizer
 
-_KIND = "checkpoint"
+KIND = "checkpoint"
 
 
 def save_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None, epochs_trained: int) -> None:
@@ -29,7 +29,7 @@ def save_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None
             "param_groups": saved["param_groups"],
             "scalars": {name: value for name, value in flat if not isinstance(value, Tensor)},
         }
-    write_folder(folder, _KIND, tensors, state, replace=True)
+    write_folder(folder, KIND, tensors, state, replace=True)
 
 
 def load_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None) -> tuple[bool, int]:
@@ -38,7 +38,7 @@ def load_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None
     The state of another optimizer, or of other layer groups, is left out with a warning. Raises FileError for a
     missing or damaged folder, ModelError for one of another model. Nothing is changed then.
     """
-    state, tensors = read_folder(folder, _KIND)
+    state, tensors = read_folder(folder, KIND)
     if "model" not in tensors:
         raise FileError(f"{folder}: holds no model")
     saved = None

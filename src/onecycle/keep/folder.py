@@ -1,10 +1,9 @@
 """A folder of tensors and JSON that is there whole or not at all, and that is checked when it is read.
 
-`tensors.safetensors` files hold tensors, `state.json` the rest, with the size and SHA-256 of each tensor file. Nothing
-in it can run code.
+`.safetensors` files hold tensors, `state.json` the rest, `manifest.json` the size and SHA-256 of each. Nothing in it
+can run code.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,9 +19,9 @@ from torch import Tensor
 from onecycle.core.errors import FileError, OutputError
 from onecycle.core.files import sync_folder, unwritable
 from onecycle.core.record import plain
+from onecycle.keep.manifest import MANIFEST, manifest_text, read_manifest, read_verified
 
 Tensors: TypeAlias = Mapping[str, Tensor]
-FORMAT = 1
 _STATE = "state.json"
 
 
@@ -44,10 +43,8 @@ def write_folder(
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
         temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can read
         files = {f"{name}.safetensors": save(_plain(group)) for name, group in tensors.items()}
-        listed = {name: _fingerprint(data) for name, data in files.items()}
-        about = {"onecycle": kind, "format": FORMAT, "files": listed, **state}
-        files[_STATE] = json.dumps(about, indent=1, allow_nan=False, default=plain).encode()
-        for name, data in files.items():
+        files[_STATE] = json.dumps(state, indent=1, allow_nan=False, default=plain).encode()
+        for name, data in [*files.items(), (MANIFEST, manifest_text(kind, files).encode())]:
             with (temporary / name).open("wb") as file:
                 file.write(data)
                 file.flush()
@@ -67,51 +64,26 @@ def write_folder(
 
 
 def read_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-    """The state and the tensors that `write_folder` wrote, every file checked against its size and SHA-256.
+    """The state and the tensors that `write_folder` wrote, every file checked against the manifest.
 
     Raises FileError, naming the file, where something is missing, damaged or of another kind.
     """
     if not folder.exists() and _replaced(folder).exists():
         folder = _replaced(folder)  # the writer was stopped while the two changed places
-    if not folder.is_dir():
-        raise FileError(f"{folder}: no such folder; expected a {kind} that onecycle wrote")
-    state = _read_state(folder, kind)
+    files = read_verified(folder, kind)
+    try:
+        state = json.loads(files.pop(_STATE, b""))
+        if not isinstance(state, dict):
+            raise ValueError("it is no object")
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{folder / _STATE}: not a state that onecycle wrote ({error})") from error
     tensors: dict[str, dict[str, Tensor]] = {}
-    for name, expected in state["files"].items():
-        data = _read(folder / Path(name).name)  # never outside the folder
-        if _fingerprint(data) != expected:
-            raise FileError(f"{folder / name}: damaged (size or SHA-256 differ from {_STATE}'s); use another copy")
+    for name, data in files.items():
         try:
             tensors[Path(name).stem] = load(data)
         except safetensors.SafetensorError as error:
             raise FileError(f"{folder / name}: not a safetensors file ({error})") from error
     return state, tensors
-
-
-def _read_state(folder: Path, kind: str) -> dict[str, Any]:
-    try:
-        state = json.loads(_read(folder / _STATE))
-        found, files = state["onecycle"], state["files"].items()
-        if not isinstance(state["format"], int) or not all(isinstance(name, str) for name, _ in files):
-            raise ValueError("unexpected content")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise FileError(f"{folder / _STATE}: not a state that onecycle wrote ({error})") from error
-    if found != kind:
-        raise FileError(f"{folder}: holds a {found}; expected a {kind}")
-    if state["format"] > FORMAT:
-        raise FileError(f"{folder}: format {state['format']} is newer than this onecycle reads ({FORMAT}); upgrade it")
-    return state
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: no name of a file
-        raise FileError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-
-
-def _fingerprint(data: bytes) -> dict[str, Any]:
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def check_place(folder: Path, kind: str, replace: bool) -> None:
@@ -121,7 +93,7 @@ def check_place(folder: Path, kind: str, replace: bool) -> None:
     if not replace:
         raise OutputError(f"{folder} exists; give another name, or ask for it to be replaced (overwrite=True)")
     try:
-        _read_state(folder, kind)
+        read_manifest(folder, kind)
     except FileError as error:
         raise OutputError(f"{folder} exists and is no {kind} that onecycle wrote; give another name") from error
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 _FORMAT = 1
+_LARGEST = {int: 2**63, float: math.inf}  # of a class; NaN is not below it
 _PIECE = 262_144  # rows
 
 
@@ -136,7 +137,7 @@ class Target:
         classes = None if regression else found.items("classes")
         if classes is not None:
             sorts = {type(value) for value in classes}
-            numbers = sorts <= {int, float} and all(abs(value) < math.inf for value in classes)  # false for NaN too
+            numbers = sorts <= {int, float} and all(abs(value) < _LARGEST[type(value)] for value in classes)
             plain = sorts <= {str} or sorts <= {bool} or numbers
             if not plain or len(set(classes)) < len(classes) or len(classes) < (2 if task == "classes" else 1):
                 raise damaged("target.classes", classes, "different texts, numbers, or true and false")

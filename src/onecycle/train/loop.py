@@ -58,7 +58,7 @@ def fit(
     """
     batches = len(train_dl)
     at = start or Position()
-    fit.iteration = at.iteration
+    fit.iteration, fit.batches = at.iteration, batches
     keep_freed_memory()
     display.start(recorder.record.column_names, steps or fit.epochs * batches, batches)
     with borrowed_generators(fit.device), answered(fit, saver.request if saver else None):
