@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: demo test check lint notebooks bench bench-lesson clean
+.PHONY: demo test check lint torture notebooks bench bench-lesson clean
 
 demo: $(STAMP)  ## the main job: MNIST, finder, one cycle, report in runs/mnist/
 	$(BIN)/onecycle train mnist --lr auto --out runs/mnist --force
@@ -19,6 +19,13 @@ lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+torture: $(STAMP)  ## kill -9, full disks, flipped bits, signals: the figures of docs/reliability.md
+	$(BIN)/python tests/durability/kills.py
+	$(BIN)/python tests/durability/faults.py
+	$(BIN)/python tests/durability/flips.py
+	$(BIN)/python tests/durability/signals.py
+	$(BIN)/python tests/durability/fits.py
 
 notebooks: $(STAMP)  ## execute the lesson notebooks again, in place
 	$(BIN)/python examples/execute.py

@@ -14,7 +14,7 @@ import torch
 from onecycle.cli import app, run
 from onecycle.core.record import Record
 
-COMMANDS = ["train", "lr-find", "predict", "inspect", "report", "cache", "doctor"]
+COMMANDS = ["train", "lr-find", "predict", "inspect", "report", "runs", "cache", "doctor"]
 ONECYCLE = [sys.executable, "-m", "onecycle"]
 
 
@@ -72,8 +72,8 @@ def test_without_a_command_it_shows_the_help(capsys: pytest.CaptureFixture[str])
         ("train MNIST", 'unknown data set "MNIST"; did you mean "mnist"?'),
         ("report --zzz x", 'unknown option "--zzz"; see onecycle report --help'),
         ("trian mnist", 'unknown command "trian"; did you mean "train"?'),
-        ("xyz", 'unknown command "xyz"; expected one of train, lr-find, predict, inspect, report, cache, doctor'),
-        ("train", "missing argument 'SOURCE'; see onecycle train --help"),
+        ("xyz", 'unknown command "xyz"; expected one of train, lr-find, predict, inspect, report, runs, cache, doctor'),
+        ("train", "SOURCE is missing, which says what is trained on: mnist, or the path of a file or folder"),
         ("train mnits", 'unknown data set "mnits"; did you mean "mnist"?'),
         ("train cifar", 'unknown data set "cifar"; expected mnist, or the path of a file or folder'),
         ("train mnist --epochs -1", "--epochs is -1; expected a whole number of at least 0, or auto"),

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from onecycle.data.lesson import mnist as mnist
     from onecycle.data.safe_pickle import load_pickle as load_pickle
     from onecycle.keep.save_best import SaveBest as SaveBest
+    from onecycle.keep.saver import Checkpoints as Checkpoints
     from onecycle.learner import Learner as Learner
+    from onecycle.loading import load_bundle as load_bundle
     from onecycle.loading import load_learner as load_learner
     from onecycle.optim.optimizers import AdamW as AdamW
     from onecycle.show.interpret import ClassificationInterpretation as ClassificationInterpretation
@@ -51,6 +53,7 @@ __all__ = [
     "AdamW",
     "CSVLog",
     "Callback",
+    "Checkpoints",
     "ClassificationInterpretation",
     "Config",
     "DataBunch",
@@ -68,6 +71,7 @@ __all__ = [
     "error_rate",
     "f1_score",
     "fetch",
+    "load_bundle",
     "load_learner",
     "load_pickle",
     "mae",
@@ -93,8 +97,9 @@ _HOMES = {
     "data.lesson": ("mnist",),
     "data.safe_pickle": ("load_pickle",),
     "keep.save_best": ("SaveBest",),
+    "keep.saver": ("Checkpoints",),
     "learner": ("Learner",),
-    "loading": ("load_learner",),
+    "loading": ("load_bundle", "load_learner"),
     "optim.optimizers": ("AdamW",),
     "show.interpret": ("ClassificationInterpretation",),
     "train.accumulate": ("GradientAccumulation",),

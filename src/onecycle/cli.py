@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from onecycle import __version__
+from onecycle import cli_options as given
 from onecycle.commands import failing
 from onecycle.commands.settings import TrainSettings, check_plot_name, check_table_name, run_folder
 from onecycle.core.errors import OneCycleError, SettingError, did_you_mean
@@ -44,46 +45,6 @@ def _job(module: str, function: str, *args: Any) -> Job:
     return lambda: getattr(import_module(f"onecycle.commands.{module}"), function)(*args)
 
 
-def _option(metavar: str, text: str, *names: str) -> Any:
-    return typer.Option(*names, metavar=metavar, help=text)
-
-
-# Numbers and choices arrive as text: `TrainSettings` checks them in one place, with one wording.
-Source = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="mnist, or the path of a file or folder.", show_default=False)
-]
-Target = Annotated[str | None, _option("NAME,...", "The columns to predict; a table needs it.")]
-Task = Annotated[str | None, _option("TASK", "classes, regression or multilabel, where the guess is wrong.")]
-SplitBy = Annotated[
-    str, _option("HOW", "auto, random, stratified, time:COLUMN, group:COLUMN or column:COLUMN.", "--split")
-]
-Valid = Annotated[str | None, _option("SHARE", "Share (or number) of the rows that validate; by default 0.2.")]
-Drop = Annotated[str | None, _option("NAME,...", "Columns to leave out.")]
-Kind = Annotated[
-    list[str] | None,
-    _option("NAME=KIND", "What a column is: number, category, date or dropped. Can be given again.", "--kind"),
-]
-ImageSize = Annotated[str | None, _option("N|HxW", "Scale the images of a folder to this size.")]
-Memory = Annotated[
-    str | None, _option("SIZE", 'Prepare what takes more ("2 GB") on the disk; by default half of what is free.')
-]
-Epochs = Annotated[str, _option("N|auto", "Epochs of the one cycle; auto is 1 for mnist, else by size.")]
-Batch = Annotated[str, _option("N|auto", "Batch size; auto is 64 for mnist, else by size.")]
-Model = Annotated[str, _option("MODEL", "auto, mlp:256,128 or tabular:256,128 (the sizes of the hidden layers).")]
-Hidden = Annotated[str | None, _option("N,N,...", "Sizes of the hidden layers, for mnist; by default 50.")]
-Rate = Annotated[str, _option("auto|NUMBER", "Peak learning rate; auto takes what the finder suggests.")]
-Decay = Annotated[str, _option("NUMBER", "Weight decay.")]
-Precision = Annotated[str, _option("NAME", "fp32 or bf16.")]
-EngineName = Annotated[str, _option("NAME", "auto, eager or fast.", "--engine")]
-Seed = Annotated[str, _option("N", "Decides split, weights and batch order: same seed, same run.")]
-Device = Annotated[
-    str | None, _option("NAME", "cpu, cuda, cuda:N or mps; else ONECYCLE_DEVICE, else the fastest there is.")
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout instead.")]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `train` wrote.", show_default=False)]
-
-
 @app.callback(invoke_without_command=True)
 def _main(
     context: typer.Context,
@@ -100,28 +61,35 @@ def _main(
 
 @app.command()
 def train(
-    source: Source,
-    target: Target = None,
-    task: Task = None,
-    split: SplitBy = "auto",
-    valid: Valid = None,
-    drop: Drop = None,
-    kinds: Kind = None,
-    image_size: ImageSize = None,
-    memory_limit: Memory = None,
-    epochs: Epochs = "auto",
-    lr: Rate = "auto",
-    bs: Batch = "auto",
-    model: Model = "auto",
-    hidden: Hidden = None,
-    wd: Decay = "1e-2",
-    precision: Precision = "fp32",
-    engine: EngineName = "auto",
-    seed: Seed = "42",
-    device: Device = None,
-    out: Annotated[Path | None, _option("FOLDER", "Where to write; by default runs/SOURCE.")] = None,
-    force: Force = False,
-    as_json: Json = False,
+    context: typer.Context,
+    source: Annotated[
+        str | None, typer.Argument(metavar="SOURCE", help="mnist, or the path of a file or folder.", show_default=False)
+    ] = None,
+    target: given.Target = None,
+    task: given.Task = None,
+    split: given.SplitBy = "auto",
+    valid: given.Valid = None,
+    drop: given.Drop = None,
+    kinds: given.Kind = None,
+    image_size: given.ImageSize = None,
+    memory_limit: given.Memory = None,
+    epochs: given.Epochs = "auto",
+    lr: given.Rate = "auto",
+    bs: given.Batch = "auto",
+    model: given.Model = "auto",
+    hidden: given.Hidden = None,
+    wd: given.Decay = "1e-2",
+    precision: given.Precision = "fp32",
+    engine: given.EngineName = "auto",
+    seed: given.Seed = "42",
+    device: given.Device = None,
+    out: Annotated[Path | None, given.option("FOLDER", "Where to write; by default runs/SOURCE.")] = None,
+    force: given.Force = False,
+    checkpoint_every: Annotated[
+        str | None, given.option("WHEN", 'Keep the training as it goes: "1 epoch", "30 s", or a number of batches.')
+    ] = None,
+    resume: Annotated[Path | None, given.option("RUN", "Go on with the training that is kept in this folder.")] = None,
+    as_json: given.Json = False,
 ) -> Job:
     """Find a learning rate and train one cycle.
 
@@ -131,7 +99,15 @@ def train(
     Writes model, record, plots and report to a folder. What is read, the plan and the progress go to stderr; stdout
     gets the names of the files, one a line. Ctrl-C ends the training: what was trained so far is written, marked as
     stopped, and the exit code is 130.
+
+    With --checkpoint-every nothing is lost when the training is stopped or killed: `onecycle train --resume RUN` goes
+    on with it, and ends as if it had never been stopped.
     """
+    if resume is not None:
+        given.check_alone(context, "resume")
+        return _job("resume", "resume", resume, device, as_json)
+    if source is None:
+        raise SettingError("SOURCE is missing, which says what is trained on: mnist, or the path of a file or folder")
     settings = TrainSettings.parse(
         source, target=target, task=task, split=split, valid=valid, drop=drop, kinds=kinds, image_size=image_size,
         memory_limit=memory_limit,
@@ -139,28 +115,28 @@ def train(
         device=device,
     )  # fmt: skip
 
-    return _job("train", "train", settings, out or run_folder(source), force, as_json)
+    return _job("train", "train", settings, out or run_folder(source), force, as_json, checkpoint_every)
 
 
 @app.command()
 def lr_find(
-    source: Source,
-    target: Target = None,
-    task: Task = None,
-    split: SplitBy = "auto",
-    valid: Valid = None,
-    drop: Drop = None,
-    kinds: Kind = None,
-    image_size: ImageSize = None,
-    bs: Batch = "auto",
-    model: Model = "auto",
-    hidden: Hidden = None,
-    wd: Decay = "1e-2",
-    precision: Precision = "fp32",
-    seed: Seed = "42",
-    device: Device = None,
-    out: Annotated[Path | None, _option("FILE.png", "Where to draw the curve.")] = None,
-    as_json: Json = False,
+    source: given.Source,
+    target: given.Target = None,
+    task: given.Task = None,
+    split: given.SplitBy = "auto",
+    valid: given.Valid = None,
+    drop: given.Drop = None,
+    kinds: given.Kind = None,
+    image_size: given.ImageSize = None,
+    bs: given.Batch = "auto",
+    model: given.Model = "auto",
+    hidden: given.Hidden = None,
+    wd: given.Decay = "1e-2",
+    precision: given.Precision = "fp32",
+    seed: given.Seed = "42",
+    device: given.Device = None,
+    out: Annotated[Path | None, given.option("FILE.png", "Where to draw the curve.")] = None,
+    as_json: given.Json = False,
 ) -> Job:
     """Suggest a learning rate.
 
@@ -183,11 +159,11 @@ def predict(
     ],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The rows, as in training.", show_default=False)],
     out: Annotated[
-        Path | None, _option("FILE", "Write a table: .parquet, .csv, .tsv, .arrow or .feather.", "-o", "--out")
+        Path | None, given.option("FILE", "Write a table: .parquet, .csv, .tsv, .arrow or .feather.", "-o", "--out")
     ] = None,
-    force: Force = False,
-    device: Device = None,
-    as_json: Json = False,
+    force: given.Force = False,
+    device: given.Device = None,
+    as_json: given.Json = False,
 ) -> Job:
     """Predict each row of a file.
 
@@ -211,19 +187,19 @@ def predict(
 @app.command()
 def inspect(
     source: Annotated[str, typer.Argument(metavar="FILE", help="What `train` takes.", show_default=False)],
-    target: Target = None,
-    task: Task = None,
-    split: SplitBy = "auto",
-    valid: Valid = None,
-    drop: Drop = None,
-    kinds: Kind = None,
-    image_size: ImageSize = None,
-    memory_limit: Memory = None,
-    epochs: Epochs = "auto",
-    bs: Batch = "auto",
-    model: Model = "auto",
-    seed: Seed = "42",
-    as_json: Json = False,
+    target: given.Target = None,
+    task: given.Task = None,
+    split: given.SplitBy = "auto",
+    valid: given.Valid = None,
+    drop: given.Drop = None,
+    kinds: given.Kind = None,
+    image_size: given.ImageSize = None,
+    memory_limit: given.Memory = None,
+    epochs: given.Epochs = "auto",
+    bs: given.Batch = "auto",
+    model: given.Model = "auto",
+    seed: given.Seed = "42",
+    as_json: given.Json = False,
 ) -> Job:
     """Show the columns of a file, and what training would do.
 
@@ -240,7 +216,7 @@ def inspect(
 
 
 @app.command()
-def report(run: Run) -> Job:
+def report(run: given.Run) -> Job:
     """Write the report of a run anew.
 
     RUN/report.html is made from RUN/record.json; nothing is computed again.
@@ -249,17 +225,26 @@ def report(run: Run) -> Job:
 
 
 @app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the runs are.")] = Path("runs"),
+    as_json: given.Json = False,
+) -> Job:
+    """List runs: whether they are finished, run, or can be resumed, and how far they are."""
+    return _job("runs", "runs", folder, as_json)
+
+
+@app.command()
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove the entries that nobody uses.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Read their content too, to find damage.")] = False,
-    as_json: Json = False,
+    as_json: given.Json = False,
 ) -> Job:
     """List the tables that were prepared on the disk because they are larger than memory."""
     return _job("cache", "cache", clear, check, as_json)
 
 
 @app.command()
-def doctor(as_json: Json = False) -> Job:
+def doctor(as_json: given.Json = False) -> Job:
     """Say what onecycle runs on.
 
     Versions, devices, paths, and whether the embedded MNIST is whole. The exit code is 1 where something is wrong.

@@ -4,38 +4,29 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from onecycle.core.checks import whole
+from onecycle.continuing import Continuing
 from onecycle.core.device import pick_device
 from onecycle.core.errors import DataError, SettingError
 from onecycle.core.models import TabularModel
-from onecycle.core.record import Record
-from onecycle.core.versions import versions
 from onecycle.data.batches import Batches
 from onecycle.data.bunch import DataBunch
 from onecycle.keep.checkpoint import load_checkpoint, save_checkpoint
-from onecycle.optim.groups import LayerGroup, Rate, freeze_groups, leaves, per_group, split_layers
+from onecycle.optim.groups import LayerGroup, freeze_groups, leaves, split_layers
 from onecycle.optim.optimizers import AdamW, GroupedOptimizer, OptFunc
-from onecycle.optim.schedules import Constant, Range, Schedule, momentum_pair, one_cycle_schedule
-from onecycle.predictor import Predictor
-from onecycle.show.progress import make_display
 from onecycle.train import loop
-from onecycle.train.callbacks import Callback, Fit, overridden
-from onecycle.train.check import check_arguments, check_before_fit
-from onecycle.train.describe import describe
+from onecycle.train.callbacks import Callback
+from onecycle.train.check import check_arguments
 from onecycle.train.engine import Engine
 from onecycle.train.losses import default_loss
-from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs
-from onecycle.train.metrics import Metric, metric_name
+from onecycle.train.metrics import Metric
 from onecycle.train.recorder import Recorder
-from onecycle.train.snapshot import copies, restored
 from onecycle.train.step import LossFunc, forward_in
+from onecycle.trainer import as_list
 
-DEFAULT_LR = slice(3e-3)
 
-
-class Learner(Predictor):
+class Learner(Continuing):
     """A model, its data, and how to train the one on the other.
 
     `model` is by default a TabularModel for data from a table. `loss_func` is by default cross-entropy for classes,
@@ -68,14 +59,14 @@ class Learner(Predictor):
             raise DataError(f"Learner takes a DataBunch, not a {type(data).__name__}; see DataBunch.create")
         if model is None and data is not None and data.features is not None:
             model = TabularModel(data.features.numbers, data.features.sizes, data.c)
-        check_arguments(model, loss_func, _as_list(metrics))
+        check_arguments(model, loss_func, as_list(metrics))
         assert model is not None  # check_arguments raises for that
         super().__init__(model, data.device if data is not None else pick_device(), data, None)
         self.loss_func: LossFunc = loss_func or default_loss(data.task if data is not None else "classes")
         self.opt_func, self.wd, self.true_wd, self.bn_wd = opt_func, wd, true_wd, bn_wd
-        self.metrics: list[Metric] = _as_list(metrics)
-        self.callbacks: list[Callback] = _as_list(callbacks)
-        self.callback_fns: list[Callable[[Learner], Callback]] = _as_list(callback_fns)
+        self.metrics: list[Metric] = as_list(metrics)
+        self.callbacks: list[Callback] = as_list(callbacks)
+        self.callback_fns: list[Callable[[Learner], Callback]] = as_list(callback_fns)
         self.path = Path(path if path is not None else data.path if data is not None else ".")
         self.model_dir, self.silent = Path(model_dir), silent
         self.layer_groups: list[LayerGroup] = [leaves(self.model)]
@@ -87,152 +78,6 @@ class Learner(Predictor):
 
     def __repr__(self) -> str:
         return f"Learner({type(self.model).__name__}, {self._data!r})"
-
-    # --- training ------------------------------------------------------------------------------------------------
-
-    def fit(
-        self,
-        epochs: int,
-        lr: Rate = DEFAULT_LR,
-        wd: float | Sequence[float] | None = None,
-        callbacks: Sequence[Callback] | None = None,
-    ) -> None:
-        """Train for `epochs` at a constant learning rate.
-
-        `slice(a, b)` spreads the rate over the layer groups; `wd` overrides the learner's for this fit. Raises
-        SettingError for numbers that cannot be used, DataError and ModelError for what does not fit together, and
-        NonFiniteLossError where the loss becomes NaN. Ctrl-C ends the fit; `recorder.stopped` says so.
-        """
-        lrs = per_group(lr, len(self.layer_groups))
-        self._fit(epochs, Constant(lrs), wd, callbacks, {"schedule": "constant", "lr": lrs[-1]})
-
-    def fit_one_cycle(
-        self,
-        cyc_len: int,
-        max_lr: Rate = DEFAULT_LR,
-        moms: float | tuple[float, float] = (0.95, 0.85),
-        div_factor: float = 25.0,
-        pct_start: float = 0.3,
-        final_div: float | None = None,
-        wd: float | Sequence[float] | None = None,
-        callbacks: Sequence[Callback] | None = None,
-    ) -> None:
-        """Train for one cycle of `cyc_len` epochs (Leslie Smith, https://arxiv.org/abs/1803.09820).
-
-        The learning rate rises from `max_lr / div_factor` to `max_lr` in the first `pct_start` of the steps and falls
-        to `max_lr / final_div` (`div_factor * 1e4` where it is None); the momentum mirrors it between `moms`. Errors as
-        in `fit`.
-        """
-        peaks, moms = per_group(max_lr, len(self.layer_groups), "max_lr"), momentum_pair(moms)
-        final_div = div_factor * 1e4 if final_div is None else final_div
-        steps = len(self.data.train_dl) * whole(cyc_len, "cyc_len", least=0)
-        schedule = one_cycle_schedule(steps, peaks, moms, div_factor, pct_start, final_div)
-        about = {
-            "schedule": "one cycle",
-            "max_lr": peaks[-1],
-            "moms": list(moms),
-            "div_factor": div_factor,
-        }
-        self._fit(cyc_len, schedule, wd, callbacks, about | {"pct_start": pct_start, "final_div": final_div})
-
-    def lr_find(
-        self,
-        start_lr: Rate = 1e-7,
-        end_lr: Rate = 10,
-        num_it: int = 100,
-        stop_div: bool = True,
-        wd: float | Sequence[float] | None = None,
-    ) -> LRFindResult:
-        """Try learning rates from `start_lr` to `end_lr` in `num_it` steps, and put everything back as it was.
-
-        With `stop_div` it ends early when the smoothed loss is over 4 times its best. `recorder.plot()` draws the
-        result until the next fit.
-        """
-        groups = len(self.layer_groups)
-        starts, ends = per_group(start_lr, groups, "start_lr"), per_group(end_lr, groups, "end_lr")
-        opt = self.opt or self._make_opt()
-        test = RangeTest(num_it, stop_div)
-        recorder = Recorder(stop_at_nan=False)
-        display = make_display(self.silent, table=False)
-        with restored(opt, self.model, self.loss_func):
-            check_before_fit(self.model, self.loss_func, self.data.train_dl, None)
-            epochs = range_epochs(num_it, len(self.data.train_dl))
-            fit = self._start(epochs, Range(starts, ends, num_it), opt, wd, recorder)
-            hooks = overridden([test, *copies(self._all_callbacks(None))]) | {"on_epoch_end": ()}
-            loop.fit(
-                fit, self.data.train_dl, None, self.loss_func, [], hooks, recorder, display, Engine("eager"),
-                self._forward, self.data.seed, self.epochs_trained, num_it,
-            )  # fmt: skip
-        if fit.stop_reason == "interrupted":
-            raise KeyboardInterrupt
-        self.recorder = recorder
-        display.say("LR Finder is complete, type {learner_name}.recorder.plot() to see the graph.")
-        return LRFindResult(recorder.lrs, recorder.losses)
-
-    def _fit(
-        self,
-        epochs: int,
-        schedule: Schedule,
-        wd: float | Sequence[float] | None,
-        callbacks: Sequence[Callback] | None,
-        about: dict[str, Any],
-    ) -> None:
-        epochs = whole(epochs, "epochs", least=0)
-        data = self.data
-        check_before_fit(self.model, self.loss_func, data.train_dl, data.valid_dl, self.metrics)
-        hooks = overridden(self._all_callbacks(callbacks))
-        settings = {
-            **about,
-            "epochs": epochs,
-            "bs": data.train_dl.batch_size,
-            "seed": data.seed,
-            **self._described(wd),
-        }
-        names = [metric_name(metric) for metric in self.metrics]
-        recorder = Recorder(Record(metric_names=names, settings=settings, versions=versions(self.device)))
-        self.opt = self.opt or self._make_opt()
-        fit = self._start(epochs, schedule, self.opt, wd, recorder)
-        fit.columns = ("train_loss", *(("valid_loss", *names) if data.valid_dl is not None else ()))
-        self.recorder = recorder
-        try:
-            loop.fit(
-                fit, data.train_dl, data.valid_dl, self.loss_func, self.metrics, hooks, recorder,
-                make_display(self.silent), self._engine, self._forward, data.seed, self.epochs_trained,
-                restore=self._restore(),
-            )  # fmt: skip
-        finally:
-            self.epochs_trained += fit.epoch + 1 if fit.iteration else 0
-
-    def _restore(self) -> Callable[[Tensor], Tensor] | None:
-        """What gives predictions and targets back in the target's units, for the metrics."""
-        target = self.data.target
-        return target.restore if target is not None and target.task == "regression" else None
-
-    def _start(
-        self,
-        epochs: int,
-        schedule: Schedule,
-        opt: GroupedOptimizer,
-        wd: float | Sequence[float] | None,
-        recorder: Recorder,
-    ) -> Fit:
-        opt.set_wd(self.wd if wd is None else wd)
-        return Fit(self.model, opt, epochs, recorder.record, self.device, schedule)
-
-    def _make_opt(self) -> GroupedOptimizer:
-        return GroupedOptimizer(self.opt_func, self.layer_groups, self.true_wd, self.bn_wd)
-
-    def _all_callbacks(self, extra: Sequence[Callback] | None) -> list[Callback]:
-        return [*self.callbacks, *(make(self) for make in self.callback_fns), *_as_list(extra)]
-
-    def _described(self, wd: float | Sequence[float] | None) -> dict[str, Any]:
-        wd = self.wd if wd is None else wd
-        return describe(self.model, self.loss_func, self.opt_func, self.true_wd) | {
-            "wd": wd,
-            "true_wd": self.true_wd,
-            "bn_wd": self.bn_wd,
-            "precision": self.precision,
-        }
 
     # --- layer groups --------------------------------------------------------------------------------------------
 
@@ -282,9 +127,3 @@ class Learner(Predictor):
         if found:
             self.opt, self.epochs_trained = opt, epochs_trained
         return self
-
-
-def _as_list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]

@@ -1,22 +1,60 @@
-"""A learner from a bundle."""
+"""A bundle loaded: to predict rows, or as a learner."""
 
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from onecycle.core.device import pick_device
 from onecycle.core.errors import DataError, FileError
 from onecycle.core.models import MLP, TabularModel
 from onecycle.data.bunch import DataBunch
-from onecycle.keep.export import BundleInfo, load_bundle
+from onecycle.keep.export import BundleInfo, read_bundle
 from onecycle.learner import Learner
 from onecycle.train.losses import NamedLoss
 
 if TYPE_CHECKING:  # only a model of a table brings them
     from onecycle.tables.features import Features
     from onecycle.tables.target import Target
+
+
+class Bundle:
+    """A trained model that answers rows. `learner` is what `load_learner` makes of the same bundle."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner = learner
+
+    def __repr__(self) -> str:
+        return f"Bundle({type(self.learner.model).__name__}, classes={self.classes})"
+
+    @property
+    def classes(self) -> list[Any] | None:
+        """The classes' names, or None for regression."""
+        return self.learner.classes
+
+    def predict(self, rows: Any) -> list[Any]:
+        """For each row its class, for regression its value (or list of values), of several labels those that hold.
+
+        `rows` are an array or tensor (n, ...); for the model of a table a table in memory, a list of dicts, or the path
+        of a file. Raises DataError for anything else.
+        """
+        return [self.learner.answer(output) for output in self.outputs(rows)]
+
+    def outputs(self, rows: Any) -> Tensor:
+        """The probabilities (n, classes) of `rows`, or for regression the values: the first of `get_preds`."""
+        return self.learner.get_preds(rows)[0]
+
+
+def load_bundle(
+    path: str | Path, model: nn.Module | type[nn.Module] | None = None, device: str | None = None
+) -> Bundle:
+    """What `export` wrote, for prediction: `load_bundle("digits.onecycle").predict(rows)`.
+
+    It is `load_learner` without the training: same arguments, same errors, same predictions. Nothing in a bundle is
+    unpickled or run while it is loaded.
+    """
+    return Bundle(load_learner(path, model, device=device))
 
 
 def load_learner(
@@ -27,12 +65,12 @@ def load_learner(
 ) -> Learner:
     """A learner from a bundle that `export` wrote, ready to predict; with `data` it can be trained on.
 
-    `model` is the model's class or an instance; the library's own models need none. `device` is where it predicts, by
-    default the data's, else the fastest there is. Raises FileError for a missing or
-    damaged bundle, ModelError where the class is needed or does not fit.
+    `model` is the model's class or an instance; the library's own models and programs need none, but a program cannot
+    be trained. `device` is where it predicts, by default the data's, else the fastest there is. Raises FileError for a
+    missing or damaged bundle, ModelError where the class is needed or does not fit.
     """
     place = data.device if data is not None else pick_device(device)
-    module, info = load_bundle(Path(path), model)
+    module, info = read_bundle(Path(path), model)
     _check(Path(path), info, module)
     learner = Learner(data, module)
     learner.device, learner.model = place, module.to(place)

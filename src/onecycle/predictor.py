@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # only a model of a table brings them
     from onecycle.tables.target import Target
 
 _ROWS_AT_ONCE = 1024
+_FEW = 8  # rows that a model is traced with
+_HOLDS = 0.5  # the probability from which on a label is predicted
 
 
 class Predictor:
@@ -136,14 +138,24 @@ class Predictor:
         hold, a mask, and their probabilities. Raises DataError for anything but one row.
         """
         output = self.get_preds(self._one_row(row))[0][0]
+        return self.answer(output), *self._numbers(output)
+
+    def answer(self, output: Tensor) -> Any:
+        """What one of the predictions of `get_preds` means: a class, a value or list of them, the labels that hold."""
         if self.target is not None and self.target.task == "multilabel":
-            holds = output > 0.5
-            return [name for name, it in zip(self.classes or [], holds.tolist(), strict=True) if it], holds, output
-        if self.classes is None and not is_classification(self.loss_func):
-            return output.squeeze().tolist(), output, output
-        number = int(output.argmax())
-        names = self.classes or []
-        return names[number] if number < len(names) else number, torch.tensor(number), output
+            return [name for name, it in zip(self.classes or [], (output > _HOLDS).tolist(), strict=True) if it]
+        if self._is_regression():
+            return output.squeeze().tolist()
+        number, names = int(output.argmax()), self.classes or []
+        return names[number] if number < len(names) else number
+
+    def _numbers(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        if self.target is not None and self.target.task == "multilabel":
+            return output > _HOLDS, output
+        return (output if self._is_regression() else output.argmax()), output
+
+    def _is_regression(self) -> bool:
+        return self.classes is None and not is_classification(self.loss_func)
 
     def _one_row(self, row: Any) -> Any:
         if isinstance(row, tuple):
@@ -162,10 +174,11 @@ class Predictor:
         return x[None]
 
     def export(self, name: str | Path = "export.onecycle", overwrite: bool = False) -> Path:
-        """Write a bundle for prediction elsewhere to the folder `path / name`, and return it.
+        """Write a bundle for prediction elsewhere to `path / name`, and return that: a folder, or of *.zip one file.
 
-        It holds weights (safetensors) and JSON, no code and no pickle; of a table also how raw rows are prepared.
-        Raises OutputError where it exists, unless `overwrite`, or cannot be written.
+        It holds weights (safetensors) and JSON, no code and no pickle; of a table also how raw rows are prepared. A
+        model that is not the library's own is traced with a few rows, so that no class is needed to load it; where
+        that fails, a warning says why. Raises OutputError where it exists, unless `overwrite`, or cannot be written.
         """
         shape, features, target = self.input_shape, self.features, self.target
         info = BundleInfo(
@@ -179,9 +192,37 @@ class Predictor:
             features=features.to_dict() if features is not None else None,
             target=target.to_dict() if target is not None else None,
         )
-        folder = self.path / name
-        export_bundle(folder, self.model, info, overwrite)
-        return folder
+        path = self.path / name
+        export_bundle(path, self.model, info, overwrite, self._few_rows)
+        return path
+
+    def to_onnx(self, name: str | Path = "model.onnx", overwrite: bool = False) -> Path:
+        """Write the model, from its input to its output, as ONNX to `path / name`, and return that.
+
+        onnxruntime runs it beside the model on a few rows, and the file gets its place only where they agree to 1e-5.
+        Preparing rows and softmax are not in it. Raises SettingError without `pip install "onecycle[onnx]"`,
+        ModelError where the model has no ONNX, OutputError where the file exists, unless `overwrite`.
+        """
+        from onecycle.keep.onnx_file import write_onnx
+
+        path = self.path / name
+        write_onnx(
+            path, self.model, self._few_rows(), overwrite, {"loss": loss_name(self.loss_func), "classes": self.classes}
+        )
+        return path
+
+    def _few_rows(self) -> list[Tensor]:
+        """A few rows as the model takes them, of several inputs a list: of the training data where there is some."""
+        if self._data is None:
+            shape, dtype = self.input_shape, self.input_dtype
+            if shape is None or dtype is None:
+                raise DataError("there is no data, and nothing says what the model's rows look like")
+            made = torch.rand((_FEW, *shape), generator=torch.Generator().manual_seed(0))
+            return [
+                made if dtype.is_floating_point or self.pixel_scale is not None else torch.zeros_like(made, dtype=dtype)
+            ]
+        x, _ = next(iter((self._data.fix_dl or self._data.valid_dl or self._data.train_dl).epoch(0)))
+        return [part[:_FEW].cpu() for part in (x if isinstance(x, list) else [x])]
 
     def loader(self, which: str | Batches) -> Batches:
         """The loader called `which` (valid, test; train in order), or `which` itself. Raises DataError for neither."""

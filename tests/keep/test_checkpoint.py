@@ -228,16 +228,13 @@ def test_a_bundle_of_our_own_model_needs_no_class(toy: DataBunch, here: Path):
     assert classes == [0, 1, 2, 3]
 
 
-def test_a_bundle_of_any_other_model_needs_its_class(toy: DataBunch, here: Path):
+def test_a_bundle_of_any_other_model_takes_its_class(toy: DataBunch, here: Path):
     learn = learner(toy)
     learn.fit(1, 1e-2)
     learn.export("b")
-    with pytest.raises(
-        ModelError, match=r"holds a Net, whose code is not in the bundle; give the class: .*model=Net\)"
-    ):
-        load_learner("b")
-    for model in (Net, Net()):
+    for model in (None, Net, Net()):  # without it, as a program: test_bundle.py
         loaded = load_learner("b", model=model)
+        assert (type(loaded.model) is Net) == (model is not None)
         assert torch.equal(loaded.get_preds(toy.valid_dl)[0], learn.get_preds()[0])
 
 

@@ -1,10 +1,24 @@
+import json
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onecycle.optim.schedules import cosine, exponential, one_cycle
+from onecycle.optim.schedules import (
+    Constant,
+    OneCycle,
+    Range,
+    annealed,
+    cosine,
+    exponential,
+    extended,
+    one_cycle,
+    schedule_of,
+)
+
+CYCLE = OneCycle(100, [1e-3, 1e-2], (0.95, 0.85), 25.0, 0.3, 1e4)
 
 
 def lesson(step: int) -> float:
@@ -54,3 +68,56 @@ def test_cosine_is_half_a_wave():
     assert cosine(3, 5, 0) == 3
     assert cosine(3, 5, 1) == 5
     assert cosine(3, 5, 0.25) == pytest.approx(4 - math.cos(math.pi / 4))
+
+
+SCHEDULES = [
+    *(Constant([1e-3]), Constant([1e-3, 1e-2], 0.9), Range([1e-7], [10.0], 50), CYCLE),
+    *(annealed(CYCLE, 40, 20, 100), annealed(Constant([1.0]), 10, 10, 10), extended(CYCLE, 100, 60)),
+    extended(extended(CYCLE, 100, 60), 160, 10),
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule.kind)
+def test_a_schedule_is_data(schedule: Any):
+    again = schedule_of(json.loads(json.dumps(schedule.to_dict())))
+    assert [again(step) for step in range(200)] == [schedule(step) for step in range(200)]
+    assert again.anneals_from == schedule.anneals_from
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *(None, 3, [], {}, {"kind": "os.system"}, {"kind": "constant"}, {"kind": "constant", "lrs": 3}),
+        *(
+            {"kind": "annealed", "before": {}},
+            {"kind": "one cycle", "steps": 3},
+            {"kind": "constant", "lrs": [1], "x": 2},
+        ),
+        {**CYCLE.to_dict(), "moms": None},
+        {**CYCLE.to_dict(), "div_factor": 0},
+    ],
+)
+def test_what_is_no_schedule(written: Any):
+    with pytest.raises(ValueError, match="is no schedule"):
+        schedule_of(written)
+
+
+def test_annealing_goes_from_where_the_cycle_was_to_where_it_would_have_ended():
+    turned = annealed(CYCLE, 50, 20, 100)
+    assert [turned(step) for step in range(50)] == [CYCLE(step) for step in range(50)]
+    assert turned(50)[0] == pytest.approx(CYCLE(50)[0])
+    assert turned(50)[1] == pytest.approx(CYCLE(50)[1])
+    assert turned(70)[0] == turned(99)[0] == pytest.approx(CYCLE(100)[0])
+    assert turned(70)[1] == pytest.approx(0.95)
+    lrs = [turned(step)[0][-1] for step in range(50, 71)]
+    assert lrs == sorted(lrs, reverse=True)
+
+
+def test_a_longer_cycle_takes_over_after_a_short_rise():
+    longer = extended(CYCLE, 100, 100)
+    whole = OneCycle(200, [1e-3, 1e-2], (0.95, 0.85), 25.0, 0.3, 1e4)
+    assert [longer(step) for step in range(100)] == [CYCLE(step) for step in range(100)]
+    assert longer(100)[0] == pytest.approx(CYCLE(100)[0])
+    assert [longer(step) for step in range(105, 201)] == [whole(step) for step in range(105, 201)]
+    rise = [longer(step)[0][-1] for step in range(100, 106)]
+    assert rise == sorted(rise)

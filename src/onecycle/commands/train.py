@@ -2,7 +2,9 @@
 
 import json
 import sys
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,14 @@ from onecycle.commands.files import (
     write_figure,
 )
 from onecycle.commands.plan import model_facts, plan_lines
+from onecycle.commands.run_settings import keep_settings
 from onecycle.commands.settings import TrainSettings
 from onecycle.commands.setup import Setup, learner, set_up
 from onecycle.core.device import pick_device
 from onecycle.core.errors import NonFiniteLossError, SettingError
-from onecycle.core.record import Record
+from onecycle.core.record import LRCurve, Record
+from onecycle.keep.run_folder import RunFolder
+from onecycle.keep.saver import Checkpoints
 from onecycle.learner import Learner
 from onecycle.show.interpret import mistakes
 from onecycle.show.report import WHEN_STOPPED, drawable, write_report
@@ -35,16 +40,37 @@ INTERRUPTED = 130
 _CREDIBLE, _USUAL = 1e-4, 3e-3  # the lowest learning rate that a finder's curve is believed, and the library's default
 
 
-def train(settings: TrainSettings, out: Path, force: bool, as_json: bool) -> int:
-    """Find a learning rate, train for one cycle, write everything to `out`; the exit code."""
+def train(settings: TrainSettings, out: Path, force: bool, as_json: bool, every: str | None = None) -> int:
+    """Find a learning rate, train for one cycle, write everything to `out`; the exit code.
+
+    `every` is how often the training is kept there as it goes.
+    """
+    kept = None if every is None else Checkpoints(out, every, overwrite=force)
     device = pick_device(settings.data.device)
     use_agg()
     # the learner shows its progress on stdout, which is for data here
     with claimed(out, force), redirect_stdout(sys.stderr):
-        setup, learn = _prepared(settings, device)
+        setup, learn = prepared(settings, device)
         found = None if settings.lr is not None else _find(learn)
         lr = settings.lr if settings.lr is not None else _suggested(found, settings)
-        _fit(learn, settings, setup.epochs, lr)
+        if kept is not None:
+            keep_settings(out, replace(settings, epochs=setup.epochs), lr, found)
+        with told(settings, lr):
+            learn.fit_one_cycle(setup.epochs, lr, checkpoint=kept)
+    return finish(learn, settings, setup, found, lr, out, as_json)
+
+
+def finish(
+    learn: Learner,
+    settings: TrainSettings,
+    setup: Setup,
+    found: LRCurve | None,
+    lr: float,
+    out: Path,
+    as_json: bool,
+) -> int:
+    """Score what was trained, write everything to `out`, and say what is there; the exit code."""
+    with redirect_stdout(sys.stderr):
         scores = _scores(learn, "valid", "validation")
         tested = setup.data.test_ds is not None and not settings.data.is_dataset
         on_test = {"test": _scores(learn, "test", "test")} if tested else {}
@@ -58,7 +84,8 @@ def train(settings: TrainSettings, out: Path, force: bool, as_json: bool) -> int
         print(*files, sep="\n")
     if record.stopped != "interrupted":
         return 0
-    print(f"interrupted: what was trained so far is in {out}, marked as stopped", file=sys.stderr)
+    more = f"; go on with: onecycle train --resume {out}" if RunFolder(out).names() else ""
+    print(f"interrupted: what was trained so far is in {out}, marked as stopped{more}", file=sys.stderr)
     return INTERRUPTED
 
 
@@ -69,7 +96,7 @@ def find_lr(settings: TrainSettings, out: Path | None, as_json: bool) -> int:
     with made_folders(out.parent) if out is not None else nullcontext(), redirect_stdout(sys.stderr):
         if out is not None:
             check_writable(out)
-        found = _find(_prepared(settings, device)[1])
+        found = _find(prepared(settings, device)[1])
         suggestion = _suggested(found, settings)
         if out is not None:
             write_figure(found.plot(), out)
@@ -81,7 +108,7 @@ def find_lr(settings: TrainSettings, out: Path | None, as_json: bool) -> int:
     return 0
 
 
-def _prepared(settings: TrainSettings, device: torch.device) -> tuple[Setup, Learner]:
+def prepared(settings: TrainSettings, device: torch.device) -> tuple[Setup, Learner]:
     """The learner, with a word on what it will do where that is not the lesson."""
     setup = set_up(settings, device)
     if not settings.data.is_dataset:
@@ -98,17 +125,18 @@ def _find(learn: Learner) -> LRFindResult:
     return found
 
 
-def _fit(learn: Learner, settings: TrainSettings, epochs: int, lr: float) -> None:
-    """Train for one cycle. Raises NonFiniteLossError, in the words of the command line, where the loss becomes NaN."""
+@contextmanager
+def told(settings: TrainSettings, lr: float) -> Generator[None]:
+    """Raises NonFiniteLossError, in the words of the command line, where the loss becomes NaN in the block."""
     try:
-        learn.fit_one_cycle(epochs, lr)
+        yield
     except NonFiniteLossError as error:
         what = str(error).partition(": try ")[0]
         advice = f"a --lr below {lr:.3g}" if settings.lr is None else "--lr auto, or a lower --lr"
         raise NonFiniteLossError(f"{what}: try {advice}") from error
 
 
-def _suggested(found: LRFindResult | None, settings: TrainSettings) -> float:
+def _suggested(found: LRCurve | None, settings: TrainSettings) -> float:
     """The learning rate to take: the finder's valley.
 
     Small batches of a table can make a curve whose valley is noise, at a rate that would train nothing: then a tenth of
@@ -136,7 +164,7 @@ def _scores(learn: Learner, which: str, name: str) -> dict[str, Any]:
 
 
 def _complete(
-    learn: Learner, settings: TrainSettings, setup: Setup, found: LRFindResult | None, lr: float, scores: dict[str, Any]
+    learn: Learner, settings: TrainSettings, setup: Setup, found: LRCurve | None, lr: float, scores: dict[str, Any]
 ) -> Record:
     """The fit's record with what only this command knows."""
     record = learn.recorder.record

@@ -47,6 +47,26 @@ class Lock:
                 raise unwritable(path, error) from error
             lock.release()
 
+    def sign(self) -> None:
+        """Write this process's id into the file, for whoever finds it locked."""
+        os.ftruncate(self._descriptor, 0)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        os.write(self._descriptor, str(os.getpid()).encode())
+
+    @classmethod
+    def holder(cls, path: Path) -> int | None:
+        """The id that the holder of the lock wrote into the file; None where nobody holds it, or nothing is there."""
+        if not path.exists():
+            return None
+        free = cls.take(path, shared=True, wait=False)
+        if free is not None:
+            free.release()
+            return None
+        try:
+            return int(path.read_text())
+        except (OSError, ValueError):
+            return None
+
     def release(self, remove: bool = False) -> None:
         """Let others have it. `remove` the file first, which only the holder of a lock that is not shared may do."""
         if remove:

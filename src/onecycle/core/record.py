@@ -56,7 +56,7 @@ class Record:
 
     def to_json(self) -> str:
         """The record as strict JSON; NaN and infinities become the strings "nan", "inf" and "-inf"."""
-        return json.dumps(_encode(asdict(self)), indent=1, allow_nan=False, default=plain)
+        return json.dumps(encode(asdict(self)), indent=1, allow_nan=False, default=plain)
 
     @classmethod
     def from_json(cls, text: str) -> "Record":
@@ -65,7 +65,7 @@ class Record:
         if not isinstance(found, dict):  # pyright: ignore[reportUnnecessaryIsInstance] -- the text may be anything
             raise ValueError("it is not an object")
         known = {name.name for name in fields(cls)}
-        decoded = {key: _decode(value) if key in _NUMBERS else value for key, value in found.items() if key in known}
+        decoded = {key: decode(value) if key in _NUMBERS else value for key, value in found.items() if key in known}
         record = cls(**decoded)
         record._check()
         return record
@@ -180,19 +180,21 @@ def plain(value: Any) -> Any:
 _NUMBERS = ("lrs", "moms", "batch_losses", "losses", "val_losses", "metrics", "seconds", "settings", "lr_curve")
 
 
-def _encode(value: Any) -> Any:
+def encode(value: Any) -> Any:
+    """Infinities and NaN as text, which strict JSON has."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {str(key): _encode(item) for key, item in value.items()}
+        return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_encode(item) for item in value]
+        return [encode(item) for item in value]
     return value
 
 
-def _decode(value: Any) -> Any:
+def decode(value: Any) -> Any:
+    """The same with that text as numbers again."""
     if isinstance(value, dict):
-        return {key: _decode(item) for key, item in value.items()}
+        return {key: decode(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_decode(item) for item in value]
+        return [decode(item) for item in value]
     return float(value) if value in ("nan", "inf", "-inf") else value

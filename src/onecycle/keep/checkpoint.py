@@ -21,14 +21,7 @@ def save_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None
     tensors: dict[str, dict[str, Tensor]] = {"model": model.state_dict()}
     state: dict[str, Any] = {"epochs_trained": epochs_trained}
     if opt is not None:
-        saved = opt.state_dict()
-        flat = [(f"{index}/{key}", value) for index, entry in saved["state"].items() for key, value in entry.items()]
-        tensors["optimizer"] = {name: value for name, value in flat if isinstance(value, Tensor)}
-        state["optimizer"] = {
-            "name": type(opt.torch_opt).__name__,
-            "param_groups": saved["param_groups"],
-            "scalars": {name: value for name, value in flat if not isinstance(value, Tensor)},
-        }
+        tensors["optimizer"], state["optimizer"] = optimizer_parts(opt)
     write_folder(folder, KIND, tensors, state, replace=True)
 
 
@@ -43,7 +36,7 @@ def load_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None
         raise FileError(f"{folder}: holds no model")
     saved = None
     if opt is not None and "optimizer" in state:
-        saved = _optimizer_state(folder, state["optimizer"], tensors.get("optimizer", {}))
+        saved = optimizer_state(folder, state["optimizer"], tensors.get("optimizer", {}))
         if reason := _other_optimizer(state["optimizer"], opt):
             saved = None
             warnings.warn(f"{folder}: only the weights are loaded; the optimizer's state is of {reason}", stacklevel=3)
@@ -78,7 +71,19 @@ def _other_optimizer(about: dict[str, Any], opt: GroupedOptimizer) -> str | None
     return None
 
 
-def _optimizer_state(folder: Path, about: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+def optimizer_parts(opt: GroupedOptimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of an optimizer's state by name, and the rest as JSON has it."""
+    saved = opt.state_dict()
+    flat = [(f"{index}/{key}", value) for index, entry in saved["state"].items() for key, value in entry.items()]
+    return {name: value for name, value in flat if isinstance(value, Tensor)}, {
+        "name": type(opt.torch_opt).__name__,
+        "param_groups": saved["param_groups"],
+        "scalars": {name: value for name, value in flat if not isinstance(value, Tensor)},
+    }
+
+
+def optimizer_state(folder: Path, about: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """The state that `optimizer_parts` took apart. Raises FileError for anything else."""
     try:
         entries: dict[int, dict[str, Any]] = {}
         for name, value in [*tensors.items(), *about["scalars"].items()]:

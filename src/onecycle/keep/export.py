@@ -1,20 +1,27 @@
-"""A trained model as a bundle: a folder that predicts in another process, without pickle."""
+"""A trained model as a bundle: a folder or zip file that predicts in another process, without pickle.
+
+The library's own models are kept as their sizes, any other as a program (`program.py`), both with weights beside them.
+"""
 
 import reprlib
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from onecycle.core.errors import FileError, ModelError, SettingError
+from onecycle.core.errors import DataError, FileError, ModelError, SettingError
 from onecycle.core.models import architecture, build
 from onecycle.keep.checkpoint import load_weights
 from onecycle.keep.folder import check_place, read_folder, write_folder
+from onecycle.keep.program import Program
+from onecycle.keep.zipped import check_zip_place, is_zip, read_zip, write_zip
 
 _KIND = "bundle"
+Rows: TypeAlias = Callable[[], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -32,37 +39,70 @@ class BundleInfo:
     target: dict[str, Any] | None = None  # the same of what is predicted
 
 
-def check_bundle_place(folder: Path, overwrite: bool) -> None:
-    """Raises OutputError where a bundle cannot be written to `folder` because of what is there."""
-    check_place(folder, _KIND, overwrite)
+def check_bundle_place(path: Path, overwrite: bool) -> None:
+    """Raises OutputError where a bundle cannot be written to `path` because of what is there."""
+    (check_zip_place if is_zip(path) else check_place)(path, _KIND, overwrite)
 
 
-def export_bundle(folder: Path, model: nn.Module, info: BundleInfo, overwrite: bool) -> None:
-    """Write `model` and what belongs to it to `folder`. Raises OutputError where it exists, unless `overwrite`."""
-    about = {"architecture": architecture(model), "model_class": type(model).__qualname__, "info": asdict(info)}
-    write_folder(folder, _KIND, {"model": model.state_dict()}, about, replace=overwrite)
+def export_bundle(path: Path, model: nn.Module, info: BundleInfo, overwrite: bool, rows: Rows) -> None:
+    """Write `model` and what belongs to it to `path`. Raises OutputError where it exists, unless `overwrite`.
+
+    A name that ends in .zip makes one file, any other a folder. `rows` gives a few rows that a model can be traced
+    with; where that fails, only the weights are written, with a warning that says why.
+    """
+    check_bundle_place(path, overwrite)
+    known = architecture(model)
+    program, constants = _program(path, model, rows) if known is None else (None, {})
+    about = {
+        "architecture": known,
+        "model_class": type(model).__qualname__,
+        "info": asdict(info),
+        **({"program": program} if program is not None else {}),
+    }
+    tensors: dict[str, Mapping[str, Tensor]] = {"model": model.state_dict()}
+    if constants:
+        tensors["constants"] = constants
+    (write_zip if is_zip(path) else write_folder)(path, _KIND, tensors, about, overwrite)
 
 
-def load_bundle(folder: Path, model: nn.Module | type[nn.Module] | None = None) -> tuple[nn.Module, BundleInfo]:
+def _program(path: Path, model: nn.Module, rows: Rows) -> tuple[dict[str, Any] | None, Mapping[str, Tensor]]:
+    if isinstance(model, Program):
+        return model.description, model.constants
+    from onecycle.keep.tracing import UntraceableError, trace
+
+    try:
+        return trace(model, rows())
+    except (UntraceableError, DataError) as reason:
+        warnings.warn(
+            f"{path}: only the weights of {type(model).__qualname__} are written, so that load_bundle and load_learner "
+            f"will ask for its class: {reason}",
+            stacklevel=4,
+        )
+        return None, {}
+
+
+def read_bundle(path: Path, model: nn.Module | type[nn.Module] | None = None) -> tuple[nn.Module, BundleInfo]:
     """The model of a bundle, in eval mode, and what belongs to it.
 
-    `model` is the class (called without arguments) or an instance to fill; the library's own models need none. Raises
-    FileError for a missing or damaged bundle and ModelError for a model that does not belong to it.
+    `model` is the class (called without arguments) or an instance to fill; the library's own models and programs need
+    none. Raises FileError for a missing or damaged bundle and ModelError for a model that does not belong to it.
     """
-    state, tensors = read_folder(folder, _KIND)
+    state, tensors = (read_zip if is_zip(path) else read_folder)(path, _KIND)
     if "model" not in tensors:
-        raise FileError(f"{folder}: not a bundle that onecycle wrote (model.safetensors missing)")
-    info, weights = _info(folder, state.get("info")), tensors["model"]
+        raise FileError(f"{path}: not a bundle that onecycle wrote (model.safetensors missing)")
+    info, weights = _info(path, state.get("info")), tensors["model"]
     known = state.get("architecture")
     if known is not None and not isinstance(known, dict):
-        raise _damaged(folder, "architecture", known)
+        raise _damaged(path, "architecture", known)
+    if model is None and not known and "program" in state:
+        return Program(state["program"], weights, tensors.get("constants", {}), str(path)), info
     if model is None or (isinstance(model, type) and known and known.get("name") == model.__name__):
         if not known:
             raise ModelError(
-                f"{folder}: holds a {state.get('model_class')}, whose code is not in the bundle; "
+                f"{path}: holds a {state.get('model_class')}, whose code is not in the bundle; "
                 f"give the class: load_learner(path, model={state.get('model_class')})"
             )
-        model = _built(folder, known, weights)
+        model = _built(path, known, weights)
     elif isinstance(model, type):
         try:
             model = model()
@@ -70,7 +110,7 @@ def load_bundle(folder: Path, model: nn.Module | type[nn.Module] | None = None) 
             raise ModelError(
                 f"{model.__name__}() cannot be made without arguments ({error}); give an instance"
             ) from error
-    load_weights(model, weights, folder)
+    load_weights(model, weights, path)
     return model.eval(), info
 
 

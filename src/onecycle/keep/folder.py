@@ -71,12 +71,7 @@ def read_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, dict
     if not folder.exists() and _replaced(folder).exists():
         folder = _replaced(folder)  # the writer was stopped while the two changed places
     files = read_verified(folder, kind)
-    try:
-        state = json.loads(files.pop(_STATE, b""))
-        if not isinstance(state, dict):
-            raise ValueError("it is no object")
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"{folder / _STATE}: not a state that onecycle wrote ({error})") from error
+    state = _state(folder, files)
     tensors: dict[str, dict[str, Tensor]] = {}
     for name, data in files.items():
         try:
@@ -84,6 +79,21 @@ def read_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, dict
         except safetensors.SafetensorError as error:
             raise FileError(f"{folder / name}: not a safetensors file ({error})") from error
     return state, tensors
+
+
+def read_state(folder: Path, kind: str) -> dict[str, Any]:
+    """The state alone, verified; the tensors are not looked at. Raises FileError as `read_folder` does."""
+    return _state(folder, read_verified(folder, kind, only=_STATE))
+
+
+def _state(folder: Path, files: dict[str, bytes]) -> dict[str, Any]:
+    try:
+        state = json.loads(files.pop(_STATE, b""))
+        if not isinstance(state, dict):
+            raise ValueError("it is no object")
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{folder / _STATE}: not a state that onecycle wrote ({error})") from error
+    return state
 
 
 def check_place(folder: Path, kind: str, replace: bool) -> None:

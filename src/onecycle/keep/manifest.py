@@ -17,13 +17,13 @@ def manifest_text(kind: str, files: dict[str, bytes]) -> str:
     return _text({"onecycle": kind, "format": FORMAT, "files": {name: _print(data) for name, data in files.items()}})
 
 
-def read_verified(folder: Path, kind: str) -> dict[str, bytes]:
-    """The content of the files of a folder, each checked against the manifest.
+def read_verified(folder: Path, kind: str, only: str | None = None) -> dict[str, bytes]:
+    """The content of the files of a folder (or of `only` one), each checked against the manifest.
 
     Raises FileError, naming the file, where something is missing, damaged or of another kind.
     """
     files = read_manifest(folder, kind)
-    return {name: _checked(folder / name, expected) for name, expected in files.items()}
+    return {name: _checked(folder / name, known) for name, known in files.items() if only in (None, name)}
 
 
 def read_manifest(folder: Path, kind: str) -> dict[str, dict[str, Any]]:

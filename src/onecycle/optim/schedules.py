@@ -5,7 +5,7 @@ A schedule is data: `to_dict` gives it as JSON has it, `schedule_of` makes it ag
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import cos, pi
 from typing import Any, ClassVar, TypeAlias
 
@@ -65,10 +65,11 @@ class Constant(Schedule):
 
     kind = "constant"
     lrs: list[float]
+    mom: float | None = None
 
     def __call__(self, step: int) -> Rates:
         """The rates of `step`."""
-        return list(self.lrs), None
+        return list(self.lrs), self.mom
 
 
 @dataclass(frozen=True)
@@ -147,14 +148,71 @@ class Annealed(Schedule):
         return {**vars(self), "kind": self.kind, "before": self.before.to_dict()}
 
 
+@dataclass(frozen=True)
+class Extended(Schedule):
+    """`before` up to step `start`; from there `after`, to whose rates it rises in `warm` steps from where it was."""
+
+    kind = "extended"
+    before: Schedule
+    start: int
+    after: Schedule
+    warm: int
+
+    @property
+    def anneals_from(self) -> int:
+        """The step of the new peak."""
+        return max(self.start + self.warm, self.after.anneals_from)
+
+    def __call__(self, step: int) -> Rates:
+        """The rates of `step`."""
+        if step < self.start:
+            return self.before(step)
+        lrs, mom = self.after(step)
+        if step - self.start >= self.warm:
+            return lrs, mom
+        part, (first, first_mom) = (step - self.start) / self.warm, self.before(self.start)
+        if mom is not None and first_mom is not None:
+            mom = cosine(first_mom, mom, part)
+        return [cosine(low, lr, part) for low, lr in zip(first, lrs, strict=True)], mom
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers and lists, as JSON has them."""
+        return {**vars(self), "kind": self.kind, "before": self.before.to_dict(), "after": self.after.to_dict()}
+
+
+def annealed(schedule: Schedule, start: int, steps: int, last: int) -> Annealed:
+    """`schedule` up to `start`, then down in `steps` steps to where it would have ended at step `last`.
+
+    A constant rate goes down to a ten-thousandth.
+    """
+    ends, mom = schedule(last)
+    if isinstance(schedule, Constant):
+        ends = [lr * 1e-4 for lr in ends]
+    return Annealed(schedule, start, steps, ends, mom)
+
+
+def extended(schedule: Schedule, start: int, steps: int) -> Extended:
+    """A schedule that ended at `start`, for `steps` more: as if its cycle had been that much longer.
+
+    The rate rises to that of the longer cycle in a twentieth of the new steps.
+    """
+    after = schedule
+    while isinstance(after, Extended):
+        after = after.after
+    if isinstance(after, OneCycle):
+        after = replace(after, steps=start + steps)
+    return Extended(schedule, start, after, max(steps // 20, 1))
+
+
 def schedule_of(written: Any) -> Schedule:
     """The schedule that `to_dict` gave. Raises ValueError for anything else."""
-    kinds: dict[str, type[Any]] = {kind.kind: kind for kind in (Constant, Range, OneCycle, Annealed)}
+    kinds: dict[str, type[Any]] = {kind.kind: kind for kind in (Constant, Range, OneCycle, Annealed, Extended)}
     if not isinstance(written, dict) or written.get("kind") not in kinds:
         raise ValueError(f"{written!r} is no schedule")
     given = {key: value for key, value in written.items() if key != "kind"}  # pyright: ignore[reportUnknownVariableType] -- JSON
-    if "before" in given:
-        given["before"] = schedule_of(given["before"])
+    for part in ("before", "after"):
+        if part in given:
+            given[part] = schedule_of(given[part])
     try:
         schedule: Schedule = kinds[written["kind"]](**given)
         schedule(0)

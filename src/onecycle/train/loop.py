@@ -102,10 +102,10 @@ def fit(
             try:
                 for hook in hooks["on_train_end"]:
                     hook(fit)
-                if saver is not None:
-                    saver.close()
             finally:
                 display.finish(recorder.record.stopped)
+                if saver is not None:
+                    saver.close()
 
 
 def _train_epoch(epoch: Epoch, forward: Forward, recorder: Recorder, display: Display, engine: Engine) -> None:

@@ -52,6 +52,10 @@ class Recorder:
 
     # --- filled by the loop -------------------------------------------------------------------------------------
 
+    def go_on(self) -> None:
+        """Smooth what comes as if this recorder had seen all that is in the record."""
+        self._smoother.add(self.record.batch_losses)
+
     def start_epoch(self, batches: int, device: torch.device, done: int = 0) -> Tensor:
         """Room on the device for an epoch's losses (batches,), to be written in place; `done` are in the record."""
         self._pending, self._read = torch.empty(batches, device=device), done

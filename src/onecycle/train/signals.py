@@ -10,6 +10,7 @@ from typing import Any
 from onecycle.train.callbacks import Fit
 
 INTERRUPTED, TERMINATED = "interrupted", "terminated"
+RESUMABLE = (INTERRUPTED, TERMINATED)  # reasons to end a fit that are not the fit's own
 
 
 @contextmanager

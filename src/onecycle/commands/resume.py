@@ -1,0 +1,27 @@
+"""`onecycle train --resume`: a run that is kept, gone on with to its end."""
+
+import sys
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+
+from onecycle.commands.files import use_agg
+from onecycle.commands.run_settings import kept_settings
+from onecycle.commands.train import finish, prepared, told
+from onecycle.core.device import pick_device
+
+
+def resume(run: Path, device: str | None, as_json: bool) -> int:
+    """Go on from the newest checkpoint, and write what `train` writes; the exit code.
+
+    Raises FileError where there is nothing to resume, SettingError where the run is in use, or its data have changed.
+    """
+    settings, lr, found = kept_settings(run)
+    if device is not None:
+        settings = replace(settings, data=replace(settings.data, device=device))
+    use_agg()
+    with redirect_stdout(sys.stderr):
+        setup, learn = prepared(settings, pick_device(settings.data.device))
+        with told(settings, lr):
+            learn.resume(run)
+    return finish(learn, settings, setup, found, lr, run, as_json)

@@ -1,0 +1,40 @@
+"""What a run was asked for, kept beside its checkpoints, so that it can be resumed by its folder alone."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from onecycle.commands.settings import DataSettings, ModelChoice, TrainSettings
+from onecycle.core.errors import FileError
+from onecycle.core.record import LRCurve
+from onecycle.keep.folder import read_folder, write_folder
+
+_FOLDER, _KIND = "settings", "settings"
+
+
+def keep_settings(run: Path, settings: TrainSettings, lr: float, found: LRCurve | None) -> None:
+    """Write the settings, the learning rate that was taken, and the finder's curve. Raises OutputError."""
+    curve = None if found is None else {"lrs": found.lrs, "losses": [str(loss) for loss in found.losses]}
+    write_folder(run / _FOLDER, _KIND, {}, {"settings": asdict(settings), "lr": lr, "curve": curve}, replace=True)
+
+
+def kept_settings(run: Path) -> tuple[TrainSettings, float, LRCurve | None]:
+    """What `keep_settings` wrote. Raises FileError where it is missing or damaged."""
+    if not (run / _FOLDER).is_dir():
+        raise FileError(f"{run}: holds no training to resume; expected the folder of one that had --checkpoint-every")
+    values, _ = read_folder(run / _FOLDER, _KIND)
+    try:
+        given: dict[str, Any] = dict(values["settings"])
+        data = {key: _tuples(value) for key, value in given.pop("data").items()}
+        model = {key: _tuples(value) for key, value in given.pop("model").items()}
+        settings = TrainSettings(data=DataSettings(**data), model=ModelChoice(**model), **given)
+        curve = values["curve"]
+        found = None if curve is None else LRCurve(curve["lrs"], [float(loss) for loss in curve["losses"]])
+        return settings, float(values["lr"]), found
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileError(f"{run / _FOLDER}: not the settings of a run ({error}); start it again") from error
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as the tuples that they were."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

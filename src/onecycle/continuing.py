@@ -1,0 +1,80 @@
+"""Continuing: a fit that was kept, stopped or finished, gone on with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from onecycle.core.checks import whole
+from onecycle.core.errors import SettingError
+from onecycle.keep.resuming import Kept
+from onecycle.optim.schedules import Annealed, Constant, annealed, extended
+from onecycle.train.callbacks import Callback
+from onecycle.train.position import Position
+from onecycle.train.recorder import Recorder
+from onecycle.trainer import Job, Trainer
+
+
+class Continuing(Trainer):
+    """What a Learner does with a fit that there is already."""
+
+    def resume(self, folder: str | Path, callbacks: Sequence[Callback] | None = None) -> None:
+        """Go on with the fit that is kept in the folder of a run, from its newest checkpoint that is whole.
+
+        The learner is made as the one of the run was: then the finished run equals one that was never stopped, bit for
+        bit on the same device with as many threads. `callbacks` are those that the fit was given. A fit that is over
+        is only loaded. Raises FileError where there is no checkpoint, SettingError where the run is in use, or data,
+        model or settings are others, by the names of what differs.
+        """
+        names = [type(callback).__name__ for callback in self._all_callbacks(callbacks)]
+        kept = Kept.newest(folder, self._identity(), names)
+        recorder = Recorder(kept.record)
+        recorder.go_on()
+        self._fit(
+            Job(
+                *(kept.epochs, kept.schedule, kept.wd, callbacks, recorder, kept.checkpoints),
+                *(kept.position, kept.first_epoch, kept),
+            )
+        )
+
+    def anneal_now(self, epochs: int = 1) -> None:
+        """End a cycle early: in `epochs` epochs the learning rate falls to where the cycle would have ended.
+
+        Called by a callback or another thread it changes the fit under way, from its next epoch on. After a fit that
+        was stopped it is a fit of its own. Raises SettingError where there was no fit.
+        """
+        epochs = whole(epochs, "epochs", least=1)
+        if self._last is None:
+            raise SettingError("anneal_now: there was no fit yet; expected one that runs, or was stopped")
+        job, fit = self._last
+        batches = len(self.data.train_dl)
+        if self._running:
+            start = (fit.epoch + 1) * batches
+            fit.schedule = annealed(fit.schedule, start, epochs * batches, fit.epochs * batches)
+            fit.epochs = fit.epoch + 1 + epochs
+            fit.record.settings["annealed from step"] = start
+            return
+        lrs, mom = fit.schedule(fit.iteration)
+        end = annealed(fit.schedule, fit.iteration, epochs * batches, fit.epochs * batches)
+        down = Annealed(Constant(lrs, mom), 0, end.steps, end.ends, end.mom)
+        recorder = self._new_recorder(epochs, job.wd, {"schedule": "annealing", "lr": lrs[-1]})
+        self._fit(Job(epochs, down, job.wd, job.callbacks, recorder))
+
+    def extend(self, epochs: int) -> None:
+        """Lengthen the last fit by `epochs`, as if its cycle had been that much longer from here on.
+
+        The rate rises to that of the longer cycle within a twentieth of the new steps, and falls with it. The record
+        and, where the fit was kept, its checkpoints go on. Raises SettingError where the last fit is not finished.
+        """
+        epochs = whole(epochs, "epochs", least=1)
+        if self._last is None or self.recorder.record is not self._last[1].record:
+            raise SettingError("extend: there was no fit yet; expected one that is finished")
+        job, fit = self._last
+        done = len(fit.record.epochs)
+        if fit.record.stopped or done != fit.epochs:
+            raise SettingError("extend: the last fit was stopped; go on with it (resume), or end it with anneal_now")
+        batches = len(self.data.train_dl)
+        job.epochs, job.schedule = fit.epochs + epochs, extended(fit.schedule, fit.iteration, epochs * batches)
+        job.start = Position(done, 0, fit.iteration)
+        job.first_epoch = self.epochs_trained - done
+        job.kept = None
+        fit.record.settings |= {"epochs": job.epochs, "extended from step": fit.iteration}
+        self._fit(job)

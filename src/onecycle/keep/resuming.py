@@ -1,0 +1,92 @@
+"""From the newest whole checkpoint of a run to a fit that goes on."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onecycle.core.errors import FileError, SettingError
+from onecycle.core.lock import Lock
+from onecycle.core.record import Record
+from onecycle.keep.fit_state import FitState, differences, position_of, record_of
+from onecycle.keep.run_folder import RunFolder
+from onecycle.keep.saver import Checkpoints
+from onecycle.optim.schedules import Schedule, schedule_of
+from onecycle.train.position import Position
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a checkpoint says of a fit; the lock of its run is held."""
+
+    name: str  # of the checkpoint
+    state: FitState
+    lock: Lock
+    checkpoints: Checkpoints
+    epochs: int
+    schedule: Schedule
+    record: Record
+    position: Position
+    wd: float | list[float]
+    first_epoch: int
+    ended: str | None  # why the fit is over; None where it was killed
+
+    @classmethod
+    def newest(cls, folder: str | Path, about: dict[str, Any], callbacks: list[str]) -> "Kept":
+        """The newest checkpoint in the folder of a run, for a learner that is described by `about`.
+
+        Raises FileError where there is none that is whole, SettingError where the run is in use, or where data, model
+        or settings are not those of the run, by the names of what differs.
+        """
+        run = RunFolder(folder)
+        if not run.names():
+            raise FileError(f"{run.path}: holds no checkpoints; expected the folder that a fit had as checkpoint=")
+        lock = run.lock()
+        try:
+            name, values, tensors = run.newest()
+            state = FitState(tensors, values)
+            kept = cls._of(name, state, lock, run)
+            _check_same(run.path, values, about, callbacks)
+            run.set_aside(name)
+        except BaseException:
+            lock.release(remove=True)
+            raise
+        return kept
+
+    @classmethod
+    def _of(cls, name: str, state: FitState, lock: Lock, run: RunFolder) -> "Kept":
+        values = state.values
+        try:
+            wanted = {key: values["checkpoints"][key] for key in ("every", "keep", "best")}
+            return cls(
+                name=name,
+                state=state,
+                lock=lock,
+                checkpoints=Checkpoints(run.path, **wanted),
+                epochs=int(values["epochs"]),
+                schedule=schedule_of(values["schedule"]),
+                record=record_of(state),
+                position=position_of(state),
+                wd=values["wd"],
+                first_epoch=int(values["first_epoch"]),
+                ended=values["ended"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileError(f"{run.checkpoints / name}: not the checkpoint of a fit ({error})") from error
+
+
+def _check_same(run: Path, values: dict[str, Any], about: dict[str, Any], callbacks: list[str]) -> None:
+    found: dict[str, Any] = values.get("about", {})
+    machine = about.pop("machine", {})
+    words = differences(found, about)
+    missing = [kept["name"] for kept in values["callbacks"]]
+    for name in callbacks:
+        if name in missing:
+            missing.remove(name)
+    words += [f"callbacks: {name}, which is not here" for name in missing]
+    if words:
+        raise SettingError(
+            f"{run} is the run of another fit: {'; '.join(words)}; expected the same data, model and settings"
+        )
+    if other := differences({"machine": found.get("machine", {})}, {"machine": machine}):
+        warnings.warn(f"{run}: {'; '.join(other)}; the fit goes on, but not bit for bit as there", stacklevel=4)

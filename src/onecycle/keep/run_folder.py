@@ -1,0 +1,115 @@
+"""The folder of a run: its checkpoints, and the lock of the process that writes them."""
+
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from onecycle.core.errors import FileError, OutputError, SettingError
+from onecycle.core.files import unwritable
+from onecycle.core.lock import Lock
+from onecycle.keep.folder import read_folder, read_state, write_folder
+
+KIND = "fit"  # what a checkpoint of a run holds
+_CHECKPOINTS, _LOCK = "checkpoints", ".lock"
+_DAMAGED, _REMOVED, _TEMPORARY = ".damaged", ".removed", ".tmp"
+
+
+class RunFolder:
+    """The checkpoints of a run, in `path/checkpoints`. Their names sort by age; hidden folders are none."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / _CHECKPOINTS
+
+    def lock(self) -> Lock:
+        """Take the run for this process; the system frees it when the process ends, however it ends.
+
+        Raises SettingError, with the owner's process id, where another one has it, and OutputError where nothing can be
+        written.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(self.checkpoints, error) from error
+        lock = Lock.take(self.path / _LOCK, wait=False)
+        if lock is None:
+            raise SettingError(
+                f"{self.path}: in use by process {self.owner() or 'unknown'}; wait until it ends, or give another one"
+            )
+        lock.sign()
+        for path in self.checkpoints.glob(".*"):
+            if path.suffix in (_REMOVED, _TEMPORARY):  # of a process that was killed: no live one has the lock
+                shutil.rmtree(path, ignore_errors=True)
+        return lock
+
+    def owner(self) -> int | None:
+        """The id of the process that writes to the run now, or None."""
+        return Lock.holder(self.path / _LOCK)
+
+    def names(self) -> list[str]:
+        """The names of the checkpoints, the newest first."""
+        if not self.checkpoints.is_dir():
+            return []
+        return sorted((path.name for path in self.checkpoints.iterdir() if path.name[:1].isdigit()), reverse=True)
+
+    def read(self, name: str) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+        """The state and tensors of a checkpoint, verified. Raises FileError where it is damaged."""
+        return read_folder(self.checkpoints / name, KIND)
+
+    def glance(self) -> dict[str, Any] | None:
+        """What the newest checkpoint says of the fit, its tensors not looked at; None where there is none."""
+        for name in self.names():
+            try:
+                return read_state(self.checkpoints / name, KIND)
+            except FileError:
+                continue  # resuming will name it
+        return None
+
+    def newest(self) -> tuple[str, dict[str, Any], dict[str, dict[str, Tensor]]]:
+        """The name, state and tensors of the newest checkpoint that is whole; a warning names each that is not.
+
+        Raises FileError where there is none.
+        """
+        if not self.path.is_dir():
+            raise FileError(f"{self.path}: no such folder; expected the folder of a run with checkpoints")
+        for name in self.names():
+            try:
+                return name, *self.read(name)
+            except FileError as error:
+                warnings.warn(f"{error}; the next older checkpoint is used", stacklevel=4)
+        raise FileError(f"{self.path}: holds no checkpoint that can be used; expected some in {self.checkpoints}")
+
+    def best(self) -> dict[str, Any]:
+        """The `name` of the checkpoint of the best epoch so far and its `value`, as the newest one has them."""
+        found = (self.glance() or {}).get("best")
+        return dict(found) if isinstance(found, dict) else {"name": None, "value": None}
+
+    def write(self, name: str, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+        """Write a checkpoint, whole or not at all. Raises OutputError, naming it, where that fails."""
+        write_folder(self.checkpoints / name, KIND, tensors, state, replace=True)
+
+    def set_aside(self, newest: str) -> None:
+        """Rename the checkpoints that are newer than `newest`: they are damaged, and the run goes on before them."""
+        for name in self.names():
+            if name > newest:
+                _rename(self.checkpoints / name, f".{name}{_DAMAGED}")
+
+    def keep_only(self, names: set[str]) -> None:
+        """Remove all other checkpoints; one that cannot be removed stays."""
+        for name in self.names():
+            if name not in names:
+                removed = _rename(self.checkpoints / name, f".{name}{_REMOVED}")  # so that no half of it is found
+                shutil.rmtree(removed, ignore_errors=True)
+
+
+def _rename(path: Path, name: str) -> Path:
+    target = path.with_name(name)
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        return path.rename(target)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be renamed ({error.strerror or error}); remove it by hand") from error

@@ -1,0 +1,168 @@
+"""Writes checkpoints of a fit while it runs: its state is copied between two steps, a thread writes it."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onecycle.core.checks import whole
+from onecycle.core.errors import SettingError
+from onecycle.core.lock import Lock
+from onecycle.keep.every import Every
+from onecycle.keep.fit_state import FitState, collect
+from onecycle.keep.run_folder import RunFolder
+from onecycle.train.callbacks import Callback, Fit
+from onecycle.train.monitor import Monitor
+from onecycle.train.position import Position
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a fit is kept, how often, and which checkpoints stay.
+
+    `folder` is that of the run, `every` is a number of batches or text such as "1 epoch", "30 s". The newest `keep`
+    stay, and where `best` names a number of the table (valid_loss, a metric) the one of the best epoch too. With
+    `overwrite` the checkpoints of an earlier run in `folder` go. Raises SettingError for what cannot be used.
+    """
+
+    folder: str | Path
+    every: int | str = "1 epoch"
+    keep: int = 2
+    best: str | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        whole(self.keep, "keep", least=1)
+        Every.parse(self.every)
+
+
+class FitSaver:
+    """Keeps a fit as `wanted` says, and holds the lock of the run's folder. See `train/position.py: Saver`.
+
+    `about` describes data, model and settings, so that a fit is not resumed with others; it may take a while, and is
+    called once, by the thread. `extra` is written with every checkpoint.
+    """
+
+    def __init__(
+        self,
+        wanted: Checkpoints,
+        fit: Fit,
+        callbacks: Sequence[Callback],
+        about: Callable[[], dict[str, Any]],
+        lock: Lock,
+        extra: dict[str, Any],
+    ) -> None:
+        self._run, self._wanted, self._every = RunFolder(wanted.folder), wanted, Every.parse(wanted.every)
+        self._fit, self._callbacks, self._about, self._lock, self._extra = fit, callbacks, about, lock, extra
+        self._monitor = Monitor(wanted.best, None, "Checkpoints") if wanted.best else None
+        if self._monitor is not None:
+            self._monitor.check(fit)
+        self._described: dict[str, Any] | None = None
+        self._best: dict[str, Any] = self._run.best()
+        self._thread = ThreadPoolExecutor(1, "onecycle-checkpoint")
+        self._writing: Future[None] | None = None
+        self._requested = False
+        self._saved_at, self._saved_time = fit.iteration, time.monotonic()
+
+    # --- what the loop asks ---------------------------------------------------------------------------------------
+
+    def longest_run(self, fit: Fit) -> int:
+        """So many steps that no checkpoint is missed."""
+        batches = self._every.batches
+        return 2**30 if batches is None else batches - fit.iteration % batches
+
+    def is_due(self, fit: Fit) -> bool:
+        """Whether it is time. While one checkpoint is written, the next one waits: the steps go on."""
+        if self._writing is not None:
+            if not self._writing.done():
+                return False
+            self._finish()
+        every = self._every
+        by_batches = every.batches is not None and fit.iteration // every.batches > self._saved_at // every.batches
+        by_time = every.seconds is not None and time.monotonic() - self._saved_time >= every.seconds
+        return self._requested or by_batches or by_time
+
+    def request(self) -> None:
+        """Keep the fit as soon as can be."""
+        self._requested = True
+
+    def save(self, position: Position) -> None:
+        """Copy the state, and let the thread write it."""
+        if position.iteration == self._saved_at and not self._is_new(position):
+            return
+        self._finish()
+        self._requested = False
+        self._saved_at, self._saved_time = position.iteration, time.monotonic()
+        name = f"{position.iteration:010d}" + (f"-epoch-{position.epoch}" if not position.num_batch else "")
+        self._rank(name, position)
+        ended = self._fit.stop_reason
+        values = {
+            **self._extra,
+            "best": dict(self._best),
+            "ended": ended if position.epoch < self._fit.epochs else "finished",
+        }
+        state = collect(self._fit, self._callbacks, position)
+        self._writing = self._thread.submit(self._write, name, state, values)
+
+    def end_epoch(self, position: Position) -> None:
+        """Keep the fit after every so many epochs, where it is time, and when it is over."""
+        every, last = self._every.epochs, position.epoch >= self._fit.epochs or self._fit.stop_reason is not None
+        if last or (every is not None and position.epoch % every == 0) or self.is_due(self._fit):
+            self.save(position)
+
+    def close(self) -> None:
+        """Wait for the thread, and let others have the folder. Raises OutputError where writing failed."""
+        try:
+            self._finish()
+        finally:
+            self._thread.shutdown()
+            self._lock.release(remove=True)
+
+    # --- the thread's work ----------------------------------------------------------------------------------------
+
+    def _write(self, name: str, state: FitState, values: dict[str, Any]) -> None:
+        if self._described is None:
+            self._described = self._about()
+        self._run.write(name, state.tensors, {**state.values, **values, "about": self._described})
+        names = self._run.names()
+        self._run.keep_only({*names[: self._wanted.keep], values["best"]["name"]})
+
+    def _finish(self) -> None:
+        """Wait for the checkpoint that is being written. Raises OutputError where that failed."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _is_new(self, position: Position) -> bool:
+        """Whether an epoch ended since the checkpoint before: its row is new."""
+        return not position.num_batch
+
+    def _rank(self, name: str, position: Position) -> None:
+        """Remember the checkpoint of the best epoch."""
+        if self._monitor is None or position.num_batch or not self._fit.record.epochs:
+            return
+        value, best = self._monitor.value(self._fit), self._best["value"]
+        if not math.isnan(value) and self._monitor.is_better(value, best):
+            self._best = {"name": name, "value": value}
+
+
+def claimed(wanted: Checkpoints, go_on: bool = False) -> Lock:
+    """The lock of a run's folder, for a new fit or for one that goes on.
+
+    Raises SettingError where it holds checkpoints of an earlier one, unless they are to go.
+    """
+    run = RunFolder(wanted.folder)
+    lock = run.lock()
+    if go_on:
+        return lock
+    if run.names() and not wanted.overwrite:
+        lock.release(remove=True)
+        raise SettingError(
+            f"{run.path} holds checkpoints of an earlier fit: go on with learn.resume({str(run.path)!r}), give another "
+            "folder, or ask for them to be replaced: checkpoint=Checkpoints(folder, overwrite=True)"
+        )
+    run.keep_only(set())
+    return lock

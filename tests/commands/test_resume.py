@@ -1,0 +1,151 @@
+"""`train --checkpoint-every`, `train --resume` and `runs`, with real processes and signals."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from commands.conftest import leave_out_pictures
+from onecycle.cli import run
+from onecycle.core.record import Record
+from onecycle.keep.run_folder import RunFolder
+
+QUICK = ["--epochs", "2", "--lr", "0.01", "--bs", "16", "--device", "cpu", "--model", "mlp:8"]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    leave_out_pictures(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    x = random.normal(size=(200, 4)).astype(np.float32)
+    np.savez("rows.npz", x=x, y=x[:, :3].argmax(1))
+    return tmp_path
+
+
+def numbers(folder: str) -> tuple[object, ...]:
+    record = Record.load(Path(folder) / "record.json")
+    return record.batch_losses, record.lrs, record.val_losses, record.metrics
+
+
+def test_a_training_that_lost_its_end_is_resumed(capsys: pytest.CaptureFixture[str]):
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", "--checkpoint-every", "1 epoch"]) == 0
+    shutil.copytree("a", "b")
+    newest, oldest = RunFolder("b").names()
+    shutil.rmtree(Path("b/checkpoints") / newest)
+    for file in ("record.json", "report.html"):
+        (Path("b") / file).unlink()
+    shutil.rmtree("b/model")
+    capsys.readouterr()
+    assert run(["runs", ".", "--json"]) == 0
+    states = {run["run"]: (run["state"], run["epochs_done"]) for run in json.loads(capsys.readouterr().out)}
+    assert states == {"a": ("finished", 2), "b": ("stopped (killed), can be resumed", 1)}
+    assert run(["train", "--resume", "b", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["stopped"] is None
+    assert "b/report.html" in found["files"]
+    assert numbers("b") == numbers("a")
+    assert oldest in RunFolder("b").names()
+
+
+def test_the_settings_are_the_runs(capsys: pytest.CaptureFixture[str]):
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", "--checkpoint-every", "5"]) == 0
+    capsys.readouterr()
+    assert run(["train", "rows.npz", "--resume", "a"]) == 2
+    assert capsys.readouterr().err == "error: --resume takes its settings from the run; leave out SOURCE\n"
+    assert run(["train", "--resume", "a", "--lr", "0.1"]) == 2
+    assert capsys.readouterr().err == "error: --resume takes its settings from the run; leave out --lr\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["train"], "SOURCE is missing, which says what is trained on: mnist, or the path of a file or folder"),
+        (["train", "--resume", "nothing"], "nothing: holds no training to resume; expected the folder of one that had"),
+        (
+            ["train", "rows.npz", "--checkpoint-every", "often"],
+            "every is 'often'; expected a number of batches, or text",
+        ),
+        (["runs", "nothing"], "nothing: no such folder; expected one with the folders that `onecycle train` writes"),
+    ],
+)
+def test_what_cannot_be_done_is_said(args: list[str], message: str, capsys: pytest.CaptureFixture[str], place: Path):
+    assert run(args) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith(f"error: {message}")
+    assert [path.name for path in place.iterdir()] == ["rows.npz"]
+
+
+def test_data_that_changed_are_refused(capsys: pytest.CaptureFixture[str]):
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", "--checkpoint-every", "1 epoch"]) == 0
+    with np.load("rows.npz") as found:
+        x, y = found["x"], found["y"]
+    np.savez("rows.npz", x=x + 1, y=y)
+    capsys.readouterr()
+    assert run(["train", "--resume", "a"]) == 2
+    assert "a is the run of another fit: training data: sha256" in capsys.readouterr().err
+
+
+def test_runs_are_shown(capsys: pytest.CaptureFixture[str]):
+    Path("runs").mkdir()
+    assert run(["runs"]) == 0
+    assert capsys.readouterr().out == "no runs are in runs\n"
+    assert run(["train", "rows.npz", *QUICK, "--out", "runs/plain"]) == 0
+    assert run(["train", "rows.npz", *QUICK, "--out", "runs/kept", "--checkpoint-every", "1 epoch"]) == 0
+    capsys.readouterr()
+    assert run(["runs"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["run", "state", "epochs", "batches", "valid_loss", "metrics", "changed"]
+    assert [row.split()[:5] for row in rows] == [
+        ["runs/kept", "finished", "2", "of", "2"],
+        ["runs/plain", "finished", "2", "of", "2"],
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_keeps_the_training(number: signal.Signals, code: int):
+    train = [*QUICK[2:], "--epochs", "2000", "--out", "a", "--checkpoint-every", "1 h"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "onecycle", "train", "rows.npz", *train], stderr=subprocess.PIPE, text=True
+    )
+    while not Path("a/settings").exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    assert RunFolder("a").owner() == process.pid
+    busy = subprocess.run(
+        [sys.executable, "-m", "onecycle", "train", "--resume", "a"], capture_output=True, text=True, check=False
+    )
+    assert busy.returncode == 2
+    process.send_signal(signal.SIGUSR1)
+    while not RunFolder("a").names():
+        time.sleep(0.01)
+    assert process.poll() is None
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert RunFolder("a").owner() is None
+    state = RunFolder("a").glance()
+    assert state is not None
+    assert state["ended"] == {143: "terminated", 130: "interrupted"}[code]
+
+
+def test_a_lock_of_a_dead_process_is_free():
+    pid = os.fork() if hasattr(os, "fork") else pytest.skip("forks")
+    if not pid:
+        lock = RunFolder("a").lock()
+        assert lock
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert (Path("a") / ".lock").exists()
+    assert RunFolder("a").owner() is None
+    RunFolder("a").lock().release(remove=True)

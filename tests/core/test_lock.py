@@ -1,0 +1,40 @@
+"""Locks between processes."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from onecycle.core.errors import OutputError
+from onecycle.core.lock import Lock
+
+
+def test_the_holder_can_be_told(tmp_path: Path):
+    path = tmp_path / ".lock"
+    assert Lock.holder(path) is None
+    lock = Lock.take(path)
+    assert lock is not None
+    assert Lock.holder(path) is None  # held, by one that did not sign
+    lock.sign()
+    assert Lock.holder(path) == os.getpid()
+    assert Lock.take(path, wait=False) is None
+    lock.release(remove=True)
+    assert Lock.holder(path) is None
+    assert not path.exists()
+
+
+def test_a_free_lock_has_no_holder_whatever_is_in_its_file(tmp_path: Path):
+    (tmp_path / ".lock").write_text("123")
+    assert Lock.holder(tmp_path / ".lock") is None
+
+
+def test_shared_locks_exclude_others_only(tmp_path: Path):
+    one, two = (Lock.take(tmp_path / "l", shared=True) for _ in range(2))
+    assert one is not None
+    assert two is not None
+    assert Lock.take(tmp_path / "l", wait=False) is None
+
+
+def test_a_folder_is_no_lock(tmp_path: Path):
+    with pytest.raises(OutputError, match="cannot be written"):
+        Lock.take(tmp_path)

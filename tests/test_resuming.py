@@ -1,0 +1,373 @@
+"""A fit that is resumed from any of its checkpoints ends as one that was never stopped, bit for bit."""
+
+import json
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+from torch.utils.data import DataLoader, TensorDataset
+
+from conftest import Net, seeded, toy_arrays
+from onecycle import (
+    EMA,
+    Callback,
+    Checkpoints,
+    DataBunch,
+    GradientAccumulation,
+    GradientClip,
+    Learner,
+    accuracy,
+)
+from onecycle.core.errors import FileError, SettingError
+from onecycle.keep import saver
+from onecycle.keep.run_folder import RunFolder
+
+Make = Callable[[], Learner]
+
+
+class Now:
+    """Stands in for the thread: what is submitted is done at once, so that no checkpoint waits for another."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> "Future[None]":
+        done = Future[None]()
+        try:
+            done.set_result(function(*args))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+    def shutdown(self) -> None: ...
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saver, "ThreadPoolExecutor", Now)
+
+
+class Noisy(nn.Module):
+    """Dropout, BatchNorm, and a buffer that no state dict has."""
+
+    steps: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin1, self.bn, self.lin2 = nn.Linear(20, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)
+        self.register_buffer("steps", torch.zeros(()), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.steps += 1
+        return (
+            self.lin2(nn.functional.dropout(torch.relu(self.bn(self.lin1(x))), 0.3, self.training)) + self.steps / 100
+        )
+
+
+def learner(engine: str, model: Callable[[], nn.Module] = Net, data: str = "memory", **options: Any) -> Learner:
+    if data == "memory":
+        bunch = DataBunch.create(toy_arrays(), toy_arrays(50, seed=1), bs=16, seed=3)
+    else:  # a short last batch, from torch's loader
+        sets = [TensorDataset(*toy_arrays()), TensorDataset(*toy_arrays(50, seed=1))]
+        bunch = DataBunch(DataLoader(sets[0], 48, shuffle=True), DataLoader(sets[1], 48), seed=3)
+    callbacks = [make() for make in options.pop("callbacks", ())]
+    return Learner(bunch, seeded(model()), metrics=accuracy, silent=True, engine=engine, callbacks=callbacks, **options)
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "AdamW": {},
+    "SGD": {"opt_func": SGD},
+    "momentum": {"opt_func": partial(SGD, momentum=0.9), "true_wd": False},
+    "noise": {"model": Noisy},
+    "clipping": {"callbacks": [lambda: GradientClip(0.05)]},
+    "accumulation": {"callbacks": [lambda: GradientAccumulation(3)]},
+    "EMA": {"callbacks": [lambda: EMA(0.9)], "model": Noisy},
+    "a short last batch": {"data": "loader", "model": Noisy},
+}
+
+
+def everything(learn: Learner) -> dict[str, Any]:
+    """All that must be equal at the end."""
+    assert learn.opt is not None
+    record = json.loads(learn.recorder.record.to_json())
+    del record["seconds"]
+    entries = learn.opt.state_dict()["state"]
+    moments = {f"{i}.{key}": value for i, entry in entries.items() for key, value in entry.items()}
+    return {
+        "weights": {name: value.clone() for name, value in learn.model.state_dict().items()},
+        "buffers": [buffer.clone() for buffer in learn.model.buffers()],
+        "moments": {key: v.clone() if isinstance(v, torch.Tensor) else v for key, v in moments.items()},
+        "record": record,
+        "groups": [{k: v for k, v in group.items() if k != "params"} for group in learn.opt.groups],
+        "epochs": learn.epochs_trained,
+    }
+
+
+def assert_equal(found: Any, expected: Any, place: str = "") -> None:
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected), place
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys(), place
+        for key, value in expected.items():
+            assert_equal(found[key], value, f"{place}.{key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), place
+        for i, value in enumerate(expected):
+            assert_equal(found[i], value, f"{place}[{i}]")
+    else:
+        assert found == expected, place
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("engine", ["eager", "fast"])
+@pytest.mark.parametrize("case", CASES)
+def test_resuming_at_every_batch_is_invisible(case: str, engine: str, tmp_path: Path):
+    make = partial(learner, engine, **CASES[case])
+    plain = make()
+    plain.fit_one_cycle(2, 1e-2)
+    batches = len(plain.data.train_dl)
+    for every, count in ((1, 2 * batches + 1), ("1 epoch", 2)):
+        kept, run = make(), tmp_path / f"{count}"
+        kept.fit_one_cycle(2, 1e-2, checkpoint=Checkpoints(run, every, keep=10**6))
+        assert_equal(everything(kept), everything(plain))
+        names = RunFolder(run).names()
+        assert len(names) == count
+        for name in names[1:]:
+            copy = tmp_path / name
+            shutil.copytree(run, copy)
+            RunFolder(copy).keep_only({name})
+            resumed = make()
+            resumed.resume(copy)
+            assert_equal(everything(resumed), everything(plain), name)
+            shutil.rmtree(copy)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_second_fit_is_resumed_with_its_orders(tmp_path: Path):
+    def trained() -> Learner:
+        learn = learner("fast")
+        learn.fit(1, 1e-3)
+        return learn
+
+    plain = trained()
+    plain.fit(2, 1e-3)
+    kept = trained()
+    kept.fit(2, 1e-3, checkpoint=Checkpoints(tmp_path, every=5, keep=100))
+    RunFolder(tmp_path).keep_only({RunFolder(tmp_path).names()[-1]})
+    resumed = learner("fast")
+    resumed.resume(tmp_path)
+    assert_equal(everything(resumed), everything(plain))
+
+
+def test_a_finished_fit_is_only_loaded(tmp_path: Path):
+    learn = learner("eager")
+    learn.fit_one_cycle(1, 1e-2, checkpoint=tmp_path / "a")
+    other = learner("eager")
+    other.resume(tmp_path / "a")
+    assert_equal(everything(other), everything(learn))
+    assert not (tmp_path / "a/.lock").exists()
+
+
+class StopsAfter(Callback):
+    """Ends the fit after so many batches, as Ctrl-C does."""
+
+    def __init__(self, batches: int, reason: str = "interrupted") -> None:
+        self.batches, self.reason = batches, reason
+
+    def on_batch_end(self, fit: Any) -> None:
+        if fit.iteration + 1 == self.batches:
+            fit.stop(self.reason)
+
+
+@pytest.mark.parametrize("batches", [1, 7, 12, 13])
+def test_what_is_stopped_is_kept(tmp_path: Path, batches: int):
+    plain = learner("eager")
+    plain.fit_one_cycle(2, 1e-2)
+    learn = learner("eager")
+    learn.fit_one_cycle(2, 1e-2, callbacks=[StopsAfter(batches)], checkpoint=tmp_path / "a", every="1 h")
+    assert learn.recorder.stopped == "interrupted"
+    other = learner("eager")
+    other.resume(tmp_path / "a", callbacks=[StopsAfter(100)])
+    assert_equal(everything(other), everything(plain))
+
+
+def test_a_fit_that_a_callback_ended_is_over(tmp_path: Path):
+    learn = learner("eager")
+    learn.fit_one_cycle(2, 1e-2, callbacks=[StopsAfter(12, "good enough")], checkpoint=tmp_path / "a")
+    other = learner("eager")
+    other.resume(tmp_path / "a", callbacks=[StopsAfter(0)])
+    assert other.recorder.stopped == "good enough"
+    assert len(other.recorder.losses) == 12
+
+
+# --- refused ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    learner("eager").fit_one_cycle(1, 1e-2, checkpoint=tmp_path / "run")
+    return tmp_path / "run"
+
+
+def with_other_data() -> Learner:
+    learn = learner("eager")
+    learn.data.train_dl.tensors[0][3, 3] += 1
+    return learn
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: learner("eager", model=partial(Net, hidden=9)),
+            r"model: lin1.weight \[8, 20\] torch.float32, here \[9",
+        ),
+        (with_other_data, "training data: sha256 [0-9a-f]+…, here"),
+        (lambda: learner("eager", opt_func=SGD), "optimizer: class Adam, here SGD"),
+        (lambda: learner("eager", true_wd=False), "settings: true_wd true, here false"),
+        (lambda: learner("eager", precision="bf16"), "settings: precision fp32, here bf16"),
+        (lambda: learner("eager", loss_func=nn.MultiMarginLoss()), "loss: function CrossEntropyLoss, here"),
+    ],
+)
+def test_another_fit_is_refused_by_name(run: Path, make: Make, message: str):
+    learn = make()
+    before = {name: value.clone() for name, value in learn.model.state_dict().items()}
+    with pytest.raises(SettingError, match=f"is the run of another fit: .*{message}"):
+        learn.resume(run)
+    assert_equal(dict(learn.model.state_dict()), before)
+    assert not (run / ".lock").exists()
+
+
+def test_a_missing_callback_is_named(tmp_path: Path):
+    learner("eager", callbacks=[lambda: EMA(0.9)]).fit_one_cycle(1, 1e-2, checkpoint=tmp_path / "a")
+    with pytest.raises(SettingError, match="callbacks: EMA, which is not here"):
+        learner("eager").resume(tmp_path / "a")
+
+
+def test_nothing_to_resume(tmp_path: Path):
+    with pytest.raises(FileError, match="nothing: holds no checkpoints; expected the folder that a fit had"):
+        learner("eager").resume(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_an_earlier_run_is_not_replaced_unasked(run: Path):
+    learn = learner("eager")
+    with pytest.raises(SettingError, match=r"holds checkpoints of an earlier fit: go on with learn.resume\("):
+        learn.fit(1, 1e-2, checkpoint=run)
+    names = RunFolder(run).names()
+    learn.fit(1, 1e-2, checkpoint=Checkpoints(run, overwrite=True))
+    assert RunFolder(run).names() == names
+
+
+def test_a_run_in_use_is_refused(run: Path):
+    lock = RunFolder(run).lock()
+    with pytest.raises(SettingError, match=r"run: in use by process \d+; wait until it ends"):
+        learner("eager").resume(run)
+    lock.release(remove=True)
+    learner("eager").resume(run)
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_checkpoint_is_named_and_the_next_older_one_used(tmp_path: Path):
+    plain = learner("eager")
+    plain.fit_one_cycle(3, 1e-2)
+    learner("eager").fit_one_cycle(3, 1e-2, checkpoint=Checkpoints(tmp_path, keep=3))
+    newest, middle, oldest = RunFolder(tmp_path).names()
+    for name in (newest, middle):
+        path = tmp_path / "checkpoints" / name / "optimizer.safetensors"
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    resumed = learner("eager")
+    with pytest.warns(UserWarning, match="damaged .* the next older checkpoint is used") as caught:
+        resumed.resume(tmp_path)
+    assert [name in str(warning.message) for warning, name in zip(caught, (newest, middle), strict=True)] == [True] * 2
+    assert_equal(everything(resumed), everything(plain))
+    assert oldest in RunFolder(tmp_path).names()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob(".*")) == [
+        f".{middle}.damaged",
+        f".{newest}.damaged",
+    ]
+
+
+# --- annealing and extending -----------------------------------------------------------------------------------------
+
+
+class AnnealsAfter(Callback):
+    """Calls anneal_now in the first batch of the epoch."""
+
+    def __init__(self, learn: Learner, epoch: int) -> None:
+        self.learn, self.epoch = learn, epoch
+
+    def on_epoch_begin(self, fit: Any) -> None:
+        if fit.epoch == self.epoch:
+            self.learn.anneal_now(2)
+
+
+def test_annealing_ends_a_cycle_early():
+    learn = learner("fast")
+    learn.fit_one_cycle(10, 1e-2, callbacks=[AnnealsAfter(learn, 2)])
+    record, batches = learn.recorder.record, len(learn.data.train_dl)
+    assert len(record.epochs) == 5
+    assert record.stopped is None
+    whole = learner("fast")
+    whole.fit_one_cycle(10, 1e-2)
+    assert record.lrs[: 3 * batches] == whole.recorder.lrs[: 3 * batches]
+    tail = record.lrs[3 * batches :]
+    assert tail[0] == whole.recorder.lrs[3 * batches]
+    assert all(a > b for a, b in zip(tail, tail[1:], strict=False))
+    assert learn.opt is not None
+    assert learn.opt.groups[0]["lr"] == pytest.approx(1e-2 / 25e4)
+
+
+def test_annealing_after_a_stop():
+    learn = learner("eager")
+    learn.fit_one_cycle(4, 1e-2, callbacks=[StopsAfter(15)])
+    last = learn.recorder.lrs[-1]
+    learn.callbacks = []
+    learn.anneal_now()
+    lrs = learn.recorder.lrs
+    assert len(lrs) == len(learn.data.train_dl)
+    assert lrs[0] == pytest.approx(last, rel=0.1)
+    assert learn.opt is not None
+    assert learn.opt.groups[0]["lr"] == pytest.approx(1e-2 / 25e4)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_finished_fit_is_lengthened(tmp_path: Path, kept: bool):
+    learn = learner("fast")
+    learn.fit_one_cycle(2, 1e-2, checkpoint=tmp_path / "a" if kept else None)
+    first = list(learn.recorder.record.batch_losses)
+    learn.extend(3)
+    record, batches = learn.recorder.record, len(learn.data.train_dl)
+    assert record.epochs == [0, 1, 2, 3, 4]
+    assert record.batch_losses[: 2 * batches] == first
+    assert len(record.lrs) == 5 * batches
+    longer = learner("fast")
+    longer.fit_one_cycle(5, 1e-2)
+    warm = max(3 * batches // 20, 1)
+    assert record.lrs[2 * batches + warm :] == longer.recorder.lrs[2 * batches + warm :]
+    assert learn.epochs_trained == 5
+    if kept:
+        other = learner("fast")
+        other.resume(tmp_path / "a")
+        assert_equal(everything(other), everything(learn))
+
+
+def test_there_must_be_a_fit():
+    learn = learner("eager")
+    for call in (learn.anneal_now, partial(learn.extend, 1)):
+        with pytest.raises(SettingError, match="there was no fit yet"):
+            call()
+    learn.fit_one_cycle(2, 1e-2, callbacks=[StopsAfter(3)])
+    with pytest.raises(SettingError, match="the last fit was stopped"):
+        learn.extend(1)
