@@ -12,7 +12,7 @@ import torch
 from onecycle import MLP, Checkpoints, DataBunch, GradientClip, Learner, accuracy
 from onecycle.keep.run_folder import RunFolder
 
-EPOCHS, BATCHES = 12, 62
+EPOCHS, BATCHES = 40, 62
 RATE = 1e-2
 
 
@@ -41,8 +41,8 @@ def digest(learn: Learner) -> str:
     """The SHA-256 of weights, moments and losses."""
     total = hashlib.sha256()
     assert learn.opt is not None
-    entries = learn.opt.state_dict()["state"].values()
-    moments = [value for entry in entries for value in entry.values() if isinstance(value, torch.Tensor)]
+    entries = sorted(learn.opt.state_dict()["state"].items())
+    moments = [value for _, entry in entries for _, value in sorted(entry.items()) if isinstance(value, torch.Tensor)]
     for tensor in [*learn.model.state_dict().values(), *moments]:
         total.update(tensor.detach().numpy().tobytes())
     for numbers in (learn.recorder.losses, learn.recorder.lrs, learn.recorder.val_losses):

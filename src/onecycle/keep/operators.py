@@ -112,7 +112,8 @@ def is_operator(name: str) -> bool:
     room, _, rest = name.partition(".")
     base, _, overload = rest.partition(".")
     listed = base in OPERATORS or (base.endswith("_") and base.removesuffix("_") in IN_PLACE)
-    return room == "aten" and listed and overload.replace("_", "").isalnum()
+    scripted = overload.startswith("prim_")  # of TorchScript's interpreter: they check nothing
+    return room == "aten" and listed and not scripted and overload.replace("_", "").isalnum()
 
 
 def function_called(name: str) -> Callable[..., Any] | None:
@@ -127,6 +128,6 @@ def function_called(name: str) -> Callable[..., Any] | None:
         return None
     function = getattr(packet, overload)
     gives = {str(value.type) for value in function._schema.returns}
-    return (
-        function if gives and gives <= _GIVES else None
-    )  # torch has operators of lists and words under the same names
+    if not gives or not gives <= _GIVES:  # torch has operators of lists and words under the same names
+        return None
+    return function if base.endswith("_") or not function._schema.is_mutable else None  # none that fills `out`

@@ -149,6 +149,8 @@ class Program(nn.Module):
             raise self._damaged(where, result)
         args = tuple(self._value(value, known, where) for value in call[2])
         kwargs = {name: self._value(value, known, where) for name, value in call[3].items()}
+        if not _fit(function, args, kwargs):
+            raise self._damaged(where, call)
         known.add(result)
         return _Call(result, name, function, args, kwargs, ())
 
@@ -189,6 +191,24 @@ class Program(nn.Module):
         )
 
 
+def _fit(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether the arguments have the operator's names, and a dtype, layout or device is what is written as one.
+
+    torch takes whole numbers for these too, of any size, and then reads whatever memory they lead to.
+    """
+    if not hasattr(function, "_schema"):
+        return True
+    arguments = function._schema.arguments  # pyright: ignore[reportFunctionMemberAccess] -- an operator of torch
+    by_name = {argument.name: argument for argument in arguments}
+    if len(args) > len(arguments) or not kwargs.keys() <= by_name.keys():
+        return False
+    for argument, value in [*zip(arguments, args, strict=False), *((by_name[k], v) for k, v in kwargs.items())]:
+        wanted = _WORDS.get(str(argument.real_type).removeprefix("Optional[").removesuffix("]"))
+        if wanted is not None and value is not None and not isinstance(value, wanted):
+            return False
+    return True
+
+
 def _filled(value: Any, found: dict[str, Any], device: torch.device) -> Any:
     """The argument of a call with the results it names."""
     if isinstance(value, _Of):
@@ -205,6 +225,12 @@ def _names(values: Any) -> set[str]:
 
 
 _DTYPES = "bool uint8 int8 int16 int32 int64 float16 bfloat16 float32 float64 complex64 complex128"
+_WORDS: dict[str, type] = {
+    "ScalarType": torch.dtype,
+    "Layout": torch.layout,
+    "MemoryFormat": torch.memory_format,
+    "Device": _RowsDevice,
+}
 NAMED: dict[str, dict[str, Any]] = {
     "dtype": {name: getattr(torch, name) for name in _DTYPES.split()},
     "memory_format": {
