@@ -25,7 +25,7 @@ from onecycle.core.record import Record
 from onecycle.keep.run_folder import RunFolder
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
-TRAIN = ["--lr", "0.01", "--epochs", "400", "--bs", "16", "--model", "mlp:16", "--device", "cpu"]
+TRAIN = ["--lr", "0.01", "--bs", "16", "--model", "mlp:16", "--device", "cpu"]
 
 
 @dataclass
@@ -60,12 +60,13 @@ def is_empty(group: int) -> bool:
     return False
 
 
-def torture(times: int, seed: int, folder: Path) -> Found:
-    """Stop so many trainings, and go on with them."""
+def torture(times: int, seed: int, epochs: int, folder: Path) -> Found:
+    """Stop so many trainings of so many epochs, and go on with them."""
+    options = [*TRAIN, "--epochs", str(epochs), "--checkpoint-every", "1 h"]
     generator, found = random.Random(seed), Found()
     rows = np.random.default_rng(0).normal(size=(400, 5)).astype(np.float32)
     np.savez(folder / "rows.npz", x=rows, y=rows[:, :3].argmax(1))
-    alone = command(folder, "train", "rows.npz", *TRAIN, "--out", "alone", "--checkpoint-every", "1 h")
+    alone = command(folder, "train", "rows.npz", *options, "--out", "alone")
     started = time.monotonic()
     alone.communicate()
     longest = time.monotonic() - started
@@ -73,7 +74,7 @@ def torture(times: int, seed: int, folder: Path) -> Found:
     while found.signals < times:
         number = generator.choice(list(CODES))
         run = folder / f"run-{found.signals}"
-        process = command(folder, "train", "rows.npz", *TRAIN, "--out", run.name, "--checkpoint-every", "1 h")
+        process = command(folder, "train", "rows.npz", *options, "--out", run.name)
         while process.poll() is None and not (run / "settings").exists():
             time.sleep(0.01)
         time.sleep(generator.uniform(0, longest / 4))
@@ -104,9 +105,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=400, help="of a training")
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
-        found = torture(options.times, options.seed, Path(folder))
+        found = torture(options.times, options.seed, options.epochs, Path(folder))
     print(*found.wrong, sep="\n")
     print(f"{found.signals} signals ({found.late} more came too late), {len(found.wrong)} went wrong")
     return int(bool(found.wrong))

@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
         ("kills.py", "--kills", "12"),
         ("flips.py", "--flips", "600"),
         ("faults.py",),
-        ("signals.py", "--times", "3"),
+        ("signals.py", "--times", "2", "--epochs", "100"),
         ("fits.py", "--fits", "60"),
     ],
     ids=lambda args: args[0],
