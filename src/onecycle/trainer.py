@@ -185,7 +185,7 @@ class Trainer(Predictor):
                 restore=self._restore(), start=job.start, saver=saver,
             )  # fmt: skip
         finally:
-            self._running = False
+            self._running, job.kept = False, None  # which holds all tensors of the checkpoint
             self.epochs_trained = first_epoch + (fit.epoch + 1 if fit.iteration else 0)
 
     def _put_back(self, kept: Kept, fit: Fit, callbacks: list[Callback]) -> None:
