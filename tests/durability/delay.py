@@ -1,6 +1,6 @@
 """How long a checkpoint holds up the training of the lesson's model.
 
-    python tests/durability/delay.py [--epochs 3] [--every 20]
+    python tests/durability/delay.py [--epochs 10] [--every "1 epoch"]
 
 The time between two steps that `FitSaver.save` takes (the copy; the thread writes), and the whole fit beside one that is
 not kept, in turn.
@@ -25,8 +25,8 @@ from onecycle.keep.saver import FitSaver
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--every", default="20")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--every", default="1 epoch")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     data, delays, seconds = mnist(bs=64, seed=0, device="cpu"), list[float](), dict[str, list[float]]()

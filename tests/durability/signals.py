@@ -45,6 +45,12 @@ def command(folder: Path, *args: str) -> "subprocess.Popen[str]":
     )
 
 
+def wait_for_training(process: "subprocess.Popen[str]", run: Path) -> None:
+    """Wait until the settings are kept, which is just before the first step."""
+    while process.poll() is None and not (run / "settings").exists():
+        time.sleep(0.01)
+
+
 def numbers(run: Path) -> tuple[object, ...]:
     """What of a record must be equal."""
     record = Record.load(run / "record.json")
@@ -67,6 +73,7 @@ def torture(times: int, seed: int, epochs: int, folder: Path) -> Found:
     rows = np.random.default_rng(0).normal(size=(400, 5)).astype(np.float32)
     np.savez(folder / "rows.npz", x=rows, y=rows[:, :3].argmax(1))
     alone = command(folder, "train", "rows.npz", *options, "--out", "alone")
+    wait_for_training(alone, folder / "alone")
     started = time.monotonic()
     alone.communicate()
     longest = time.monotonic() - started
@@ -75,9 +82,8 @@ def torture(times: int, seed: int, epochs: int, folder: Path) -> Found:
         number = generator.choice(list(CODES))
         run = folder / f"run-{found.signals}"
         process = command(folder, "train", "rows.npz", *options, "--out", run.name)
-        while process.poll() is None and not (run / "settings").exists():
-            time.sleep(0.01)
-        time.sleep(generator.uniform(0, longest / 4))
+        wait_for_training(process, run)
+        time.sleep(generator.uniform(0, longest * 0.6))
         process.send_signal(number)
         _, err = process.communicate()
         what = f"signal {found.signals} ({number.name})"
