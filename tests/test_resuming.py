@@ -1,7 +1,10 @@
 """A fit that is resumed from any of its checkpoints ends as one that was never stopped, bit for bit."""
 
 import json
+import os
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -20,9 +23,11 @@ from onecycle import (
     Callback,
     Checkpoints,
     DataBunch,
+    EarlyStopping,
     GradientAccumulation,
     GradientClip,
     Learner,
+    SaveBest,
     accuracy,
 )
 from onecycle.core.errors import FileError, SettingError
@@ -257,6 +262,22 @@ def test_nothing_to_resume(tmp_path: Path):
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.parametrize("options", [{"best": "acuracy"}, {}])
+def test_an_earlier_run_goes_only_when_the_new_one_is_there(run: Path, options: dict[str, Any]):
+    learn, names = learner("eager", callbacks=[lambda: EarlyStopping("acuracy")]), RunFolder(run).names()
+    with pytest.raises(SettingError, match='did you mean "accuracy"'):
+        learn.fit(1, 1e-2, checkpoint=Checkpoints(run, overwrite=True, **options))
+    assert RunFolder(run).names() == names
+
+
+def test_another_fit_in_the_folder_is_not_extended(run: Path):
+    learn = learner("eager")
+    learn.fit_one_cycle(1, 1e-2, checkpoint=Checkpoints(run, overwrite=True))
+    learner("eager").fit_one_cycle(3, 1e-2, checkpoint=Checkpoints(run, overwrite=True))
+    with pytest.raises(SettingError, match="the fit that is to go on is not the one that is kept there any more"):
+        learn.extend(1)
+
+
 def test_an_earlier_run_is_not_replaced_unasked(run: Path):
     learn = learner("eager")
     with pytest.raises(SettingError, match=r"holds checkpoints of an earlier fit: go on with learn.resume\("):
@@ -371,3 +392,67 @@ def test_there_must_be_a_fit():
     learn.fit_one_cycle(2, 1e-2, callbacks=[StopsAfter(3)])
     with pytest.raises(SettingError, match="the last fit was stopped"):
         learn.extend(1)
+
+
+def test_a_cycle_is_ended_early_once():
+    class Insists(AnnealsAfter):
+        def on_epoch_begin(self, fit: Any) -> None:
+            if fit.epoch >= 1:
+                self.learn.anneal_now()
+
+    learn = learner("eager")
+    learn.fit_one_cycle(6, 1e-2, callbacks=[Insists(learn, 1)])
+    assert learn.recorder.record.epochs == [0, 1, 2]
+    assert learn.recorder.record.settings["epochs"] == 3
+    learn.fit_one_cycle(2, 1e-2, callbacks=[Insists(learn, 1)])
+    assert learn.recorder.record.epochs == [0, 1]  # the last epoch ends it anyway
+    with pytest.raises(SettingError, match="the last fit is finished; lengthen it with extend"):
+        learn.anneal_now()
+
+
+def test_callbacks_go_on_when_a_fit_is_lengthened(tmp_path: Path):
+    learn = learner("eager", callback_fns=[lambda _: EMA(0.9), lambda _: SaveBest(tmp_path / "best")])
+    learn.fit_one_cycle(2, 1e-2)
+    best = learn.recorder.val_losses[-1]
+    assert best is not None
+    with torch.no_grad():
+        learn.data.train_dl.tensors[1].copy_(torch.zeros_like(learn.data.train_dl.tensors[1]))  # it can only get worse
+    learn.extend(20)
+    assert learn.recorder.val_losses[-1] > best
+    assert learn.validate()[0] == pytest.approx(best)
+
+
+def test_sigterm_acts_also_where_the_fit_fails(tmp_path: Path):
+    heard = list[int]()
+
+    class Fails(Callback):
+        def on_epoch_end(self, fit: Any) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+        def on_train_end(self, fit: Any) -> None:
+            raise ValueError("of the user's own")
+
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        with pytest.raises(ValueError, match="of the user's own"):
+            learner("eager").fit(2, 1e-2, callbacks=[Fails()], checkpoint=tmp_path)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_child_hears_signals_as_before(tmp_path: Path):
+    ended = list[int]()
+
+    class Forks(Callback):
+        def on_epoch_end(self, fit: Any) -> None:
+            if not (pid := os.fork()):
+                time.sleep(60)
+                os._exit(0)
+            time.sleep(0.1)
+            os.kill(pid, signal.SIGTERM)
+            ended.append(os.waitpid(pid, 0)[1])
+
+    learner("eager").fit(1, 1e-2, callbacks=[Forks()], checkpoint=tmp_path)
+    assert os.WTERMSIG(ended[0]) == signal.SIGTERM

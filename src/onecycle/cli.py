@@ -281,5 +281,7 @@ def run(args: list[str] | None = None) -> int:
 def main() -> NoReturn:
     """The console script."""
     signal.signal(signal.SIGTERM, failing.terminate)
+    if hasattr(signal, "SIGUSR1"):  # keeps a training that runs; before that there is nothing to keep
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     warnings.showwarning = failing.warn
     sys.exit(run())

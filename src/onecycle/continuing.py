@@ -38,8 +38,9 @@ class Continuing(Trainer):
     def anneal_now(self, epochs: int = 1) -> None:
         """End a cycle early: in `epochs` epochs the learning rate falls to where the cycle would have ended.
 
-        Called by a callback or another thread it changes the fit under way, from its next epoch on. After a fit that
-        was stopped it is a fit of its own. Raises SettingError where there was no fit.
+        Called by a callback or another thread it changes the fit under way, from its next epoch on; one that ends as
+        early, or falls already, stays as it is. After a fit that was stopped it is a fit of its own. Raises
+        SettingError where there was no fit, or it is finished.
         """
         epochs = whole(epochs, "epochs", least=1)
         if self._last is None:
@@ -47,11 +48,16 @@ class Continuing(Trainer):
         job, fit = self._last
         batches = len(self.data.train_dl)
         if self._running:
+            epochs = min(epochs, fit.epochs - fit.epoch - 1)
+            if not epochs or isinstance(fit.schedule, Annealed):
+                return  # it ends anyway, or falls already
             start = (fit.epoch + 1) * batches
             fit.schedule = annealed(fit.schedule, start, epochs * batches, fit.epochs * batches)
             fit.epochs = fit.epoch + 1 + epochs
-            fit.record.settings["annealed from step"] = start
+            fit.record.settings |= {"epochs": fit.epochs, "annealed from step": start}
             return
+        if not fit.record.stopped:
+            raise SettingError("anneal_now: the last fit is finished; lengthen it with extend")
         lrs, mom = fit.schedule(fit.iteration)
         end = annealed(fit.schedule, fit.iteration, epochs * batches, fit.epochs * batches)
         down = Annealed(Constant(lrs, mom), 0, end.steps, end.ends, end.mom)

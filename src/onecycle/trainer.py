@@ -13,6 +13,7 @@ from onecycle.core.versions import versions
 from onecycle.data.fingerprint import fingerprint
 from onecycle.keep.fit_state import put_back
 from onecycle.keep.resuming import Kept
+from onecycle.keep.run_folder import RunFolder
 from onecycle.keep.saver import Checkpoints, FitSaver, claimed
 from onecycle.optim.groups import LayerGroup, Rate, per_group
 from onecycle.optim.optimizers import GroupedOptimizer, OptFunc
@@ -26,6 +27,7 @@ from onecycle.train.describe import describe, identity
 from onecycle.train.engine import Engine
 from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs
 from onecycle.train.metrics import metric_name
+from onecycle.train.monitor import Monitor
 from onecycle.train.position import Position
 from onecycle.train.recorder import Recorder
 from onecycle.train.signals import RESUMABLE
@@ -53,6 +55,7 @@ class Job:
     start: Position | None = None
     first_epoch: int | None = None  # the learner's count
     kept: Kept | None = None  # where it is resumed
+    made: list[Callback] | None = None  # all callbacks, where they go on from the fit before
 
 
 class Trainer(Predictor):
@@ -163,7 +166,7 @@ class Trainer(Predictor):
         data = self.data
         try:
             check_before_fit(self.model, self.loss_func, data.train_dl, data.valid_dl, self.metrics)
-            callbacks = self._all_callbacks(job.callbacks)
+            callbacks = job.made if job.made is not None else self._all_callbacks(job.callbacks)
             hooks = overridden(callbacks)
             self.opt = self.opt or self._make_opt()
             fit = self._start(epochs, job.schedule, self.opt, job.wd, job.recorder)
@@ -175,9 +178,9 @@ class Trainer(Predictor):
             saver = self._saver(job, fit, callbacks, first_epoch)
         except BaseException:
             if job.kept is not None:
-                job.kept.lock.release(remove=True)
+                RunFolder(job.kept.checkpoints.folder).release(job.kept.lock)
             raise
-        self.recorder, self._last, self._running = job.recorder, (job, fit), True
+        self.recorder, self._last, self._running, job.made = job.recorder, (job, fit), True, callbacks
         try:
             loop.fit(
                 fit, data.train_dl, data.valid_dl, self.loss_func, self.metrics, hooks, job.recorder,
@@ -189,9 +192,8 @@ class Trainer(Predictor):
             self.epochs_trained = first_epoch + (fit.epoch + 1 if fit.iteration else 0)
 
     def _put_back(self, kept: Kept, fit: Fit, callbacks: list[Callback]) -> None:
-        """Everything as the checkpoint has it. Callbacks of which it has nothing begin as in a new fit."""
-        for callback in put_back(kept.state, fit, callbacks, kept.checkpoints.folder):
-            callback.on_train_begin(fit)
+        """Everything as the checkpoint has it."""
+        put_back(kept.state, fit, callbacks, kept.checkpoints.folder)
         at = kept.position
         fit.iteration, fit.epoch = at.iteration, at.epoch if at.num_batch else max(at.epoch - 1, 0)
         if kept.ended not in (None, "finished", *RESUMABLE):
@@ -207,12 +209,10 @@ class Trainer(Predictor):
             "first_epoch": first_epoch,
             "checkpoints": {"every": wanted.every, "keep": wanted.keep, "best": wanted.best},
         }
-        lock = kept.lock if kept is not None else claimed(wanted, go_on=job.start is not None)
-        try:
-            return FitSaver(wanted, fit, callbacks, self._identity, lock, extra)
-        except BaseException:
-            lock.release(remove=True)
-            raise
+        if wanted.best is not None:
+            Monitor(wanted.best, None, "Checkpoints").check(fit)
+        lock = kept.lock if kept is not None else claimed(wanted, job.start)
+        return FitSaver(wanted, fit, callbacks, self._identity, lock, extra, is_new=job.start is None)
 
     def _new_recorder(self, epochs: int, wd: Decay, about: dict[str, Any]) -> Recorder:
         data = self.data

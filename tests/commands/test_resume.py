@@ -149,3 +149,40 @@ def test_a_lock_of_a_dead_process_is_free():
     assert (Path("a") / ".lock").exists()
     assert RunFolder("a").owner() is None
     RunFolder("a").lock().release(remove=True)
+
+
+def test_a_busy_run_keeps_its_settings(capsys: pytest.CaptureFixture[str]):
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", "--checkpoint-every", "1 epoch"]) == 0
+    before = (Path("a/settings/state.json")).read_bytes()
+    lock = RunFolder("a").lock()
+    for more in ([], ["--checkpoint-every", "5"]):
+        assert run(["train", "rows.npz", *QUICK[2:], "--epochs", "1", "--out", "a", "--force", *more]) == 2
+        assert "a: in use by process" in capsys.readouterr().err
+    assert Path("a/settings/state.json").read_bytes() == before
+    assert len(RunFolder("a").names()) == 2
+    RunFolder("a").release(lock)
+
+
+def test_force_replaces_what_was_kept(capsys: pytest.CaptureFixture[str]):
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", "--checkpoint-every", "1 epoch"]) == 0
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", "--force"]) == 0
+    assert not Path("a/settings").exists()
+    assert not Path("a/checkpoints").exists()
+    capsys.readouterr()
+    assert run(["train", "--resume", "a"]) == 2
+    assert "a: holds no training to resume" in capsys.readouterr().err
+
+
+def test_a_run_is_resumed_from_another_folder(
+    capsys: pytest.CaptureFixture[str], place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", "--checkpoint-every", "1 epoch"]) == 0
+    (place / "elsewhere").mkdir()
+    monkeypatch.chdir(place / "elsewhere")
+    assert run(["train", "--resume", "../a"]) == 0
+    (place / "rows.npz").unlink()
+    capsys.readouterr()
+    assert run(["train", "--resume", "../a"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {place / 'rows.npz'}: no such file or folder; ../a was trained on it: put it back\n"
+    )

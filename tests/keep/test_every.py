@@ -15,6 +15,7 @@ from onecycle.keep.every import Every
         *(("1 epoch", Every(epochs=1)), ("2epochs", Every(epochs=2)), (" 3 Epochs ", Every(epochs=3))),
         *(("30 s", Every(seconds=30)), ("1.5 min", Every(seconds=90)), ("2 hours", Every(seconds=7200))),
         *(("10 seconds", Every(seconds=10)), ("1 step", Every(batches=1)), ("5 mins", Every(seconds=300))),
+        *(("10 minutes", Every(seconds=600)), ("3 batches", Every(batches=3)), ("1 h", Every(seconds=3600))),
     ],
 )
 def test_what_people_write(given: Any, every: Every):

@@ -244,3 +244,9 @@ def test_too_short_to_suggest(toy: DataBunch):
 def test_a_number_of_steps_that_cannot_be_used(toy: DataBunch, num_it: Any):
     with pytest.raises(SettingError, match=r"num_it is .*; expected a whole number of at least 1"):
         learner(toy).lr_find(num_it=num_it)
+
+
+def test_an_epoch_of_many_batches():
+    data = DataBunch.create((torch.zeros(10_000, 2), torch.arange(10_000) % 2), bs=1, seed=0)
+    found = Learner(data, nn.Linear(2, 2), silent=True).lr_find(num_it=20, stop_div=False)
+    assert len(found.lrs) == 20

@@ -1,5 +1,6 @@
 """What a run was asked for, kept beside its checkpoints, so that it can be resumed by its folder alone."""
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,15 @@ _FOLDER, _KIND = "settings", "settings"
 def keep_settings(run: Path, settings: TrainSettings, lr: float, found: LRCurve | None) -> None:
     """Write the settings, the learning rate that was taken, and the finder's curve. Raises OutputError."""
     curve = None if found is None else {"lrs": found.lrs, "losses": [str(loss) for loss in found.losses]}
-    write_folder(run / _FOLDER, _KIND, {}, {"settings": asdict(settings), "lr": lr, "curve": curve}, replace=True)
+    about = asdict(settings)
+    if not settings.data.is_dataset:
+        about["data"]["source"] = str(Path(settings.data.source).resolve())  # it may be resumed from another folder
+    write_folder(run / _FOLDER, _KIND, {}, {"settings": about, "lr": lr, "curve": curve}, replace=True)
+
+
+def forget_settings(run: Path) -> None:
+    """Remove what `keep_settings` wrote, where it did."""
+    shutil.rmtree(run / _FOLDER, ignore_errors=True)
 
 
 def kept_settings(run: Path) -> tuple[TrainSettings, float, LRCurve | None]:
@@ -28,9 +37,13 @@ def kept_settings(run: Path) -> tuple[TrainSettings, float, LRCurve | None]:
         data = {key: _tuples(value) for key, value in given.pop("data").items()}
         model = {key: _tuples(value) for key, value in given.pop("model").items()}
         settings = TrainSettings(data=DataSettings(**data), model=ModelChoice(**model), **given)
+        if not settings.data.is_dataset and not Path(settings.data.source).exists():
+            raise FileError(f"{settings.data.source}: no such file or folder; {run} was trained on it: put it back")
         curve = values["curve"]
         found = None if curve is None else LRCurve(curve["lrs"], [float(loss) for loss in curve["losses"]])
         return settings, float(values["lr"]), found
+    except FileError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileError(f"{run / _FOLDER}: not the settings of a run ({error}); start it again") from error
 

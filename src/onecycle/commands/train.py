@@ -22,11 +22,12 @@ from onecycle.commands.files import (
     write_figure,
 )
 from onecycle.commands.plan import model_facts, plan_lines
-from onecycle.commands.run_settings import keep_settings
+from onecycle.commands.run_settings import forget_settings, keep_settings
 from onecycle.commands.settings import TrainSettings
 from onecycle.commands.setup import Setup, learner, set_up
 from onecycle.core.device import pick_device
 from onecycle.core.errors import NonFiniteLossError, SettingError
+from onecycle.core.lock import Lock
 from onecycle.core.record import LRCurve, Record
 from onecycle.keep.run_folder import RunFolder
 from onecycle.keep.saver import Checkpoints
@@ -46,18 +47,38 @@ def train(settings: TrainSettings, out: Path, force: bool, as_json: bool, every:
     `every` is how often the training is kept there as it goes.
     """
     kept = None if every is None else Checkpoints(out, every, overwrite=force)
+    run = RunFolder(out)
     device = pick_device(settings.data.device)
     use_agg()
     # the learner shows its progress on stdout, which is for data here
-    with claimed(out, force), redirect_stdout(sys.stderr):
-        setup, learn = prepared(settings, device)
-        found = None if settings.lr is not None else _find(learn)
-        lr = settings.lr if settings.lr is not None else _suggested(found, settings)
-        if kept is not None:
-            keep_settings(out, replace(settings, epochs=setup.epochs), lr, found)
-        with told(settings, lr):
-            learn.fit_one_cycle(setup.epochs, lr, checkpoint=kept)
-    return finish(learn, settings, setup, found, lr, out, as_json)
+    with claimed(out, force), run_of(run, kept is not None) as lock:
+        with redirect_stdout(sys.stderr):
+            setup, learn = prepared(settings, device)
+            found = None if settings.lr is not None else _find(learn)
+            lr = settings.lr if settings.lr is not None else _suggested(found, settings)
+            if lock is not None and kept is None:
+                run.keep_only(set())  # of an earlier training, which --force replaces
+                forget_settings(out)
+            elif kept is not None:
+                keep_settings(out, replace(settings, epochs=setup.epochs), lr, found)
+                kept = replace(kept, lock=lock)
+            with told(settings, lr):
+                learn.fit_one_cycle(setup.epochs, lr, checkpoint=kept)
+        return finish(learn, settings, setup, found, lr, out, as_json)
+
+
+@contextmanager
+def run_of(run: RunFolder, kept: bool) -> Generator[Lock | None]:
+    """The lock of a run, where a training is `kept` in it now or was before; None where there is nothing to lock.
+
+    Raises SettingError, before anything is changed, where another process has it.
+    """
+    lock = run.lock() if kept or run.checkpoints.is_dir() else None
+    try:
+        yield lock
+    finally:
+        if lock is not None:
+            run.release(lock)
 
 
 def finish(

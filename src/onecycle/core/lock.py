@@ -56,16 +56,16 @@ class Lock:
     @classmethod
     def holder(cls, path: Path) -> int | None:
         """The id that the holder of the lock wrote into the file; None where nobody holds it, or nothing is there."""
-        if not path.exists():
-            return None
-        free = cls.take(path, shared=True, wait=False)
-        if free is not None:
-            free.release()
+        try:
+            descriptor = os.open(path, os.O_RDONLY)  # never makes the file
+        except OSError:
             return None
         try:
-            return int(path.read_text())
+            return None if _locked(descriptor, shared=True, wait=False) else int(os.read(descriptor, 20))
         except (OSError, ValueError):
             return None
+        finally:
+            os.close(descriptor)
 
     def release(self, remove: bool = False) -> None:
         """Let others have it. `remove` the file first, which only the holder of a lock that is not shared may do."""

@@ -71,8 +71,8 @@ def position_of(state: FitState) -> Position:
     return Position(**state.values["position"], generators=state.tensors.get("generators", {}))
 
 
-def put_back(state: FitState, fit: Fit, callbacks: Sequence[Callback], source: Any) -> list[Callback]:
-    """Put the state into model, optimizer and callbacks; gives the callbacks that it has nothing of.
+def put_back(state: FitState, fit: Fit, callbacks: Sequence[Callback], source: Any) -> None:
+    """Put the state into model, optimizer and callbacks, which begin as in a new fit before.
 
     Raises FileError where parts are missing, ModelError for another model's weights.
     """
@@ -87,17 +87,14 @@ def put_back(state: FitState, fit: Fit, callbacks: Sequence[Callback], source: A
             if name in state.tensors.get("buffers", {}):
                 buffer.copy_(state.tensors["buffers"][name])
     fit.opt.load_moments(optimizer)
-    new = list[Callback]()
     for callback in callbacks:
+        callback.on_train_begin(fit)
         i = next((i for i, (name, _) in enumerate(known) if name == type(callback).__name__), None)
         found = {**decode(known[i][1]), **state.tensors.get(f"callback-{i}", {})} if i is not None else {}
         if i is not None:
             known[i] = ("", {})  # it has found its callback
         if found:
             callback.load_state(found)
-        else:
-            new.append(callback)
-    return new
 
 
 def differences(found: dict[str, Any], own: dict[str, Any]) -> list[str]:

@@ -1,8 +1,10 @@
 """The folder of a run: its checkpoints, and the lock of the process that writes them."""
 
 import shutil
+import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from onecycle.keep.folder import read_folder, read_state, write_folder
 
 KIND = "fit"  # what a checkpoint of a run holds
 _CHECKPOINTS, _LOCK = "checkpoints", ".lock"
+_PATIENCE = 1.0  # seconds
 _DAMAGED, _REMOVED, _TEMPORARY = ".damaged", ".removed", ".tmp"
 
 
@@ -36,6 +39,10 @@ class RunFolder:
         except OSError as error:
             raise unwritable(self.checkpoints, error) from error
         lock = Lock.take(self.path / _LOCK, wait=False)
+        patience = time.monotonic() + _PATIENCE
+        while lock is None and self.owner() is None and time.monotonic() < patience:
+            time.sleep(0.02)  # somebody looks who has it, or has just got it
+            lock = Lock.take(self.path / _LOCK, wait=False)
         if lock is None:
             raise SettingError(
                 f"{self.path}: in use by process {self.owner() or 'unknown'}; wait until it ends, or give another one"
@@ -45,6 +52,12 @@ class RunFolder:
             if path.suffix in (_REMOVED, _TEMPORARY):  # of a process that was killed: no live one has the lock
                 shutil.rmtree(path, ignore_errors=True)
         return lock
+
+    def release(self, lock: Lock) -> None:
+        """Let others have the run; a folder in which nothing was written goes."""
+        lock.release(remove=True)
+        with suppress(OSError):  # not empty
+            self.checkpoints.rmdir()
 
     def owner(self) -> int | None:
         """The id of the process that writes to the run now, or None."""

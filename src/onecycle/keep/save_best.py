@@ -27,7 +27,7 @@ class SaveBest(Callback):
         self.monitor = Monitor(monitor, mode, "SaveBest")
         self.best: float | None = None
         self.epoch: int | None = None
-        self._to_restore = False  # whether this fit has written weights
+        self._to_restore = False  # whether there are weights, and an epoch of this fit was looked at
 
     def on_train_begin(self, fit: Fit) -> None:
         """Start anew. Raises SettingError for a number that there will not be, OutputError for a taken place."""
@@ -41,7 +41,8 @@ class SaveBest(Callback):
         value = self.monitor.value(fit)
         if self.monitor.is_better(value, self.best):
             save_checkpoint(self.folder, fit.model, None, fit.epoch + 1)
-            self.best, self.epoch, self._to_restore = value, fit.epoch, True
+            self.best, self.epoch = value, fit.epoch
+        self._to_restore = self.epoch is not None
 
     def on_train_end(self, fit: Fit) -> None:
         """Load the best weights. Raises FileError where they are not there any more."""

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Checkpoints:
     keep: int = 2
     best: str | None = None
     overwrite: bool = False
+    lock: Lock | None = field(default=None, repr=False, compare=False)  # of the folder, where the caller has it already
 
     def __post_init__(self) -> None:
         whole(self.keep, "keep", least=1)
@@ -54,14 +55,14 @@ class FitSaver:
         about: Callable[[], dict[str, Any]],
         lock: Lock,
         extra: dict[str, Any],
+        is_new: bool = True,
     ) -> None:
         self._run, self._wanted, self._every = RunFolder(wanted.folder), wanted, Every.parse(wanted.every)
         self._fit, self._callbacks, self._about, self._lock, self._extra = fit, callbacks, about, lock, extra
         self._monitor = Monitor(wanted.best, None, "Checkpoints") if wanted.best else None
-        if self._monitor is not None:
-            self._monitor.check(fit)
+        self._old = {*self._run.names()} if is_new else set[str]()  # of an earlier fit: they go when a new one is there
         self._described: dict[str, Any] | None = None
-        self._best: dict[str, Any] = self._run.best()
+        self._best: dict[str, Any] = {"name": None, "value": None} if is_new else self._run.best()
         self._thread = ThreadPoolExecutor(1, "onecycle-checkpoint")
         self._writing: Future[None] | None = None
         self._requested = False
@@ -119,7 +120,8 @@ class FitSaver:
             self._finish()
         finally:
             self._thread.shutdown()
-            self._lock.release(remove=True)
+            if self._wanted.lock is None:
+                self._run.release(self._lock)
 
     # --- the thread's work ----------------------------------------------------------------------------------------
 
@@ -127,7 +129,8 @@ class FitSaver:
         if self._described is None:
             self._described = self._about()
         self._run.write(name, state.tensors, {**state.values, **values, "about": self._described})
-        names = self._run.names()
+        self._old.discard(name)
+        names = [name for name in self._run.names() if name not in self._old]
         self._run.keep_only({*names[: self._wanted.keep], values["best"]["name"]})
 
     def _finish(self) -> None:
@@ -149,20 +152,23 @@ class FitSaver:
             self._best = {"name": name, "value": value}
 
 
-def claimed(wanted: Checkpoints, go_on: bool = False) -> Lock:
-    """The lock of a run's folder, for a new fit or for one that goes on.
+def claimed(wanted: Checkpoints, start: Position | None = None) -> Lock:
+    """The lock of a run's folder, for a new fit or for one that goes on from `start`.
 
-    Raises SettingError where it holds checkpoints of an earlier one, unless they are to go.
+    Raises SettingError where it holds checkpoints of an earlier fit that may not go, or of another one.
     """
     run = RunFolder(wanted.folder)
-    lock = run.lock()
-    if go_on:
-        return lock
-    if run.names() and not wanted.overwrite:
-        lock.release(remove=True)
-        raise SettingError(
-            f"{run.path} holds checkpoints of an earlier fit: go on with learn.resume({str(run.path)!r}), give another "
-            "folder, or ask for them to be replaced: checkpoint=Checkpoints(folder, overwrite=True)"
+    lock = wanted.lock or run.lock()
+    names, words = run.names(), ""
+    if start is None and names and not wanted.overwrite:
+        words = (
+            f"go on with learn.resume({str(run.path)!r}), give another folder, or ask for them to be replaced: "
+            "checkpoint=Checkpoints(folder, overwrite=True)"
         )
-    run.keep_only(set())
+    if start is not None and names and not names[0].startswith(f"{start.iteration:010d}"):
+        words = "the fit that is to go on is not the one that is kept there any more; give another folder"
+    if words:
+        if wanted.lock is None:
+            run.release(lock)
+        raise SettingError(f"{run.path} holds checkpoints of an earlier fit: {words}")
     return lock

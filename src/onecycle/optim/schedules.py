@@ -83,8 +83,8 @@ class Range(Schedule):
 
     def __call__(self, step: int) -> Rates:
         """The rates of `step`."""
-        pairs = zip(self.starts, self.ends, strict=True)
-        return [exponential(start, end, step / self.steps) for start, end in pairs], None
+        part = min(1.0, step / self.steps)  # a whole epoch is planned, though the finder ends earlier
+        return [exponential(start, end, part) for start, end in zip(self.starts, self.ends, strict=True)], None
 
 
 @dataclass(frozen=True)

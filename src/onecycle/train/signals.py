@@ -1,5 +1,6 @@
 """Signals that reach a fit: they are answered between two steps."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Generator
@@ -25,7 +26,7 @@ def answered(fit: Fit, saves: Callable[[], None] | None = None) -> Generator[Non
         yield
         return
     before: dict[int, Any] = {}
-    terminated = False
+    terminated, pid = False, os.getpid()
 
     def take(number: int, handler: Callable[[int, FrameType | None], None]) -> None:
         before[number] = signal.signal(number, handler)
@@ -34,19 +35,32 @@ def answered(fit: Fit, saves: Callable[[], None] | None = None) -> Generator[Non
         if number in before:
             signal.signal(number, before.pop(number))
 
+    def is_child(number: int) -> bool:
+        """Whether this is a process that was forked meanwhile: to it the signal does what it did before."""
+        if os.getpid() == pid:
+            return False
+        give_back(number)
+        signal.raise_signal(number)
+        return True
+
     def interrupt(number: int, _: FrameType | None) -> None:
+        if is_child(number):
+            return
         give_back(number)
         fit.stop(INTERRUPTED)
 
     def terminate(number: int, _: FrameType | None) -> None:
         nonlocal terminated
+        if is_child(number):
+            return
         give_back(number)
         terminated = True
         fit.stop(TERMINATED)
 
-    def save(_number: int, _: FrameType | None) -> None:
+    def save(number: int, _: FrameType | None) -> None:
         assert saves is not None  # the handler is set only then
-        saves()
+        if not is_child(number):
+            saves()
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         take(signal.SIGINT, interrupt)
@@ -59,5 +73,5 @@ def answered(fit: Fit, saves: Callable[[], None] | None = None) -> Generator[Non
     finally:
         for number in list(before):
             give_back(number)
-    if terminated:
-        signal.raise_signal(signal.SIGTERM)
+        if terminated:
+            signal.raise_signal(signal.SIGTERM)
