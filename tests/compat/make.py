@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import onecycle
-from onecycle import MLP, DataBunch, Learner, TabularModel, predictor, rmse
+from onecycle import MLP, Callback, DataBunch, Learner, TabularModel, predictor, rmse, trainer
 from onecycle.core.errors import OutputError
 
 HERE = Path(__file__).parent
@@ -76,13 +76,32 @@ def rows_of(name: str) -> Any:
     return table().drop_columns(["price"]).slice(0, 20) if name == "table" else arrays()[0][:20]
 
 
+class Stops(Callback):
+    """Ends a fit of 16 batches after 9."""
+
+    def on_batch_end(self, fit: Any) -> None:
+        if fit.iteration == 8:
+            fit.stop("interrupted")
+
+
+def write_run(folder: Path) -> list[float]:
+    """Write a run that was stopped in the middle of its third epoch; the losses of one that was not."""
+    found = list[list[float]]()
+    for callbacks, kept in (([Stops()], folder / "run"), ([], None)):
+        torch.manual_seed(3)
+        learn = learners()["mlp"]
+        learn.fit_one_cycle(4, 1e-2, callbacks=callbacks, checkpoint=kept)
+        found.append(learn.recorder.record.batch_losses)
+    return found[1]
+
+
 def main() -> None:
     """Write the files of this version. Raises OutputError where there are some."""
     folder = HERE / onecycle.__version__
     if folder.exists():
         raise OutputError(f"{folder} exists, and what it holds is kept as it is; change the version first")
     said = {"onecycle": onecycle.__version__, "torch": torch.__version__}
-    predictor.versions = lambda device: said  # nothing of the machine, for these files are kept
+    predictor.versions = trainer.versions = lambda device: said  # nothing of the machine: these files are kept
     torch.manual_seed(0)
     expected = {}
     for name, learn in learners().items():
@@ -95,6 +114,7 @@ def main() -> None:
             learn.save("saved")
             learn.fit(1, 1e-3)
             expected["after one more epoch"] = learn.recorder.record.batch_losses
+    expected["resumed"] = write_run(folder)
     (folder / "expected.json").write_text(json.dumps(expected) + "\n")
 
 

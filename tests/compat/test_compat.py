@@ -2,13 +2,14 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from compat.make import Foreign, learners, rows_of
+from compat.make import Foreign, Stops, learners, rows_of
 from onecycle import load_bundle, load_learner
 
 VERSIONS = sorted(path for path in Path(__file__).parent.iterdir() if (path / "expected.json").exists())
@@ -38,3 +39,15 @@ def test_a_checkpoint_goes_on_as_it_did(folder: Path, here: Path):
     assert torch.allclose(learn.get_preds(rows_of("mlp"))[0], torch.tensor(expected["mlp"]), rtol=1e-5, atol=1e-6)
     learn.fit(1, 1e-3)
     assert np.allclose(learn.recorder.record.batch_losses, expected["after one more epoch"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("folder", VERSIONS, ids=lambda folder: folder.name)
+def test_a_run_is_resumed_as_it_was(folder: Path, tmp_path: Path):
+    shutil.copytree(folder / "run", tmp_path / "run")
+    learn = learners()["mlp"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # another torch, other threads: the last bits may differ
+        learn.resume(tmp_path / "run", callbacks=[Stops()])
+    expected = json.loads((folder / "expected.json").read_text())["resumed"]
+    assert len(expected) == 16
+    assert np.allclose(learn.recorder.record.batch_losses, expected, rtol=1e-4)
