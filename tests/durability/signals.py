@@ -80,7 +80,7 @@ def torture(times: int, seed: int, epochs: int, folder: Path) -> Found:
     expected = numbers(folder / "alone")
     while found.signals < times:
         number = generator.choice(list(CODES))
-        run = folder / f"run-{found.signals}"
+        run = folder / f"run-{found.signals + found.late}"
         process = command(folder, "train", "rows.npz", *options, "--out", run.name)
         wait_for_training(process, run)
         time.sleep(generator.uniform(0, longest * 0.6))
