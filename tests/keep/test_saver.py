@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from conftest import Net, seeded, toy_arrays
 from onecycle import Callback, Checkpoints, DataBunch, Learner, accuracy
@@ -133,3 +134,16 @@ def test_one_copy_and_no_more_is_made_between_two_steps(tmp_path: Path, monkeypa
     noting(FitSaver, "_write")
     learner().fit(2, 1e-3, checkpoint=tmp_path)
     assert threads == {"write_folder": {"onecycle-checkpoint"}, "_write": {"onecycle-checkpoint"}, "collect": {""}}
+
+
+def test_the_thread_computes_nothing_with_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """OpenMP would give it threads of its own, and those of the training would sleep between kernels."""
+    clone, threads = torch.Tensor.clone, set[str]()
+
+    def noted(self: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        threads.add(threading.current_thread().name.rpartition("_")[0])
+        return clone(self, *args, **options)
+
+    monkeypatch.setattr(torch.Tensor, "clone", noted)
+    learner().fit(2, 1e-3, checkpoint=tmp_path)
+    assert "onecycle-checkpoint" not in threads

@@ -180,7 +180,8 @@ class StreamLoader:
         def fill(place: int) -> tuple[list[Tensor], Tensor]:
             found = reader.read(groups[place], room[place % 2])
             count = len(found[0])
-            return found, torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
+            in_order = torch.from_numpy(np.arange(count))  # torch's own would start threads beside the training's
+            return found, torch.randperm(count, generator=generator) if self.shuffle else in_order
 
         # leaving, for whatever reason, waits for the one buffer that may be being filled
         with Reader(self.dataset) as reader, ThreadPoolExecutor(1, "onecycle-read") as thread:

@@ -113,5 +113,17 @@ def _replaced(folder: Path) -> Path:
 
 
 def _plain(tensors: Tensors) -> dict[str, Tensor]:
-    """Copies on the CPU that share no memory, as safetensors wants them (tied weights do share)."""
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    """On the CPU, sharing no memory, as safetensors wants them (tied weights do share).
+
+    Copied only where that is needed: a copy made by the thread of a fit's checkpoints would start threads of its own,
+    and OpenMP then lets those of the training sleep between any two kernels, which takes several times as long.
+    """
+    plain, taken = dict[str, Tensor](), set[int]()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        memory = tensor.untyped_storage()
+        if memory.data_ptr() in taken or memory.nbytes() != tensor.nbytes:
+            tensor = tensor.clone()
+        taken.add(tensor.untyped_storage().data_ptr())
+        plain[name] = tensor
+    return plain
