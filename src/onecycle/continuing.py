@@ -1,6 +1,7 @@
 """Continuing: a fit that was kept, stopped or finished, gone on with."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from onecycle.core.checks import whole
@@ -24,14 +25,22 @@ class Continuing(Trainer):
         is only loaded. Raises FileError where there is no checkpoint, SettingError where the run is in use, or data,
         model or settings are others, by the names of what differs.
         """
-        names = [type(callback).__name__ for callback in self._all_callbacks(callbacks)]
-        kept = Kept.newest(folder, self._identity(), names)
+        made = self._all_callbacks(callbacks)
+        kept = Kept.newest(folder, self._identity, [type(callback).__name__ for callback in made])
         recorder = Recorder(kept.record)
         recorder.go_on()
         self._fit(
             Job(
-                *(kept.epochs, kept.schedule, kept.wd, callbacks, recorder, kept.checkpoints),
-                *(kept.position, kept.first_epoch, kept),
+                kept.epochs,
+                kept.schedule,
+                kept.wd,
+                callbacks,
+                recorder,
+                checkpoints=kept.checkpoints,
+                start=kept.position,
+                first_epoch=kept.first_epoch,
+                kept=kept,
+                made=made,
             )
         )
 
@@ -59,8 +68,8 @@ class Continuing(Trainer):
         if not fit.record.stopped:
             raise SettingError("anneal_now: the last fit is finished; lengthen it with extend")
         lrs, mom = fit.schedule(fit.iteration)
-        end = annealed(fit.schedule, fit.iteration, epochs * batches, fit.epochs * batches)
-        down = Annealed(Constant(lrs, mom), 0, end.steps, end.ends, end.mom)
+        there = annealed(fit.schedule, fit.iteration, epochs * batches, fit.epochs * batches)
+        down = replace(there, before=Constant(lrs, mom), start=0)
         recorder = self._new_recorder(epochs, job.wd, {"schedule": "annealing", "lr": lrs[-1]})
         self._fit(Job(epochs, down, job.wd, job.callbacks, recorder))
 
@@ -81,6 +90,5 @@ class Continuing(Trainer):
         job.epochs, job.schedule = fit.epochs + epochs, extended(fit.schedule, fit.iteration, epochs * batches)
         job.start = Position(done, 0, fit.iteration)
         job.first_epoch = self.epochs_trained - done
-        job.kept = None
         fit.record.settings |= {"epochs": job.epochs, "extended from step": fit.iteration}
         self._fit(job)

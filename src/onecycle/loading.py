@@ -87,10 +87,6 @@ def _check(folder: Path, info: BundleInfo, model: nn.Module) -> None:
         target = None if info.target is None else _target(info.target)
     except DataError as error:
         raise FileError(f"{folder}: {error}") from error
-    except OverflowError as error:
-        raise FileError(
-            f"{folder}: a class is a number that no float holds; take an undamaged copy, or export the model again"
-        ) from error
     if type(model) is TabularModel:
         takes, gives = model.numbers + len(model.sizes), model.outputs
         fits = features is None or (features.numbers, features.sizes) == (model.numbers, model.sizes)

@@ -27,10 +27,9 @@ from onecycle.train.describe import describe, identity
 from onecycle.train.engine import Engine
 from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs
 from onecycle.train.metrics import metric_name
-from onecycle.train.monitor import Monitor
 from onecycle.train.position import Position
 from onecycle.train.recorder import Recorder
-from onecycle.train.signals import RESUMABLE
+from onecycle.train.signals import FINISHED, INTERRUPTED, RESUMABLE
 from onecycle.train.snapshot import copies, restored
 
 if TYPE_CHECKING:
@@ -153,7 +152,7 @@ class Trainer(Predictor):
                 fit, self.data.train_dl, None, self.loss_func, [], hooks, recorder, display, Engine("eager"),
                 self._forward, self.data.seed, self.epochs_trained, num_it,
             )  # fmt: skip
-        if fit.stop_reason == "interrupted":
+        if fit.stop_reason == INTERRUPTED:
             raise KeyboardInterrupt
         self.recorder = recorder
         display.say("LR Finder is complete, type {learner_name}.recorder.plot() to see the graph.")
@@ -170,7 +169,7 @@ class Trainer(Predictor):
             hooks = overridden(callbacks)
             self.opt = self.opt or self._make_opt()
             fit = self._start(epochs, job.schedule, self.opt, job.wd, job.recorder)
-            names = [metric_name(metric) for metric in self.metrics]
+            names = fit.record.metric_names
             fit.columns = ("train_loss", *(("valid_loss", *names) if data.valid_dl is not None else ()))
             first_epoch = self.epochs_trained if job.first_epoch is None else job.first_epoch
             if job.kept is not None:
@@ -196,7 +195,7 @@ class Trainer(Predictor):
         put_back(kept.state, fit, callbacks, kept.checkpoints.folder)
         at = kept.position
         fit.iteration, fit.epoch = at.iteration, at.epoch if at.num_batch else max(at.epoch - 1, 0)
-        if kept.ended not in (None, "finished", *RESUMABLE):
+        if kept.ended not in (None, FINISHED, *RESUMABLE):
             fit.stop_reason = kept.ended  # a callback ended it
 
     def _saver(self, job: Job, fit: Fit, callbacks: list[Callback], first_epoch: int) -> FitSaver | None:
@@ -209,8 +208,8 @@ class Trainer(Predictor):
             "first_epoch": first_epoch,
             "checkpoints": {"every": wanted.every, "keep": wanted.keep, "best": wanted.best},
         }
-        if wanted.best is not None:
-            Monitor(wanted.best, None, "Checkpoints").check(fit)
+        if wanted.monitor is not None:
+            wanted.monitor.check(fit)
         lock = kept.lock if kept is not None else claimed(wanted, job.start)
         return FitSaver(wanted, fit, callbacks, self._identity, lock, extra, is_new=job.start is None)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from onecycle.commands.settings import DataSettings, ModelChoice, TrainSettings
 from onecycle.core.errors import FileError
-from onecycle.core.record import LRCurve
+from onecycle.core.record import LRCurve, decode, encode
 from onecycle.keep.folder import read_folder, write_folder
 
 _FOLDER, _KIND = "settings", "settings"
@@ -15,7 +15,7 @@ _FOLDER, _KIND = "settings", "settings"
 
 def keep_settings(run: Path, settings: TrainSettings, lr: float, found: LRCurve | None) -> None:
     """Write the settings, the learning rate that was taken, and the finder's curve. Raises OutputError."""
-    curve = None if found is None else {"lrs": found.lrs, "losses": [str(loss) for loss in found.losses]}
+    curve = None if found is None else encode({"lrs": found.lrs, "losses": found.losses})
     about = asdict(settings)
     if not settings.data.is_dataset:
         about["data"]["source"] = str(Path(settings.data.source).resolve())  # it may be resumed from another folder
@@ -37,15 +37,13 @@ def kept_settings(run: Path) -> tuple[TrainSettings, float, LRCurve | None]:
         data = {key: _tuples(value) for key, value in given.pop("data").items()}
         model = {key: _tuples(value) for key, value in given.pop("model").items()}
         settings = TrainSettings(data=DataSettings(**data), model=ModelChoice(**model), **given)
-        if not settings.data.is_dataset and not Path(settings.data.source).exists():
-            raise FileError(f"{settings.data.source}: no such file or folder; {run} was trained on it: put it back")
-        curve = values["curve"]
-        found = None if curve is None else LRCurve(curve["lrs"], [float(loss) for loss in curve["losses"]])
-        return settings, float(values["lr"]), found
-    except FileError:
-        raise
+        found = None if values["curve"] is None else LRCurve(**decode(values["curve"]))
+        lr = float(values["lr"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileError(f"{run / _FOLDER}: not the settings of a run ({error}); start it again") from error
+    if not settings.data.is_dataset and not Path(settings.data.source).exists():
+        raise FileError(f"{settings.data.source}: no such file or folder; {run} was trained on it: put it back")
+    return settings, lr, found
 
 
 def _tuples(value: Any) -> Any:

@@ -10,7 +10,7 @@ from onecycle.commands.layout import print_columns
 from onecycle.core.errors import FileError
 from onecycle.core.record import Record
 from onecycle.keep.run_folder import RunFolder
-from onecycle.train.signals import RESUMABLE
+from onecycle.train.signals import FINISHED, RESUMABLE
 
 
 def runs(folder: Path, as_json: bool) -> int:
@@ -43,7 +43,7 @@ def _described(path: Path) -> dict[str, Any] | None:
         except FileError:
             return None
         epochs, done = record.settings.get("epochs"), {"batches": len(record.losses)}
-        state = f"stopped ({record.stopped})" if record.stopped else "finished"
+        state = f"stopped ({record.stopped})" if record.stopped else FINISHED
     else:
         return None
     owner = run.owner()
@@ -57,7 +57,7 @@ def _described(path: Path) -> dict[str, Any] | None:
         **done,
         "valid_loss": losses[-1] if losses else None,
         "metrics": metrics,
-        "changed": datetime.fromtimestamp(_changed(path), UTC).isoformat(timespec="seconds"),
+        "changed": datetime.fromtimestamp(_changed(run), UTC).isoformat(timespec="seconds"),
     }
 
 
@@ -65,11 +65,11 @@ def _state(ended: str | None) -> str:
     """What the newest checkpoint's word for why the fit ended means."""
     if ended is None or ended in RESUMABLE:
         return f"stopped ({ended or 'killed'}), can be resumed"
-    return ended if ended == "finished" else f"finished ({ended})"
+    return ended if ended == FINISHED else f"finished ({ended})"
 
 
-def _changed(path: Path) -> float:
-    return max(place.stat().st_mtime for place in (path, path / "checkpoints") if place.exists())
+def _changed(run: RunFolder) -> float:
+    return max(place.stat().st_mtime for place in (run.path, run.checkpoints) if place.exists())
 
 
 def _row(run: dict[str, Any]) -> list[str]:

@@ -86,11 +86,24 @@ def borrowed_generators(device: torch.device) -> Generator[None]:
 
     Not those of Python and NumPy: a loader lends these too, since data sets augment with them.
     """
-    cpu_state = torch.get_rng_state()
-    device_state = None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
+    states = generator_states(device)
     try:
         yield
     finally:
-        torch.set_rng_state(cpu_state)
-        if device_state is not None:
-            torch.get_device_module(device).set_rng_state(device_state, device)
+        set_generators(states, device)
+
+
+def generator_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """The states of torch's global generators of the CPU and of `device`, by their kind."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type != "cpu":
+        states[device.type] = torch.get_device_module(device).get_rng_state(device)
+    return states
+
+
+def set_generators(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Put such states back; a state of another kind of device is left out."""
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if device.type != "cpu" and device.type in states:
+        torch.get_device_module(device).set_rng_state(states[device.type], device)

@@ -74,12 +74,16 @@ def _other_optimizer(about: dict[str, Any], opt: GroupedOptimizer) -> str | None
 def optimizer_parts(opt: GroupedOptimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of an optimizer's state by name, and the rest as JSON has it."""
     saved = opt.state_dict()
-    flat = [(f"{index}/{key}", value) for index, entry in saved["state"].items() for key, value in entry.items()]
-    return {name: value for name, value in flat if isinstance(value, Tensor)}, {
-        "name": type(opt.torch_opt).__name__,
-        "param_groups": saved["param_groups"],
-        "scalars": {name: value for name, value in flat if not isinstance(value, Tensor)},
-    }
+    flat = {f"{index}/{key}": value for index, entry in saved["state"].items() for key, value in entry.items()}
+    tensors, scalars = parted(flat)
+    about = {"name": type(opt.torch_opt).__name__, "param_groups": saved["param_groups"], "scalars": scalars}
+    return tensors, about
+
+
+def parted(named: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors among `named`, and the rest."""
+    tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    return tensors, {name: value for name, value in named.items() if name not in tensors}
 
 
 def optimizer_state(folder: Path, about: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:

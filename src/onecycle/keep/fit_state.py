@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from onecycle.core.errors import FileError
 from onecycle.core.record import Record, decode, encode, plain
-from onecycle.keep.checkpoint import load_weights, optimizer_parts, optimizer_state
+from onecycle.keep.checkpoint import load_weights, optimizer_parts, optimizer_state, parted
 from onecycle.train.callbacks import Callback, Fit
 from onecycle.train.position import Position
 
@@ -29,7 +29,7 @@ class FitState:
 def collect(fit: Fit, callbacks: Sequence[Callback], position: Position) -> FitState:
     """Copy the state of a fit. Waits for the device, where that is not the CPU."""
     optimizer, about = optimizer_parts(fit.opt)
-    states = [callback.state() for callback in callbacks]
+    states = [parted(callback.state()) for callback in callbacks]
     tensors: Tensors = {
         "model": dict(fit.model.state_dict()),
         "buffers": _other_buffers(fit.model),
@@ -37,8 +37,7 @@ def collect(fit: Fit, callbacks: Sequence[Callback], position: Position) -> FitS
         "generators": position.generators,
         "record": _columns(fit.record),
     }
-    for i, state in enumerate(states):
-        tensors[f"callback-{i}"] = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    tensors |= {f"callback-{i}": learnt for i, (learnt, _) in enumerate(states)}
     where = {name: value for name, value in vars(position).items() if name != "generators"}
     values = {
         "position": where,
@@ -47,8 +46,8 @@ def collect(fit: Fit, callbacks: Sequence[Callback], position: Position) -> FitS
         "optimizer": about,
         "record": json.loads(replace(fit.record, **{name: [] for name in _LISTS}).to_json()),
         "callbacks": [
-            {"name": type(callback).__name__, "values": _without_tensors(state)}
-            for callback, state in zip(callbacks, states, strict=True)
+            {"name": type(callback).__name__, "values": rest}
+            for callback, (_, rest) in zip(callbacks, states, strict=True)
         ],
     }
     values = json.loads(json.dumps(encode(values), default=plain))  # a copy, of what JSON has
@@ -90,9 +89,10 @@ def put_back(state: FitState, fit: Fit, callbacks: Sequence[Callback], source: A
     for callback in callbacks:
         callback.on_train_begin(fit)
         i = next((i for i, (name, _) in enumerate(known) if name == type(callback).__name__), None)
-        found = {**decode(known[i][1]), **state.tensors.get(f"callback-{i}", {})} if i is not None else {}
-        if i is not None:
-            known[i] = ("", {})  # it has found its callback
+        if i is None:
+            continue
+        found = {**decode(known[i][1]), **state.tensors.get(f"callback-{i}", {})}
+        known[i] = ("", {})  # it has found its callback
         if found:
             callback.load_state(found)
 
@@ -133,7 +133,3 @@ def _columns(record: Record) -> dict[str, Tensor]:
 
 def _copies(group: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in group.items()}
-
-
-def _without_tensors(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in state.items() if not isinstance(value, Tensor)}

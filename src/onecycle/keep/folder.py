@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -96,14 +96,17 @@ def _state(folder: Path, files: dict[str, bytes]) -> dict[str, Any]:
     return state
 
 
-def check_place(folder: Path, kind: str, replace: bool) -> None:
-    """Raises OutputError where something is in the way at `folder` that may not be replaced."""
+def check_place(folder: Path, kind: str, replace: bool, read: Callable[[Path, str], Any] = read_manifest) -> None:
+    """Raises OutputError where something is in the way at `folder` that may not be replaced.
+
+    `read` raises FileError where that is not of this kind.
+    """
     if not folder.exists():
         return
     if not replace:
         raise OutputError(f"{folder} exists; give another name, or ask for it to be replaced (overwrite=True)")
     try:
-        read_manifest(folder, kind)
+        read(folder, kind)
     except FileError as error:
         raise OutputError(f"{folder} exists and is no {kind} that onecycle wrote; give another name") from error
 

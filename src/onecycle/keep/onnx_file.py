@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from onecycle.core.errors import ModelError, OutputError, SettingError
 from onecycle.core.files import atomic_write
-from onecycle.keep.tracing import UntraceableError, exported_program, one_line, quiet
+from onecycle.keep.tracing import UntraceableError, at_least_two, exported_program, of_several_counts, one_line, quiet
 
 _CLOSE = 1e-5
 
@@ -33,7 +33,7 @@ def write_onnx(path: Path, model: nn.Module, rows: list[Tensor], overwrite: bool
             'writing ONNX needs onnx and onnxruntime; install them with pip install "onecycle[onnx]"'
         ) from error
     whole = copy.deepcopy(model).cpu().eval()
-    rows = [torch.cat([part, part]) if len(part) < 2 else part for part in rows]  # of 1 row torch makes a constant
+    rows = at_least_two(rows)
     try:
         exported = exported_program(whole, rows)
         with quiet():
@@ -47,7 +47,7 @@ def write_onnx(path: Path, model: nn.Module, rows: list[Tensor], overwrite: bool
         proto.metadata_props.add(key=key, value=json.dumps(value, default=str))
     content: bytes = proto.SerializeToString()
     session: Any = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    for some in ([part[:1] for part in rows], rows, [torch.cat([part, part, part[:1]]) for part in rows]):
+    for some in of_several_counts(rows):
         _compare(whole, session, some)
     with atomic_write(path) as file:
         file.write(content)

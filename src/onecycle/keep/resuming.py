@@ -1,6 +1,7 @@
 """From the newest whole checkpoint of a run to a fit that goes on."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ class Kept:
     ended: str | None  # why the fit is over; None where it was killed
 
     @classmethod
-    def newest(cls, folder: str | Path, about: dict[str, Any], callbacks: list[str]) -> "Kept":
-        """The newest checkpoint in the folder of a run, for a learner that is described by `about`.
+    def newest(cls, folder: str | Path, about: Callable[[], dict[str, Any]], callbacks: list[str]) -> "Kept":
+        """The newest checkpoint in the folder of a run, for a learner that `about` describes, which may take a while.
 
         Raises FileError where there is none that is whole, SettingError where the run is in use, or where data, model
         or settings are not those of the run, by the names of what differs.
@@ -46,10 +47,10 @@ class Kept:
             name, values, tensors = run.newest()
             state = FitState(tensors, values)
             kept = cls._of(name, state, lock, run)
-            _check_same(run.path, values, about, callbacks)
+            _check_same(run.path, values, about(), callbacks)
             run.set_aside(name)
         except BaseException:
-            lock.release(remove=True)
+            run.release(lock)
             raise
         return kept
 

@@ -87,8 +87,6 @@ class RunFolder:
 
         Raises FileError where there is none.
         """
-        if not self.path.is_dir():
-            raise FileError(f"{self.path}: no such folder; expected the folder of a run with checkpoints")
         for name in self.names():
             try:
                 return name, *self.read(name)

@@ -1,6 +1,5 @@
 """Writes checkpoints of a fit while it runs: its state is copied between two steps, a thread writes it."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from onecycle.keep.run_folder import RunFolder
 from onecycle.train.callbacks import Callback, Fit
 from onecycle.train.monitor import Monitor
 from onecycle.train.position import Position
+from onecycle.train.signals import FINISHED
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class Checkpoints:
         whole(self.keep, "keep", least=1)
         Every.parse(self.every)
 
+    @property
+    def monitor(self) -> Monitor | None:
+        """The number that says which epoch is the best."""
+        return None if self.best is None else Monitor(self.best, None, "Checkpoints")
+
 
 class FitSaver:
     """Keeps a fit as `wanted` says, and holds the lock of the run's folder. See `train/position.py: Saver`.
@@ -59,7 +64,6 @@ class FitSaver:
     ) -> None:
         self._run, self._wanted, self._every = RunFolder(wanted.folder), wanted, Every.parse(wanted.every)
         self._fit, self._callbacks, self._about, self._lock, self._extra = fit, callbacks, about, lock, extra
-        self._monitor = Monitor(wanted.best, None, "Checkpoints") if wanted.best else None
         self._old = {*self._run.names()} if is_new else set[str]()  # of an earlier fit: they go when a new one is there
         self._described: dict[str, Any] | None = None
         self._best: dict[str, Any] = {"name": None, "value": None} if is_new else self._run.best()
@@ -92,8 +96,8 @@ class FitSaver:
 
     def save(self, position: Position) -> None:
         """Copy the state, and let the thread write it."""
-        if position.iteration == self._saved_at and not self._is_new(position):
-            return
+        if position.iteration == self._saved_at and position.num_batch:
+            return  # the same; at an epoch's end its row is new
         self._finish()
         self._requested = False
         self._saved_at, self._saved_time = position.iteration, time.monotonic()
@@ -103,7 +107,7 @@ class FitSaver:
         values = {
             **self._extra,
             "best": dict(self._best),
-            "ended": ended if position.epoch < self._fit.epochs else "finished",
+            "ended": ended if position.epoch < self._fit.epochs else FINISHED,
         }
         state = collect(self._fit, self._callbacks, position)
         self._writing = self._thread.submit(self._write, name, state, values)
@@ -139,16 +143,13 @@ class FitSaver:
         if writing is not None:
             writing.result()
 
-    def _is_new(self, position: Position) -> bool:
-        """Whether an epoch ended since the checkpoint before: its row is new."""
-        return not position.num_batch
-
     def _rank(self, name: str, position: Position) -> None:
         """Remember the checkpoint of the best epoch."""
-        if self._monitor is None or position.num_batch or not self._fit.record.epochs:
+        monitor = self._wanted.monitor
+        if monitor is None or position.num_batch:
             return
-        value, best = self._monitor.value(self._fit), self._best["value"]
-        if not math.isnan(value) and self._monitor.is_better(value, best):
+        value = monitor.value(self._fit)
+        if monitor.is_better(value, self._best["value"]):
             self._best = {"name": name, "value": value}
 
 

@@ -34,8 +34,7 @@ def trace(model: nn.Module, rows: list[Tensor]) -> tuple[dict[str, Any], dict[st
         model = copy.deepcopy(model).cpu().eval()
     except Exception as error:  # whatever the parts of a model raise
         raise UntraceableError(f"it cannot be copied ({one_line(error)})") from error
-    rows = [part.cpu() for part in rows]
-    rows = [torch.cat([part, part]) if len(part) < 2 else part for part in rows]  # of 1 row torch makes a constant
+    rows = at_least_two([part.cpu() for part in rows])
     exported = exported_program(model, rows)
     description, constants = _description(exported, model)
     description = json.loads(json.dumps(description, allow_nan=False))  # as it is read again
@@ -44,9 +43,19 @@ def trace(model: nn.Module, rows: list[Tensor]) -> tuple[dict[str, Any], dict[st
         program = Program(description, weights, constants)
     except OneCycleError as error:
         raise UntraceableError(one_line(error)) from error
-    for some in ([part[:1] for part in rows], rows, [torch.cat([part, part, part[:1]]) for part in rows]):
+    for some in of_several_counts(rows):
         _compare(model, program, some)
     return description, constants
+
+
+def at_least_two(rows: list[Tensor]) -> list[Tensor]:
+    """`rows`, one of them twice where there is one: of a single row torch makes a constant."""
+    return [torch.cat([part, part]) if len(part) < 2 else part for part in rows]
+
+
+def of_several_counts(rows: list[Tensor]) -> list[list[Tensor]]:
+    """One of the rows, all of them, and more, to see that their number is open."""
+    return [[part[:1] for part in rows], rows, [torch.cat([part, part, part[:1]]) for part in rows]]
 
 
 def exported_program(model: nn.Module, rows: list[Tensor]) -> Any:

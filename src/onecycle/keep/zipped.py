@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from onecycle.core.errors import FileError, OutputError
+from onecycle.core.errors import FileError
 from onecycle.core.files import atomic_write, unwritable
 from onecycle.core.opening import opened
-from onecycle.keep.folder import Tensors, read_folder, write_folder
+from onecycle.keep.folder import Tensors, check_place, read_folder, write_folder
 from onecycle.keep.manifest import MANIFEST, read_manifest
 
 _MOST_FILES = 64
@@ -29,16 +29,17 @@ def is_zip(path: Path) -> bool:
 
 def check_zip_place(path: Path, kind: str, replace: bool) -> None:
     """Raises OutputError where something is at `path` that may not be replaced."""
-    if not path.exists():
-        return
-    if not replace:
-        raise OutputError(f"{path} exists; give another name, or ask for it to be replaced (overwrite=True)")
+    check_place(path, kind, replace, read=_read_packed_manifest)
+
+
+def _read_packed_manifest(path: Path, kind: str) -> None:
+    """Raises FileError where `path` is no zip file of this kind."""
     try:
         with tempfile.TemporaryDirectory() as there, zipfile.ZipFile(path) as packed:
             _unpack(path, packed, Path(there), only=MANIFEST)
             read_manifest(Path(there), kind)
-    except (FileError, OSError, *_DAMAGE) as error:
-        raise OutputError(f"{path} exists and is no {kind} that onecycle wrote; give another name") from error
+    except (OSError, *_DAMAGE) as error:
+        raise FileError(f"{path}: no zip file, or a damaged one ({error}); {_ADVICE}") from error
 
 
 def write_zip(path: Path, kind: str, tensors: Mapping[str, Tensors], state: Mapping[str, Any], replace: bool) -> None:

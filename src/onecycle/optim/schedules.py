@@ -4,6 +4,7 @@ The cycle is Leslie Smith's (https://arxiv.org/abs/1803.09820) with the phases t
 A schedule is data: `to_dict` gives it as JSON has it, `schedule_of` makes it again.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import cos, pi
@@ -16,14 +17,14 @@ Rates: TypeAlias = tuple[list[float], float | None]
 """Learning rates, one a layer group, and momentum; None leaves the momentum alone."""
 
 
-class Schedule:
+class Schedule(ABC):
     """From a step to the learning rate of each layer group and the momentum, None where it stays as it is."""
 
     kind: ClassVar[str]
 
+    @abstractmethod
     def __call__(self, step: int) -> Rates:
         """The rates of `step`."""
-        raise NotImplementedError
 
     @property
     def anneals_from(self) -> int:

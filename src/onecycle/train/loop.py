@@ -8,7 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onecycle.core.device import borrowed_generators, derived_seed, keep_freed_memory, seed_generators
+from onecycle.core.device import (
+    borrowed_generators,
+    derived_seed,
+    generator_states,
+    keep_freed_memory,
+    seed_generators,
+    set_generators,
+)
 from onecycle.core.display import Display
 from onecycle.data.batches import Batches
 from onecycle.train.callbacks import Fit, Hook
@@ -16,7 +23,7 @@ from onecycle.train.check import FAILURES, explain
 from onecycle.train.engine import Engine
 from onecycle.train.epoch import Epoch
 from onecycle.train.metrics import Metric
-from onecycle.train.position import Position, Saver, generator_states, set_generators
+from onecycle.train.position import Position, Saver
 from onecycle.train.recorder import Recorder
 from onecycle.train.signals import answered
 from onecycle.train.step import Forward, LossFunc, plain_forward

@@ -3,12 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from onecycle.train.callbacks import Fit
-
-GeneratorStates = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -19,7 +16,7 @@ class Position:
     num_batch: int = 0
     iteration: int = 0
     seconds: float = 0.0  # that the epoch took so far
-    generators: GeneratorStates = field(default_factory=dict[str, Tensor])  # none where the epoch will seed them
+    generators: dict[str, Tensor] = field(default_factory=dict[str, Tensor])  # none where the epoch will seed them
 
 
 class Saver(Protocol):
@@ -48,19 +45,3 @@ class Saver(Protocol):
     def close(self) -> None:
         """Wait for what is being written. Raises what writing raised."""
         ...
-
-
-def generator_states(device: torch.device) -> GeneratorStates:
-    """The states of torch's global generators of the CPU and of `device`."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type != "cpu":
-        states[device.type] = torch.get_device_module(device).get_rng_state(device)
-    return states
-
-
-def set_generators(states: GeneratorStates, device: torch.device) -> None:
-    """Put such states back; a state of another kind of device is left out."""
-    if "cpu" in states:
-        torch.set_rng_state(states["cpu"])
-    if device.type != "cpu" and device.type in states:
-        torch.get_device_module(device).set_rng_state(states[device.type], device)

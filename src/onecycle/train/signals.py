@@ -11,6 +11,7 @@ from typing import Any
 from onecycle.train.callbacks import Fit
 
 INTERRUPTED, TERMINATED = "interrupted", "terminated"
+FINISHED = "finished"  # what a checkpoint says of a fit that reached its end
 RESUMABLE = (INTERRUPTED, TERMINATED)  # reasons to end a fit that are not the fit's own
 
 
