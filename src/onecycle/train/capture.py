@@ -19,7 +19,7 @@ from onecycle.train.metrics import Metric
 from onecycle.train.program import Function, compiled, run_source, scores_source, step_source
 from onecycle.train.python_state import fingerprint, python_state
 from onecycle.train.snapshot import restored_model
-from onecycle.train.step import Forward, LossFunc, plain_forward
+from onecycle.train.step import Forward, LossFunc, outputs, plain_forward
 from onecycle.train.tally import scores_row
 from onecycle.train.trace import CannotCaptureError, Trace, Tracer
 
@@ -40,12 +40,12 @@ class Captured:
         self._runs: dict[Any, Function] = {}
 
         def eager(given: list[Tensor]) -> Outputs:
-            loss = loss_func(forward(model, given[:-1] if isinstance(xb, list) else given[0]), given[-1])
+            loss = loss_func(outputs(model, forward, given[:-1] if isinstance(xb, list) else given[0]), given[-1])
             return [loss, *torch.autograd.grad(loss, self.trained, allow_unused=True)]
 
-        def own(outputs: Outputs, tracer: Tracer) -> Outputs:
-            grads = outputs[1:]
-            return [outputs[0], *(_of_its_own(grad, i, self.trained, grads, tracer) for i, grad in enumerate(grads))]
+        def own(found: Outputs, tracer: Tracer) -> Outputs:
+            grads = found[1:]
+            return [found[0], *(_of_its_own(grad, i, self.trained, grads, tracer) for i, grad in enumerate(grads))]
 
         self._trace = _traced(model, (loss_func,), eager, inputs, own)
         self._step = compiled(step_source(self._trace), "step")
@@ -115,6 +115,7 @@ class CapturedScores:
             self._trace = _traced(model, self._of, eager, inputs, lambda outputs, _: outputs)
             step = compiled(step_source(self._trace), "step")
             _compare(model, eager, lambda given: step(given, self._trace.state), inputs)
+        self._width = 1 + len(metrics)
         self._scores: dict[Any, Function] = {}
 
     def is_of(self, model: nn.Module, loss_func: LossFunc, metrics: Sequence[Metric], loader: InMemoryLoader) -> bool:
@@ -128,7 +129,9 @@ class CapturedScores:
         casts = _casts(loader, self._shapes)
         if (key := tuple(casts)) not in self._scores:
             self._scores[key] = compiled(scores_source(self._trace, casts), "scores")
-        return self._scores[key](loader.tensors, loader.batch_size, count, self._trace.state)
+        found = torch.empty(count, self._width, device=loader.tensors[0].device)
+        self._scores[key](loader.tensors, loader.batch_size, self._trace.state, found)
+        return found
 
 
 def _traced(

@@ -47,14 +47,17 @@ def run_source(trace: Trace, casts: Sequence[str], optimizer: Sequence[str]) -> 
 
 
 def scores_source(trace: Trace, casts: Sequence[str]) -> str:
-    """`scores(data, bs, count, state)` → the trace's output for each of the first `count` batches, stacked."""
+    """`scores(data, bs, state, found)` writes the trace's output for each of the first batches to a row of `found`.
+
+    A list of small results would part the memory that the next batch takes, which then grows with every batch.
+    """
     body = [f"x{i} = data[{i}].narrow(0, i * bs, bs){cast}" for i, cast in enumerate(casts)]
     views, ops = _hoisted(trace)
     output = next(value.name for value in trace.outputs if value is not None)
-    head = "def scores(data: List[Tensor], bs: int, count: int, state: List[Tensor]) -> Tensor:"
-    before = [*_state_names(trace), *map(line, views), "found: List[Tensor] = []"]
-    loop = ["for i in range(count):", *(f"    {text}" for text in (*body, *map(line, ops), f"found.append({output})"))]
-    return "\n    ".join([head, *before, *loop, "return torch.stack(found)"]) + "\n"
+    head = "def scores(data: List[Tensor], bs: int, state: List[Tensor], found: Tensor):"
+    last = f"found.select(0, i).copy_({output})"
+    loop = ["for i in range(found.size(0)):", *(f"    {text}" for text in (*body, *map(line, ops), last))]
+    return "\n    ".join([head, *_state_names(trace), *map(line, views), *loop]) + "\n"
 
 
 def compiled(source: str, name: str) -> Function:
