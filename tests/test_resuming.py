@@ -295,6 +295,72 @@ def test_a_run_in_use_is_refused(run: Path):
     learner("eager").resume(run)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every": 5}, "every=5 says how often a fit is kept, but not where: give checkpoint= too"),
+        ({"every": 5, "checkpoint": Checkpoints("a")}, r"but not where: Checkpoints\(folder, every=…\) has it"),
+        ({"checkpoint": True}, "checkpoint: expected the folder of a run, or Checkpoints.*; found True"),
+    ],
+)
+def test_where_and_how_often(options: dict[str, Any], message: str):
+    with pytest.raises(SettingError, match=message):
+        learner("eager").fit(1, 1e-2, **options)
+
+
+def test_many_differences_are_counted(run: Path):
+    learn = learner("eager", model=partial(Net, hidden=9), opt_func=SGD, precision="bf16", true_wd=False)
+    with pytest.raises(SettingError, match=r"; and \d+ more; expected the same data, model and settings") as caught:
+        learn.resume(run)
+    assert len(str(caught.value)) < 600
+
+
+def test_where_it_goes_on_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    learner("eager").fit_one_cycle(2, 1e-2, callbacks=[StopsAfter(7)], checkpoint=tmp_path, every="1 h")
+    for words in ("goes on after 7 of 24 batches", "finished after 24 batches; it is loaded"):
+        learn = learner("eager")
+        learn.silent = False
+        learn.resume(tmp_path, callbacks=[StopsAfter(0)])
+        assert capsys.readouterr().out.startswith(f"{tmp_path}: {words}\n")
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+
+class Breaks(Callback):
+    """Raises in the batch of this number, once."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_batch_end(self, fit: Any) -> None:
+        if fit.iteration == self.batch:
+            self.batch = -1
+            raise ZeroDivisionError("oops")
+
+
+def test_what_a_fit_ended_with_is_written_down_until_it_goes_on(tmp_path: Path):
+    plain, broken = learner("eager"), Breaks(15)
+    plain.fit_one_cycle(2, 1e-2)
+    with pytest.raises(ZeroDivisionError):
+        learner("eager").fit_one_cycle(2, 1e-2, callbacks=[broken], checkpoint=tmp_path)
+    run = RunFolder(tmp_path)
+    assert run.failure() == "ZeroDivisionError: oops"
+    with pytest.raises(SettingError, match="callbacks: Breaks"):
+        learner("eager").resume(tmp_path)
+    assert run.failure() is not None  # nothing has gone on
+    resumed = learner("eager")
+    resumed.resume(tmp_path, callbacks=[broken])
+    assert run.failure() is None
+    assert_equal(everything(resumed), everything(plain))
+
+
+def test_a_fit_that_failed_before_anything_was_kept_leaves_nothing(tmp_path: Path):
+    with pytest.raises(ZeroDivisionError):
+        learner("eager").fit(1, 1e-2, callbacks=[Breaks(3)], checkpoint=tmp_path / "a")
+    assert not list(tmp_path.glob("a/*"))
+
+
 # --- damage ----------------------------------------------------------------------------------------------------------
 
 
@@ -382,6 +448,16 @@ def test_a_finished_fit_is_lengthened(tmp_path: Path, kept: bool):
         other = learner("fast")
         other.resume(tmp_path / "a")
         assert_equal(everything(other), everything(learn))
+
+
+def test_the_finder_does_not_end_what_can_be_lengthened():
+    learn, other = learner("eager"), learner("eager")
+    for each in (learn, other):
+        each.fit_one_cycle(1, 1e-2)
+    other.lr_find(num_it=12)
+    for each in (learn, other):
+        each.extend(1)
+    assert_equal(everything(other), everything(learn))
 
 
 def test_there_must_be_a_fit():

@@ -8,6 +8,7 @@ from onecycle.core.checks import whole
 from onecycle.core.errors import SettingError
 from onecycle.keep.resuming import Kept
 from onecycle.optim.schedules import Annealed, Constant, annealed, extended
+from onecycle.show.progress import make_display
 from onecycle.train.callbacks import Callback
 from onecycle.train.position import Position
 from onecycle.train.recorder import Recorder
@@ -29,6 +30,7 @@ class Continuing(Trainer):
         kept = Kept.newest(folder, self._identity, [type(callback).__name__ for callback in made])
         recorder = Recorder(kept.record)
         recorder.go_on()
+        make_display(self.silent).say(kept.where(len(self.data.train_dl)))
         self._fit(
             Job(
                 kept.epochs,
@@ -80,7 +82,7 @@ class Continuing(Trainer):
         and, where the fit was kept, its checkpoints go on. Raises SettingError where the last fit is not finished.
         """
         epochs = whole(epochs, "epochs", least=1)
-        if self._last is None or self.recorder.record is not self._last[1].record:
+        if self._last is None:
             raise SettingError("extend: there was no fit yet; expected one that is finished")
         job, fit = self._last
         done = len(fit.record.epochs)

@@ -12,7 +12,17 @@ from onecycle.core.models import MLP, TabularModel
 from onecycle.data.bunch import DataBunch
 from onecycle.keep.export import BundleInfo, read_bundle
 from onecycle.learner import Learner
+from onecycle.train.epoch_metrics import average_precision, f1_score, mae, mse, r2_score, rmse, roc_auc
 from onecycle.train.losses import NamedLoss
+from onecycle.train.metrics import (
+    Metric,
+    accuracy,
+    error_rate,
+    mean_absolute_error,
+    mean_squared_error,
+    metric_name,
+    root_mean_squared_error,
+)
 
 if TYPE_CHECKING:  # only a model of a table brings them
     from onecycle.tables.features import Features
@@ -67,7 +77,8 @@ def load_learner(
 
     `model` is the model's class or an instance; the library's own models and programs need none, but a program cannot
     be trained. `device` is where it predicts, by default the data's, else the fastest there is. Raises FileError for a
-    missing or damaged bundle, ModelError where the class is needed or does not fit.
+    missing or damaged bundle, ModelError where the class is needed or does not fit. The library's own metrics come back
+    with it; others, and those with settings, are to be put into its `metrics` again.
     """
     place = data.device if data is not None else pick_device(device)
     module, info = read_bundle(Path(path), model)
@@ -75,9 +86,19 @@ def load_learner(
     learner = Learner(data, module)
     learner.device, learner.model = place, module.to(place)
     learner._info = info  # pyright: ignore[reportPrivateUsage] -- its own module
+    learner.metrics = [_METRICS[name] for name in info.metrics if name in _METRICS]
     if data is None:
         learner.loss_func = NamedLoss(info.loss)
     return learner
+
+
+_METRICS: dict[str, Metric] = {
+    metric_name(metric): metric
+    for metric in (
+        *(accuracy, error_rate, mean_squared_error, mean_absolute_error, root_mean_squared_error),
+        *(f1_score, roc_auc, average_precision, r2_score, mse, rmse, mae),
+    )
+}
 
 
 def _check(folder: Path, info: BundleInfo, model: nn.Module) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from torch import Tensor
 
 from onecycle.core.checks import whole
+from onecycle.core.errors import SettingError
 from onecycle.core.record import Record
 from onecycle.core.versions import versions
 from onecycle.data.fingerprint import fingerprint
@@ -83,15 +84,15 @@ class Trainer(Predictor):
         wd: Decay = None,
         callbacks: Sequence[Callback] | None = None,
         checkpoint: Keep = None,
-        every: int | str = "1 epoch",
+        every: int | str | None = None,
     ) -> None:
         """Train for `epochs` at a constant learning rate.
 
         `slice(a, b)` spreads the rate over the layer groups; `wd` overrides the learner's for this fit. `checkpoint` is
         the folder of a run in which the fit is kept, as often as `every` says: a number of batches, or text such as
-        "1 epoch" and "30 s" (a `Checkpoints` says more). Raises SettingError for numbers that cannot be used, DataError
-        and ModelError for what does not fit together, OutputError for a checkpoint that cannot be written, and
-        NonFiniteLossError where the loss becomes NaN. Ctrl-C ends the fit; `recorder.stopped` says so.
+        "1 epoch", the default, and "30 s" (a `Checkpoints` says more). Raises SettingError for numbers that cannot be
+        used, DataError and ModelError for what does not fit together, OutputError for a checkpoint that cannot be
+        written, and NonFiniteLossError where the loss becomes NaN. Ctrl-C ends the fit; `recorder.stopped` says so.
         """
         lrs = per_group(lr, len(self.layer_groups))
         recorder = self._new_recorder(epochs, wd, {"schedule": "constant", "lr": lrs[-1]})
@@ -108,7 +109,7 @@ class Trainer(Predictor):
         wd: Decay = None,
         callbacks: Sequence[Callback] | None = None,
         checkpoint: Keep = None,
-        every: int | str = "1 epoch",
+        every: int | str | None = None,
     ) -> None:
         """Train for one cycle of `cyc_len` epochs (Leslie Smith, https://arxiv.org/abs/1803.09820).
 
@@ -266,5 +267,13 @@ def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _checkpoints(given: Keep, every: int | str) -> Checkpoints | None:
-    return given if given is None or isinstance(given, Checkpoints) else Checkpoints(given, every)
+def _checkpoints(given: Any, every: int | str | None) -> Checkpoints | None:
+    """How a fit is kept. Raises SettingError where the two do not fit together."""
+    if isinstance(given, str | Path):
+        return Checkpoints(given) if every is None else Checkpoints(given, every)
+    if given is not None and not isinstance(given, Checkpoints):
+        raise SettingError(f"checkpoint: expected the folder of a run, or Checkpoints(folder, …); found {given!r}")
+    if every is not None:
+        advice = "give checkpoint= too, the folder of a run" if given is None else "Checkpoints(folder, every=…) has it"
+        raise SettingError(f"every={every!r} says how often a fit is kept, but not where: {advice}")
+    return given

@@ -13,7 +13,7 @@ import pytest
 
 from bad_input.case import Capture, Case, copied, each, refused
 from bad_input.makers import PIXELS, Make, X, csv_text, cut, good, npy, parquet, signed, written
-from onecycle.keep.manifest import _text
+from onecycle.core.signed import signed as sign
 
 PREDICT, WRITE = "predict table b.parquet", "predict table b.parquet -o out.parquet"
 STATE, WEIGHTS = Path("table/model/state.json"), Path("table/model/model.safetensors")
@@ -49,7 +49,7 @@ def manifest(change: Callable[[dict[str, Any]], object]) -> Make:
         found = json.loads(MANIFEST.read_text())
         del found["sha256"]
         change(found)
-        MANIFEST.write_text(_text(found))
+        MANIFEST.write_text(sign(found))
 
     return make
 

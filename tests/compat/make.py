@@ -1,11 +1,13 @@
 """Makes the files that every later onecycle must load: one bundle of each kind, a checkpoint, and what they predict.
 
-    python tests/compat/make.py
+    python tests/compat/make.py [SUFFIX]
 
-They go to a folder named after the version, which is never made again: a format that changes gets files of its own.
+They go to a folder named after the version, which is never made again: a format that changes gets files of its own, within
+a version with a suffix.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +99,7 @@ def write_run(folder: Path) -> list[float]:
 
 def main() -> None:
     """Write the files of this version. Raises OutputError where there are some."""
-    folder = HERE / onecycle.__version__
+    folder = HERE / "-".join([onecycle.__version__, *sys.argv[1:]])
     if folder.exists():
         raise OutputError(f"{folder} exists, and what it holds is kept as it is; change the version first")
     said = {"onecycle": onecycle.__version__, "torch": torch.__version__}
@@ -112,6 +114,8 @@ def main() -> None:
         expected[name] = learn.get_preds(rows_of(name))[0].tolist()
         if name == "mlp":
             learn.save("saved")
+            learn.recorder.record.save(folder / "record.json")
+            expected["losses"] = learn.recorder.record.batch_losses
             learn.fit(1, 1e-3)
             expected["after one more epoch"] = learn.recorder.record.batch_losses
     expected["resumed"] = write_run(folder)

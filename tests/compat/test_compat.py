@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from compat.make import Foreign, Stops, learners, rows_of
-from onecycle import load_bundle, load_learner
+from onecycle import Record, load_bundle, load_learner
 
 VERSIONS = sorted(path for path in Path(__file__).parent.iterdir() if (path / "expected.json").exists())
 
@@ -51,3 +51,12 @@ def test_a_run_is_resumed_as_it_was(folder: Path, tmp_path: Path):
     expected = json.loads((folder / "expected.json").read_text())["resumed"]
     assert len(expected) == 16
     assert np.allclose(learn.recorder.record.batch_losses, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "folder", [folder for folder in VERSIONS if (folder / "record.json").exists()], ids=lambda folder: folder.name
+)
+def test_a_record_reads_as_it_did(folder: Path):
+    record = Record.load(folder / "record.json")
+    assert record.batch_losses == json.loads((folder / "expected.json").read_text())["losses"]
+    assert record.rows()

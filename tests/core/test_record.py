@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from onecycle import Record
 from onecycle.core.errors import FileError, OutputError
 from onecycle.core.record import LRCurve, Smoother
+from onecycle.core.signed import signed
 
 NUMBERS = st.lists(st.floats(), max_size=5)
 
@@ -73,6 +74,23 @@ def test_files_that_are_no_record(tmp_path: Path, text: str):
     (tmp_path / "record.json").write_text(text)
     with pytest.raises(FileError, match=r"record\.json: not a readable record"):
         Record.load(tmp_path / "record.json")
+
+
+@pytest.mark.parametrize("text", ['{"losses": [1], "lrs": [1, 2]}', '{"epochs": [0], "metrics": [1]}'])
+def test_a_record_that_was_made_up(tmp_path: Path, text: str):
+    (tmp_path / "record.json").write_text(signed(json.loads(text)))
+    with pytest.raises(FileError, match=r"record\.json: not a readable record \((lrs|metrics) is not a list"):
+        Record.load(tmp_path / "record.json")
+
+
+def test_a_record_that_was_changed(tmp_path: Path):
+    path = tmp_path / "record.json"
+    example().save(path)
+    path.write_text(path.read_text().replace("0.875", "0.975"))
+    with pytest.raises(
+        FileError, match=r"record\.json: .* does not have the SHA-256 that it says: it is damaged, or was"
+    ):
+        Record.load(path)
 
 
 def test_a_record_that_is_not_there(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Damage every file of a checkpoint, of a bundle and of kept settings: each damage is found before use.
+"""Damage every file of a checkpoint, a save, a bundle (folder and zip) and a record: each damage is found before use.
 
     python tests/durability/flips.py [--flips 10000] [--seed 0]
 
@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from durability.training import learner
 from onecycle import Checkpoints, load_learner
 from onecycle.core.errors import FileError
+from onecycle.core.record import Record
 from onecycle.keep.run_folder import RunFolder
 
 STEP = 4096
@@ -28,13 +29,16 @@ def places(folder: Path) -> dict[Path, Callable[[], object]]:
     learn = learner()
     learn.fit_one_cycle(1, 1e-2, checkpoint=Checkpoints(folder / "run", keep=1))
     learn.path = folder
-    saved, bundle = learn.save("saved"), learn.export("digits.onecycle")
-    run = RunFolder(folder / "run")
+    saved, bundle, packed = learn.save("saved"), learn.export("digits.onecycle"), learn.export("packed/digits.zip")
+    run, records = RunFolder(folder / "run"), folder / "records"
     name = run.names()[0]
+    learn.recorder.record.save(records / "record.json")
     return {
         run.checkpoints / name: lambda: run.read(name),
         saved: lambda: learn.load("saved"),
         bundle: lambda: load_learner(bundle, device="cpu"),
+        packed.parent: lambda: load_learner(packed, device="cpu"),
+        records: lambda: Record.load(records / "record.json"),
     }
 
 

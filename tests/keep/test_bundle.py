@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from conftest import Net, WithNorms, seeded, toy_arrays
-from onecycle import MLP, DataBunch, Learner, accuracy, load_bundle, load_learner
+from onecycle import MLP, DataBunch, Learner, accuracy, f1_score, load_bundle, load_learner
 from onecycle.core.errors import DataError, ModelError
 from onecycle.keep.program import Program
 
@@ -242,3 +242,16 @@ def test_the_model_is_left_as_it_was(here: Path):
     assert not learn.model.head.training
     assert all(torch.equal(before[name], tensor) for name, tensor in learn.model.state_dict().items())
     assert torch.equal(random, torch.get_rng_state())
+
+
+def test_metrics_come_back_by_name(tmp_path: Path):
+    def its_own(preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (preds.argmax(1) == targets).float().mean() * 2
+
+    data = DataBunch.create(toy_arrays(), toy_arrays(50, seed=1), bs=16, seed=3)
+    learn = Learner(data, seeded(MLP(20, 8, 4)), metrics=[accuracy, its_own, f1_score], silent=True)
+    learn.fit(1, 1e-2)
+    other = load_learner(learn.export(tmp_path / "a.onecycle"), data=data)
+    assert other.metrics == [accuracy, f1_score]
+    loss, accurate, _, f1 = learn.validate()
+    assert other.validate() == pytest.approx([loss, accurate, f1])

@@ -73,14 +73,19 @@ def test_every_damage_is_found(learn: Learner):
     whole = path.read_bytes()
     with zipfile.ZipFile(path) as packed:
         contents = [(e.header_offset + 30 + len(e.filename) + 20, e.file_size) for e in packed.infolist()]
-    for cut in (0, 1, 30, len(whole) // 2, len(whole) - 1):
+    for cut in (0, 1, 30, len(whole) // 2, len(whole) - 64, len(whole) - 1):
         path.write_bytes(whole[:cut])
         with pytest.raises(FileError, match=r"a.zip"):
             load_learner(path)
     for start, size in contents:
         for position in (start, start + size // 2, start + size - 1):
             path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-            with pytest.raises(FileError, match=r"a.zip: no zip file, or a damaged one \(Bad CRC-32"):
+            with pytest.raises(FileError, match=r"a.zip: damaged \(it does not have the SHA-256 at its end\)"):
+                load_learner(path)
+    for position in {0, *range(len(whole) - 500, len(whole))}:  # zip's own fields, and the SHA-256
+        for bit in range(8):
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1 :])
+            with pytest.raises(FileError, match=r"a.zip: damaged \(it does not have the SHA-256 at its end\)"):
                 load_learner(path)
     path.unlink()
     with pytest.raises(FileError, match=r"a.zip: no such file"):
@@ -142,8 +147,19 @@ def test_a_bomb_is_not_inflated(learn: Learner):
         load_learner(path)
 
 
+def test_damage_in_a_zip_that_was_packed_by_hand(learn: Learner):
+    path = learn.export("a.zip")
+    packed_again(path, lambda files: None)
+    load_learner(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    with pytest.raises(FileError, match=r"a.zip: no zip file, or a damaged one \(Bad CRC-32"):
+        load_learner(path)
+
+
 def test_a_file_twice_and_too_many(learn: Learner):
     path = learn.export("a.zip")
+    packed_again(path, lambda files: None)
     with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(path, "a") as packed:
         packed.writestr("state.json", b"{}")
     with pytest.raises(FileError, match="a.zip: holds a file twice"):
@@ -176,6 +192,7 @@ def _same(entry: zipfile.ZipInfo, name: str) -> zipfile.ZipInfo:
 
 def test_a_size_that_is_a_lie(learn: Learner):
     path = learn.export("a.zip")
+    packed_again(path, lambda files: None)
     content = bytearray(path.read_bytes())
     at = content.rindex(b"PK\x01\x02")  # the last entry of the directory
     content[at + 20 : at + 28] = struct.pack("<II", 2**31, 2**31)

@@ -16,6 +16,7 @@ from torch import nn
 from conftest import Net, seeded
 from onecycle import MLP, DataBunch, Learner, accuracy, load_learner
 from onecycle.core.errors import DataError, FileError, ModelError, OutputError
+from onecycle.core.signed import signed
 from onecycle.keep import manifest
 
 
@@ -153,11 +154,11 @@ def test_every_damage_is_found_before_use(toy: DataBunch, here: Path):
     assert torch.equal(learn.model.lin1.weight, before)
 
 
-def signed(folder: Path, **changed: Any) -> None:
+def sign_again(folder: Path, **changed: Any) -> None:
     """Change the manifest of a folder, as somebody would who knows how it is made."""
     found = json.loads((folder / "manifest.json").read_text()) | changed
     del found["sha256"]
-    (folder / "manifest.json").write_text(manifest._text(found))
+    (folder / "manifest.json").write_text(signed(found))
 
 
 @pytest.mark.parametrize("name", ["../../secret.safetensors", "/etc/passwd", "..", "", "a/b"])
@@ -165,7 +166,7 @@ def test_a_manifest_cannot_point_outside_its_folder(toy: DataBunch, here: Path, 
     learn = learner(toy)
     folder = learn.save("a", with_opt=False)
     shutil.copy(folder / "model.safetensors", "secret.safetensors")
-    signed(folder, files={name: manifest._print(Path("secret.safetensors").read_bytes())})
+    sign_again(folder, files={name: manifest._print(Path("secret.safetensors").read_bytes())})
     with pytest.raises(FileError, match=r"manifest\.json: names a file outside of the folder"):
         learn.load("a")
 
@@ -173,7 +174,7 @@ def test_a_manifest_cannot_point_outside_its_folder(toy: DataBunch, here: Path, 
 def test_a_newer_format_and_another_kind(toy: DataBunch, here: Path):
     learn = learner(toy)
     folder = learn.save("a", with_opt=False)
-    signed(folder, format=9)
+    sign_again(folder, format=9)
     with pytest.raises(FileError, match="format 9 is newer than this onecycle reads"):
         learn.load("a")
     learn.export("b")

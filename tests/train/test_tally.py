@@ -124,7 +124,7 @@ def test_predictions_are_kept_only_for_metrics_over_the_epoch_and_without_their_
         tally.add(preds.sum(), preds, targets, 4)
         assert len(tally._kept) == kept
         assert not any(part.requires_grad for pair in tally._kept for part in pair)
-        assert not tally._values[0].requires_grad
+        assert not tally._scores.requires_grad
 
 
 def test_outputs_and_targets_may_be_lists_of_tensors():
@@ -296,3 +296,23 @@ def test_batches_that_cannot_be_joined_are_explained():
     tally.add(torch.zeros(()), {"logits": torch.rand(2)}, torch.rand(2), 2)
     with pytest.raises(DataError, match="expected tensors, or lists of them, of the same shape for each row$"):
         tally.result()
+
+
+@pytest.mark.parametrize("parts", [[200], [1, 63, 64, 72]])
+def test_many_batches_in_parts(parts: list[int]):
+    sizes = [4] * 199 + [2]
+    rows = batches(sizes)
+    losses = torch.arange(200.0)
+    tally = Tally([accuracy])
+    for loss, (preds, targets) in zip(losses, rows, strict=True):
+        tally.add(loss, preds, targets, len(targets))
+    expected = tally.result()
+    other, start = Tally([accuracy]), 0
+    for part in parts[:-1]:
+        scores = torch.stack([torch.stack([losses[i], accuracy(*rows[i])]) for i in range(start, start + part)])
+        other.add_scores(scores, 4)
+        start += part
+    for i in range(start, 200):
+        other.add(losses[i], *rows[i], sizes[i])
+    assert other.result() == pytest.approx(expected)
+    assert expected[0] == pytest.approx(float((losses * torch.tensor(sizes)).sum() / sum(sizes)))

@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 from onecycle.commands.answers import Answers, free_names
 from onecycle.commands.files import BUNDLE_STATE, MODEL, RECORD, check_new, made_folders
 from onecycle.commands.rows import Piece, read_rows
+from onecycle.commands.run_settings import can_be_resumed
 from onecycle.commands.setup import metrics_of
 from onecycle.core.errors import FileError
 from onecycle.data.batches import InMemoryLoader
@@ -155,6 +156,8 @@ def _bundle(run: Path) -> Path:
         raise FileError(f"{run} is a file; the RUN folder comes first: onecycle predict RUN FILE")
     if (run / MODEL).is_dir() or (run / RECORD).is_file():
         return run / MODEL
+    if can_be_resumed(run):
+        raise FileError(f"{run}: its training is not finished; go on with it: onecycle train --resume {run}")
     if run.is_dir() and not (run / BUNDLE_STATE).is_file():
         raise FileError(
             f"{run} holds no run or bundle; expected a folder that `onecycle train` or `learn.export` wrote"

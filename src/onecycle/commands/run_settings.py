@@ -27,9 +27,14 @@ def forget_settings(run: Path) -> None:
     shutil.rmtree(run / _FOLDER, ignore_errors=True)
 
 
+def can_be_resumed(run: Path) -> bool:
+    """Whether `keep_settings` wrote what the run was asked for."""
+    return (run / _FOLDER).is_dir()
+
+
 def kept_settings(run: Path) -> tuple[TrainSettings, float, LRCurve | None]:
     """What `keep_settings` wrote. Raises FileError where it is missing or damaged."""
-    if not (run / _FOLDER).is_dir():
+    if not can_be_resumed(run):
         raise FileError(f"{run}: holds no training to resume; expected the folder of one that had --checkpoint-every")
     values, _ = read_folder(run / _FOLDER, _KIND)
     try:

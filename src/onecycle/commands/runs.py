@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from onecycle.commands.files import RECORD
@@ -31,19 +32,21 @@ def runs(folder: Path, as_json: bool) -> int:
 
 def _described(path: Path) -> dict[str, Any] | None:
     """A run as JSON has it; None for a folder that is none."""
-    run, record, epochs, state = RunFolder(path), None, None, None
+    run = RunFolder(path)
     values = run.glance()
     if values is not None:
         record, epochs, ended = Record.from_json(json.dumps(values["record"])), values["epochs"], values["ended"]
         done = {"batches": values["position"]["iteration"]}
-        state = _state(ended)
+        state = _state(ended, run.failure())
     elif (path / RECORD).is_file():
         try:
             record = Record.load(path / RECORD)
+            state = f"stopped ({record.stopped})" if record.stopped else FINISHED
         except FileError:
-            return None
+            record, state = Record(), f"its {RECORD} cannot be read"
         epochs, done = record.settings.get("epochs"), {"batches": len(record.losses)}
-        state = f"stopped ({record.stopped})" if record.stopped else FINISHED
+    elif run.names():
+        record, epochs, done, state = Record(), None, {"batches": 0}, "its checkpoints cannot be read"
     else:
         return None
     owner = run.owner()
@@ -61,8 +64,10 @@ def _described(path: Path) -> dict[str, Any] | None:
     }
 
 
-def _state(ended: str | None) -> str:
+def _state(ended: str | None, failure: str | None) -> str:
     """What the newest checkpoint's word for why the fit ended means."""
+    if failure is not None:
+        return f"failed ({shorten(failure.partition(';')[0], 64, placeholder='…')}), can be resumed"
     if ended is None or ended in RESUMABLE:
         return f"stopped ({ended or 'killed'}), can be resumed"
     return ended if ended == FINISHED else f"finished ({ended})"
@@ -76,5 +81,5 @@ def _row(run: dict[str, Any]) -> list[str]:
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in run["metrics"].items() if value is not None)
     changed = datetime.fromisoformat(run["changed"]).astimezone().strftime("%Y-%m-%d %H:%M")
     loss = "" if run["valid_loss"] is None else f"{run['valid_loss']:.4f}"
-    epochs = f"{run['epochs_done']} of {run['epochs']}"
+    epochs = "" if run["epochs"] is None else f"{run['epochs_done']} of {run['epochs']}"
     return [run["run"], run["state"], epochs, f"{run['batches']:,}", loss, metrics, changed]

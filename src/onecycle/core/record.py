@@ -11,6 +11,7 @@ import numpy as np
 
 from onecycle.core.errors import FileError
 from onecycle.core.files import write_text
+from onecycle.core.signed import signed, unsigned
 
 
 @dataclass
@@ -61,8 +62,11 @@ class Record:
     @classmethod
     def from_json(cls, text: str) -> "Record":
         """The record that `to_json` wrote; keys it does not know are left out."""
-        found: dict[str, Any] = json.loads(text)
-        if not isinstance(found, dict):  # pyright: ignore[reportUnnecessaryIsInstance] -- the text may be anything
+        return cls._of(json.loads(text))
+
+    @classmethod
+    def _of(cls, found: Any) -> "Record":
+        if not isinstance(found, dict):
             raise ValueError("it is not an object")
         known = {name.name for name in fields(cls)}
         decoded = {key: decode(value) if key in _NUMBERS else value for key, value in found.items() if key in known}
@@ -93,14 +97,14 @@ class Record:
                     raise ValueError(f"{name} holds something else than numbers")
 
     def save(self, path: str | Path) -> None:
-        """Write the record to `path` as JSON, whole or not at all."""
-        write_text(Path(path), self.to_json())
+        """Write the record to `path` as JSON with its SHA-256, whole or not at all."""
+        write_text(Path(path), signed(json.loads(self.to_json())))
 
     @classmethod
     def load(cls, path: str | Path) -> "Record":
-        """Read a record that `save` wrote. Raises FileError where `path` is missing or is no record."""
+        """Read a record that `save` wrote. Raises FileError where `path` is missing, damaged or no record."""
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+            return cls._of(unsigned(Path(path).read_bytes().decode()))
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise FileError(f"{path}: not a readable record ({error}); expected JSON that onecycle wrote") from error
 

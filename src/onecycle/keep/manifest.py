@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from onecycle.core.errors import FileError
+from onecycle.core.signed import signed
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -14,7 +15,7 @@ _ADVICE = "use another copy"
 
 def manifest_text(kind: str, files: dict[str, bytes]) -> str:
     """The manifest of a folder of this kind with these files, as text."""
-    return _text({"onecycle": kind, "format": FORMAT, "files": {name: _print(data) for name, data in files.items()}})
+    return signed({"onecycle": kind, "format": FORMAT, "files": {name: _print(data) for name, data in files.items()}})
 
 
 def read_verified(folder: Path, kind: str, only: str | None = None) -> dict[str, bytes]:
@@ -42,7 +43,7 @@ def read_manifest(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
         raise FileError(f"{path}: not a manifest that onecycle wrote ({error}); {_ADVICE}") from error
     if found["format"] > FORMAT:
         raise FileError(f"{folder}: format {found['format']} is newer than this onecycle reads ({FORMAT}); upgrade it")
-    if _text(found).encode() != text:
+    if signed(found).encode() != text:
         raise FileError(f"{path}: damaged (it does not have the SHA-256 that it says); {_ADVICE}")
     if found["onecycle"] != kind:
         raise FileError(f"{folder}: holds a {found['onecycle']}; expected a {kind}")
@@ -73,9 +74,3 @@ def _checked(path: Path, expected: Any) -> bytes:
 
 def _print(data: bytes) -> dict[str, Any]:
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def _text(manifest: dict[str, Any]) -> str:
-    """The manifest with its own SHA-256 at the end, always written in the same way, so that any change shows."""
-    own = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-    return json.dumps({**manifest, "sha256": own}, indent=1) + "\n"

@@ -15,6 +15,8 @@ from onecycle.keep.saver import Checkpoints
 from onecycle.optim.schedules import Schedule, schedule_of
 from onecycle.train.position import Position
 
+_SHOWN = 4  # differences that a message names
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -54,6 +56,13 @@ class Kept:
             raise
         return kept
 
+    def where(self, batches: int) -> str:
+        """In words where the fit goes on; an epoch has so many batches."""
+        total = self.epochs * batches
+        if self.position.iteration >= total or self.position.epoch >= self.epochs:
+            return f"{self.checkpoints.folder}: finished after {self.position.iteration:,} batches; it is loaded"
+        return f"{self.checkpoints.folder}: goes on after {self.position.iteration:,} of {total:,} batches"
+
     @classmethod
     def _of(cls, name: str, state: FitState, lock: Lock, run: RunFolder) -> "Kept":
         values = state.values
@@ -86,8 +95,10 @@ def _check_same(run: Path, values: dict[str, Any], about: dict[str, Any], callba
             missing.remove(name)
     words += [f"callbacks: {name}, which is not here" for name in missing]
     if words:
+        rest = f"; and {len(words) - _SHOWN:,} more" if len(words) > _SHOWN else ""
         raise SettingError(
-            f"{run} is the run of another fit: {'; '.join(words)}; expected the same data, model and settings"
+            f"{run} is the run of another fit: {'; '.join(words[:_SHOWN])}{rest}; expected the same data, model and "
+            "settings"
         )
     if other := differences({"machine": found.get("machine", {})}, {"machine": machine}):
         warnings.warn(f"{run}: {'; '.join(other)}; the fit goes on, but not bit for bit as there", stacklevel=4)

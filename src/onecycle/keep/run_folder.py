@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
-from onecycle.core.errors import FileError, OutputError, SettingError
-from onecycle.core.files import unwritable
+from onecycle.core.errors import FileError, OneCycleError, OutputError, SettingError
+from onecycle.core.files import unwritable, write_text
 from onecycle.core.lock import Lock
+from onecycle.core.signed import signed, unsigned
 from onecycle.keep.folder import read_folder, read_state, write_folder
 
 KIND = "fit"  # what a checkpoint of a run holds
-_CHECKPOINTS, _LOCK = "checkpoints", ".lock"
+_CHECKPOINTS, _LOCK, _FAILURE = "checkpoints", ".lock", "failure.json"
 _PATIENCE = 1.0  # seconds
 _DAMAGED, _REMOVED, _TEMPORARY = ".damaged", ".removed", ".tmp"
 
@@ -62,6 +63,25 @@ class RunFolder:
     def owner(self) -> int | None:
         """The id of the process that writes to the run now, or None."""
         return Lock.holder(self.path / _LOCK)
+
+    def note_failure(self, error: Exception) -> None:
+        """Write down what the fit ended with, for whoever asks what became of it. Where that fails, nothing is said."""
+        words = str(error) if isinstance(error, OneCycleError) else f"{type(error).__name__}: {error}"
+        if self.names():  # else there is nothing to go on with either
+            with suppress(OutputError):
+                write_text(self.path / _FAILURE, signed({"failure": words}))
+
+    def forget_failure(self) -> None:
+        """The fit goes on, or a new one begins."""
+        with suppress(OSError):
+            (self.path / _FAILURE).unlink(missing_ok=True)
+
+    def failure(self) -> str | None:
+        """What the fit ended with; None where it did not, or that is not known."""
+        try:
+            return str(unsigned((self.path / _FAILURE).read_bytes().decode())["failure"])
+        except (OSError, ValueError, KeyError, RecursionError):
+            return None
 
     def names(self) -> list[str]:
         """The names of the checkpoints, the newest first."""

@@ -70,6 +70,8 @@ class FitSaver:
         self._thread = ThreadPoolExecutor(1, "onecycle-checkpoint")
         self._writing: Future[None] | None = None
         self._requested = False
+        self._failure: Exception | None = None
+        self._run.forget_failure()
         self._saved_at, self._saved_time = fit.iteration, time.monotonic()
 
     # --- what the loop asks ---------------------------------------------------------------------------------------
@@ -118,12 +120,21 @@ class FitSaver:
         if last or (every is not None and position.epoch % every == 0) or self.is_due(self._fit):
             self.save(position)
 
+    def fail(self, error: Exception) -> None:
+        """Let the run say what the fit ended with."""
+        self._failure = error
+
     def close(self) -> None:
         """Wait for the thread, and let others have the folder. Raises OutputError where writing failed."""
         try:
             self._finish()
+        except Exception as error:
+            self._failure = self._failure or error
+            raise
         finally:
             self._thread.shutdown()
+            if self._failure is not None:
+                self._run.note_failure(self._failure)
             if self._wanted.lock is None:
                 self._run.release(self._lock)
 

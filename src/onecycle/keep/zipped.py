@@ -1,10 +1,12 @@
 """A folder of `folder.py` as one zip file: stored, always the same bytes for the same content, and read with bounds."""
 
+import os
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from torch import Tensor
 
@@ -38,6 +40,8 @@ def _read_packed_manifest(path: Path, kind: str) -> None:
         with tempfile.TemporaryDirectory() as there, zipfile.ZipFile(path) as packed:
             _unpack(path, packed, Path(there), only=MANIFEST)
             read_manifest(Path(there), kind)
+    except FileError:
+        raise
     except (OSError, *_DAMAGE) as error:
         raise FileError(f"{path}: no zip file, or a damaged one ({error}); {_ADVICE}") from error
 
@@ -54,13 +58,15 @@ def write_zip(path: Path, kind: str, tensors: Mapping[str, Tensors], state: Mapp
         folder = Path(there) / "bundle"
         write_folder(folder, kind, tensors, state, replace=False)
         names = sorted((file.name for file in folder.iterdir()), key=lambda name: (name != MANIFEST, name))
-        with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as packed:
-            for name in names:
-                about = zipfile.ZipInfo(name, _DATE)
-                about.external_attr, about.create_system = 0o644 << 16, 3  # a file of everyone's, wherever it is made
-                with (folder / name).open("rb") as source, packed.open(about, "w", force_zip64=True) as target:
-                    while block := source.read(_BLOCK):
-                        target.write(block)
+        with (Path(there) / "zip").open("wb+") as unsigned, atomic_write(path) as file:
+            with zipfile.ZipFile(unsigned, "w", zipfile.ZIP_STORED) as packed:
+                for name in names:
+                    about = zipfile.ZipInfo(name, _DATE)
+                    about.external_attr, about.create_system = 0o644 << 16, 3  # a file of everyone's, made anywhere
+                    with (folder / name).open("rb") as source, packed.open(about, "w", force_zip64=True) as target:
+                        while block := source.read(_BLOCK):
+                            target.write(block)
+            _sign(unsigned, file)
 
 
 def read_zip(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
@@ -74,8 +80,11 @@ def read_zip(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, dict[str,
         folder.mkdir()
         with opened(path) as file:
             try:
+                _check_signature(path, file)
                 with zipfile.ZipFile(file) as packed:
                     names = _unpack(path, packed, folder)
+            except FileError:
+                raise
             except _DAMAGE as error:
                 raise FileError(f"{path}: no zip file, or a damaged one ({error}); {_ADVICE}") from error
         try:
@@ -84,6 +93,46 @@ def read_zip(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, dict[str,
             return read_folder(folder, kind)
         except FileError as error:  # it speaks of the file, not of where it was unpacked
             raise FileError(str(error).replace(f"{folder}/", f"{path}/").replace(str(folder), str(path))) from error
+
+
+# The file ends with a comment, the SHA-256 of all that is before it and its length: zip's own fields have no check.
+_END, _END_SIZE = b"PK\x05\x06", 22  # the record at a zip file's end, without a comment
+_COMMENT = 64
+_COMMENT_SIZE = _COMMENT.to_bytes(2, "little")
+
+
+def _sign(unsigned: BinaryIO, file: BinaryIO) -> None:
+    """Copy a zip file without a comment to `file`, with one."""
+    size = unsigned.seek(0, os.SEEK_END) - len(_COMMENT_SIZE)
+    unsigned.seek(0)
+    total = sha256()
+    for block in _blocks(unsigned, size):
+        total.update(block)
+        file.write(block)
+    file.write(_COMMENT_SIZE + total.hexdigest().encode())
+
+
+def _check_signature(path: Path, file: BinaryIO) -> None:
+    """Raises FileError where the file is not as it was written. One that was packed by hand has no comment."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - _END_SIZE - _COMMENT, 0))
+    tail = file.read()
+    file.seek(0)
+    if tail[-_END_SIZE:].startswith(_END) and tail.endswith(bytes(len(_COMMENT_SIZE))):
+        return
+    total, rest = sha256(), size - _COMMENT - len(_COMMENT_SIZE)
+    for block in _blocks(file, rest):
+        total.update(block)
+    file.seek(0)
+    if not tail.startswith(_END) or tail[_END_SIZE - 2 :] != _COMMENT_SIZE + total.hexdigest().encode():
+        raise FileError(f"{path}: damaged (it does not have the SHA-256 at its end); {_ADVICE}")
+
+
+def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The first `size` bytes of the file."""
+    while size > 0 and (block := file.read(min(size, _BLOCK))):
+        size -= len(block)
+        yield block
 
 
 def _unpack(path: Path, packed: zipfile.ZipFile, folder: Path, only: str | None = None) -> set[str]:

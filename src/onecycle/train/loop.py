@@ -100,6 +100,10 @@ def fit(
                 at = Position(at.epoch + 1, 0, fit.iteration)
                 if saver is not None:
                     saver.end_epoch(at)
+        except Exception as error:
+            if saver is not None:
+                saver.fail(error)
+            raise
         finally:
             fit.opt.set_rates(*fit.schedule(fit.iteration))
             fit.opt.zero_grad()

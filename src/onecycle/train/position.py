@@ -42,6 +42,10 @@ class Saver(Protocol):
         """Keep the fit as soon as can be; called by the handler of a signal."""
         ...
 
+    def fail(self, error: Exception) -> None:
+        """The fit ends with this error."""
+        ...
+
     def close(self) -> None:
         """Wait for what is being written. Raises what writing raised."""
         ...

@@ -10,6 +10,8 @@ from torch import Tensor
 from onecycle.core.errors import DataError, SettingError
 from onecycle.train.metrics import Metric, is_over_the_epoch, metric_name, weighted_mean
 
+_ROWS = 64  # that there is room for at first
+
 
 class Tally:
     """The loss and the metrics of one epoch, taken in batch by batch; waits for the device only in `result`.
@@ -25,7 +27,7 @@ class Tally:
         others = [metric for metric in metrics if not _is_running(metric)]
         self._batchwise = [metric for metric in others if not is_over_the_epoch(metric)]
         self._over_epoch = [metric for metric in others if is_over_the_epoch(metric)]
-        self._values: list[Tensor] = []  # of each batch: the loss and the metrics that are averaged
+        self._scores = torch.empty(0)  # a row for each batch: the loss and the metrics that are averaged
         self._sizes: list[int] = []
         self._kept: list[tuple[Any, Any]] = []
         for metric in self._running:
@@ -35,7 +37,7 @@ class Tally:
         """Take in a batch: its mean loss, the model's outputs, the targets, and how many rows it has."""
         if self._restore is not None:
             preds, targets = _mapped(self._restore, preds), _mapped(self._restore, targets)
-        self._values.append(scores_row(loss, self._batchwise, preds, targets).detach())
+        self._keep_row(scores_row(loss, self._batchwise, preds, targets).detach())
         self._sizes.append(rows)
         for metric in self._running:
             if len(self._sizes) == 1 and isinstance(preds, Tensor) and hasattr(metric, "to"):
@@ -46,14 +48,23 @@ class Tally:
 
     def add_scores(self, scores: Tensor, rows: int) -> None:
         """Take in several batches of `rows` rows each, by what `scores_row` gives for them: (batches, 1 + metrics)."""
-        self._values += scores.unbind()
+        done = self._scores[: len(self._sizes)]
+        self._scores = torch.cat([done, scores]) if len(done) else scores
         self._sizes += [rows] * len(scores)
+
+    def _keep_row(self, row: Tensor) -> None:
+        """Copied into one block: small tensors that stay would part the memory that the next batches take."""
+        done = len(self._sizes)
+        if done == len(self._scores):
+            more = row.new_empty(max(done, _ROWS), len(row))
+            self._scores = torch.cat([self._scores, more]) if done else more
+        self._scores[done] = row
 
     def result(self) -> list[float]:
         """The mean loss and each metric's value. Raises DataError where there were no batches."""
-        if not self._values:
+        if not self._sizes:
             raise DataError("the validation set has no batches; give it rows, or leave it out")
-        loss, *means = weighted_mean(torch.stack(self._values), self._sizes)
+        loss, *means = weighted_mean(self._scores[: len(self._sizes)], self._sizes)
         whole = [_joined(parts) for parts in zip(*self._kept, strict=True)]
         found = {
             **dict(zip(map(id, self._batchwise), means, strict=True)),
