@@ -30,7 +30,7 @@ from onecycle import (
     SaveBest,
     accuracy,
 )
-from onecycle.core.errors import FileError, SettingError
+from onecycle.core.errors import FileError, NonFiniteLossError, SettingError
 from onecycle.keep import saver
 from onecycle.keep.run_folder import RunFolder
 
@@ -353,6 +353,28 @@ def test_what_a_fit_ended_with_is_written_down_until_it_goes_on(tmp_path: Path):
     resumed.resume(tmp_path, callbacks=[broken])
     assert run.failure() is None
     assert_equal(everything(resumed), everything(plain))
+
+
+class NaNAfter(nn.Module):
+    """Cross-entropy, and from the call after `good` ones on NaN."""
+
+    def __init__(self, good: int) -> None:
+        super().__init__()
+        self.good, self.calls = good, 0
+
+    def forward(self, preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        self.calls += torch.is_grad_enabled()
+        loss = nn.functional.cross_entropy(preds, targets)
+        return loss if self.calls <= self.good else loss * float("nan")
+
+
+@pytest.mark.usefixtures("at_once")
+def test_nothing_is_kept_after_a_loss_that_is_no_number(tmp_path: Path):
+    learn = learner("eager", loss_func=NaNAfter(8))
+    with pytest.raises(NonFiniteLossError, match="the loss became nan at step 8"):
+        learn.fit_one_cycle(2, 1e-2, checkpoint=tmp_path, every=1)
+    assert RunFolder(tmp_path).names()[0] == "0000000008"
+    assert (RunFolder(tmp_path).failure() or "").startswith("the loss became nan at step 8 (epoch 0, batch 8)")
 
 
 def test_a_fit_that_failed_before_anything_was_kept_leaves_nothing(tmp_path: Path):

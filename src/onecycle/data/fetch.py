@@ -4,12 +4,12 @@ import gzip
 import os
 import pickle
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from onecycle.core.config import Config, ListablePath
 from onecycle.core.files import atomic_write, unwritable
+from onecycle.core.lock import Lock
 from onecycle.data.datasets import DataSet, find_dataset
 
 # Protocol 4 takes arrays as raw bytes (2 escapes them as text: twice the time) and needs no newer NumPy to be read.
@@ -33,7 +33,7 @@ def fetch(name: str) -> ListablePath:
     folder = Config().data_path() / name
     path = folder / dataset.file
     if not _is_whole(path, dataset):
-        with _locked(folder.with_name(f".{name}.lock")):
+        with _lock(folder.with_name(f".{name}.lock")):
             if not _is_whole(path, dataset):  # another process may have written it while this one waited
                 _write(path, dataset)
     return folder
@@ -63,22 +63,12 @@ def _write(path: Path, dataset: DataSet) -> None:
         pickle.dump(arrays, packed, _PROTOCOL)
 
 
-@contextmanager
-def _locked(path: Path) -> Generator[None]:
-    """Hold the lock file `path`; the system frees it when the process ends, however it ends."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab")
-    except OSError as error:
-        raise unwritable(path.parent, error) from error
-    with file:
+def _lock(path: Path) -> Lock:
+    """Hold the lock file `path`, in a folder that is made where it is not there."""
+    while True:
         try:
-            import fcntl
-        except ImportError:  # Windows: two writers then do the work twice, and the last whole file stays
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:  # a network folder without locks
-            raise unwritable(path, error) from error
-        yield
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(path.parent, error) from error
+        if lock := Lock.take(path):
+            return lock  # None: somebody has removed the folder meanwhile

@@ -74,8 +74,8 @@ def eager(
 def outputs(model: nn.Module, forward: Forward, xb: Any) -> Any:
     """The model's outputs to train on: in the backward pass, what the loss gives them back loses what is too small.
 
-    A classifier that is sure of itself has softmax gradients of 1e-40. Such denormal numbers take a CPU a hundred times
-    as long, which made whole epochs of large batches a third slower.
+    A classifier that is sure of itself has softmax gradients of 1e-40. Products of such denormal numbers take a CPU 300
+    times as long, which made whole epochs of large batches a third slower (docs/engine.md).
     """
     found = forward(model, xb)
     if isinstance(found, Tensor) and found.grad_fn is not None and _may_be_slow(found):
