@@ -26,6 +26,7 @@ torture: $(STAMP)  ## kill -9, full disks, flipped bits, signals: the figures of
 	$(BIN)/python tests/durability/flips.py
 	$(BIN)/python tests/durability/signals.py
 	$(BIN)/python tests/durability/fits.py
+	$(BIN)/python tests/durability/malice.py
 
 notebooks: $(STAMP)  ## execute the lesson notebooks again, in place
 	$(BIN)/python examples/execute.py

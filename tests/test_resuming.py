@@ -29,6 +29,7 @@ from onecycle import (
     Learner,
     SaveBest,
     accuracy,
+    error_rate,
 )
 from onecycle.core.errors import FileError, NonFiniteLossError, SettingError
 from onecycle.keep import saver
@@ -203,12 +204,14 @@ def test_what_is_stopped_is_kept(tmp_path: Path, batches: int):
     assert_equal(everything(other), everything(plain))
 
 
-def test_a_fit_that_a_callback_ended_is_over(tmp_path: Path):
+def test_a_fit_that_a_callback_ended_is_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     learn = learner("eager")
     learn.fit_one_cycle(2, 1e-2, callbacks=[StopsAfter(12, "good enough")], checkpoint=tmp_path / "a")
     other = learner("eager")
+    other.silent = False
     other.resume(tmp_path / "a", callbacks=[StopsAfter(0)])
     assert other.recorder.stopped == "good enough"
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'a'}: good enough after 12 batches; it is loaded\n")
     assert len(other.recorder.losses) == 12
 
 
@@ -299,7 +302,11 @@ def test_a_run_in_use_is_refused(run: Path):
     ("options", "message"),
     [
         ({"every": 5}, "every=5 says how often a fit is kept, but not where: give checkpoint= too"),
-        ({"every": 5, "checkpoint": Checkpoints("a")}, r"but not where: Checkpoints\(folder, every=…\) has it"),
+        (
+            {"every": 5, "checkpoint": Checkpoints("a")},
+            r"every=5 belongs into Checkpoints: Checkpoints\(folder, every=5\)",
+        ),
+        ({"checkpoint": ""}, "checkpoint: expected the folder of a run, or Checkpoints.*; found ''"),
         ({"checkpoint": True}, "checkpoint: expected the folder of a run, or Checkpoints.*; found True"),
     ],
 )
@@ -310,7 +317,7 @@ def test_where_and_how_often(options: dict[str, Any], message: str):
 
 def test_many_differences_are_counted(run: Path):
     learn = learner("eager", model=partial(Net, hidden=9), opt_func=SGD, precision="bf16", true_wd=False)
-    with pytest.raises(SettingError, match=r"; and \d+ more; expected the same data, model and settings") as caught:
+    with pytest.raises(SettingError, match=r"; and \d+ more; expected the same data, model, settings") as caught:
         learn.resume(run)
     assert len(str(caught.value)) < 600
 
@@ -375,6 +382,12 @@ def test_nothing_is_kept_after_a_loss_that_is_no_number(tmp_path: Path):
         learn.fit_one_cycle(2, 1e-2, checkpoint=tmp_path, every=1)
     assert RunFolder(tmp_path).names()[0] == "0000000008"
     assert (RunFolder(tmp_path).failure() or "").startswith("the loss became nan at step 8 (epoch 0, batch 8)")
+
+
+def test_a_failure_is_not_that_of_the_fit_before(run: Path):
+    with pytest.raises(ZeroDivisionError):
+        learner("eager").fit(1, 1e-2, callbacks=[Breaks(3)], checkpoint=Checkpoints(run, overwrite=True))
+    assert RunFolder(run).failure() is None
 
 
 def test_a_fit_that_failed_before_anything_was_kept_leaves_nothing(tmp_path: Path):
@@ -480,6 +493,14 @@ def test_the_finder_does_not_end_what_can_be_lengthened():
     for each in (learn, other):
         each.extend(1)
     assert_equal(everything(other), everything(learn))
+
+
+def test_a_fit_is_not_lengthened_with_other_metrics():
+    learn = learner("eager")
+    learn.fit_one_cycle(1, 1e-2)
+    learn.metrics.append(error_rate)
+    with pytest.raises(SettingError, match=r"extend: the fit's metrics were \['accuracy'\]; expected the same"):
+        learn.extend(1)
 
 
 def test_there_must_be_a_fit():

@@ -10,6 +10,7 @@ from onecycle.keep.resuming import Kept
 from onecycle.optim.schedules import Annealed, Constant, annealed, extended
 from onecycle.show.progress import make_display
 from onecycle.train.callbacks import Callback
+from onecycle.train.metrics import metric_name
 from onecycle.train.position import Position
 from onecycle.train.recorder import Recorder
 from onecycle.trainer import Job, Trainer
@@ -27,7 +28,8 @@ class Continuing(Trainer):
         model or settings are others, by the names of what differs.
         """
         made = self._all_callbacks(callbacks)
-        kept = Kept.newest(folder, self._identity, [type(callback).__name__ for callback in made])
+        names, batches = [type(callback).__name__ for callback in made], len(self.data.train_dl)
+        kept = Kept.newest(folder, self._identity, names, batches, len(self.layer_groups))
         recorder = Recorder(kept.record)
         recorder.go_on()
         make_display(self.silent).say(kept.where(len(self.data.train_dl)))
@@ -88,6 +90,8 @@ class Continuing(Trainer):
         done = len(fit.record.epochs)
         if fit.record.stopped or done != fit.epochs:
             raise SettingError("extend: the last fit was stopped; go on with it (resume), or end it with anneal_now")
+        if fit.record.metric_names != [metric_name(metric) for metric in self.metrics]:
+            raise SettingError(f"extend: the fit's metrics were {fit.record.metric_names}; expected the same")
         batches = len(self.data.train_dl)
         job.epochs, job.schedule = fit.epochs + epochs, extended(fit.schedule, fit.iteration, epochs * batches)
         job.start = Position(done, 0, fit.iteration)

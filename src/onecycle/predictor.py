@@ -183,7 +183,7 @@ class Predictor:
         shape, features, target = self.input_shape, self.features, self.target
         info = BundleInfo(
             loss=loss_name(self.loss_func),
-            metrics=[metric_name(metric) for metric in self.metrics],
+            metrics=[_name_of_its_own(metric) for metric in self.metrics],
             classes=self.classes,
             input_shape=list(shape) if shape is not None else None,
             input_dtype=str(self.input_dtype).removeprefix("torch.") if self.input_dtype is not None else None,
@@ -234,3 +234,9 @@ class Predictor:
                 "set, a loader, an array of rows, or for the model of a table raw rows"
             )
         return which
+
+
+def _name_of_its_own(metric: Metric) -> str:
+    """A metric's name; that of anybody else's function says where it is from: it may be called as the library's."""
+    place = str(getattr(metric, "__module__", ""))
+    return metric_name(metric) if place.startswith("onecycle.") else f"{place}.{metric_name(metric)}"

@@ -269,11 +269,14 @@ def as_list(value: Any) -> list[Any]:
 
 def _checkpoints(given: Any, every: int | str | None) -> Checkpoints | None:
     """How a fit is kept. Raises SettingError where the two do not fit together."""
-    if isinstance(given, str | Path):
+    if isinstance(given, str | Path) and given != "":
         return Checkpoints(given) if every is None else Checkpoints(given, every)
     if given is not None and not isinstance(given, Checkpoints):
         raise SettingError(f"checkpoint: expected the folder of a run, or Checkpoints(folder, …); found {given!r}")
     if every is not None:
-        advice = "give checkpoint= too, the folder of a run" if given is None else "Checkpoints(folder, every=…) has it"
-        raise SettingError(f"every={every!r} says how often a fit is kept, but not where: {advice}")
+        if given is not None:
+            raise SettingError(f"every={every!r} belongs into Checkpoints: Checkpoints(folder, every={every!r})")
+        raise SettingError(
+            f"every={every!r} says how often a fit is kept, but not where: give checkpoint= too, the folder of a run"
+        )
     return given

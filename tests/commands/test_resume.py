@@ -133,6 +133,14 @@ def test_a_run_that_cannot_be_read_is_listed(capsys: pytest.CaptureFixture[str])
     assert "kept   its checkpoints cannot be read " in out
 
 
+def test_predicting_with_a_training_that_has_no_checkpoint(capsys: pytest.CaptureFixture[str]):
+    options = [*QUICK[4:], "--lr", "1e38", "--out", "a", "--checkpoint-every", "1 epoch"]
+    assert run(["train", "rows.npz", *options]) != 0
+    capsys.readouterr()
+    assert run(["predict", "a", "rows.npz"]) == 2
+    assert "a holds no run or bundle" in capsys.readouterr().err
+
+
 def test_predicting_with_a_training_that_is_not_finished(capsys: pytest.CaptureFixture[str]):
     assert run(["train", "rows.npz", *QUICK, "--out", "a", "--checkpoint-every", "1 epoch"]) == 0
     shutil.rmtree("a/model")

@@ -255,3 +255,6 @@ def test_metrics_come_back_by_name(tmp_path: Path):
     assert other.metrics == [accuracy, f1_score]
     loss, accurate, _, f1 = learn.validate()
     assert other.validate() == pytest.approx([loss, accurate, f1])
+    its_own.__name__ = "accuracy"
+    learn.metrics = [its_own]
+    assert load_learner(learn.export(tmp_path / "b.onecycle"), data=data).metrics == []

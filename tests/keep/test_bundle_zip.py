@@ -80,12 +80,12 @@ def test_every_damage_is_found(learn: Learner):
     for start, size in contents:
         for position in (start, start + size // 2, start + size - 1):
             path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-            with pytest.raises(FileError, match=r"a.zip: damaged \(it does not have the SHA-256 at its end\)"):
+            with pytest.raises(FileError, match=r"a.zip: no bundle that .* \(it does not end with its SHA-256\)"):
                 load_learner(path)
     for position in {0, *range(len(whole) - 500, len(whole))}:  # zip's own fields, and the SHA-256
         for bit in range(8):
             path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1 :])
-            with pytest.raises(FileError, match=r"a.zip: damaged \(it does not have the SHA-256 at its end\)"):
+            with pytest.raises(FileError, match=r"a.zip: no bundle that .* \(it does not end with its SHA-256\)"):
                 load_learner(path)
     path.unlink()
     with pytest.raises(FileError, match=r"a.zip: no such file"):

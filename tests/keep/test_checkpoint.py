@@ -171,6 +171,15 @@ def test_a_manifest_cannot_point_outside_its_folder(toy: DataBunch, here: Path, 
         learn.load("a")
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_manifest_of_numbers_that_json_lacks(toy: DataBunch, here: Path, number: str):
+    learn = learner(toy)
+    path = learn.save("a", with_opt=False) / "manifest.json"
+    path.write_text(path.read_text().replace('"format": 1', f'"format": 1, "x": {number}'))
+    with pytest.raises(FileError, match=r"manifest\.json: not a manifest that onecycle wrote"):
+        learn.load("a")
+
+
 def test_a_newer_format_and_another_kind(toy: DataBunch, here: Path):
     learn = learner(toy)
     folder = learn.save("a", with_opt=False)

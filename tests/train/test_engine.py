@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import SGD
+from torch.utils.checkpoint import checkpoint
 
 from conftest import Net, seeded, toy_arrays
 from onecycle import Callback, DataBunch, GradientClip, Learner, accuracy
@@ -514,3 +515,33 @@ def test_it_captures_again_for_batches_of_another_size_or_scale(captures: list[i
             learn.fit(1, 1e-2)
     assert len(captures) == 2  # the scale is no part of the captured step
     assert_agree(learners[1], learners[0])
+
+
+class Hidden(nn.Module):
+    """A body whose gradients autograd.grad does not see: a reentrant checkpoint's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin1, self.lin2 = nn.Linear(20, 8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.clone().requires_grad_()
+        return self.lin2(checkpoint(self.lin1, x, use_reentrant=True).relu())
+
+
+def test_parameters_that_a_function_hides_are_trained():
+    eager, fast = (fitted(engine, Hidden()) for engine in ("eager", "fast"))
+    assert fast._engine._captured is None
+    assert fast._engine._refused == "the captured step gives other numbers than the eager one"
+    assert all(map(torch.equal, fast.model.parameters(), eager.model.parameters()))
+
+
+def test_hooks_on_gradients_are_called():
+    calls = dict[str, int]()
+    for engine in ("eager", "fast"):
+        model, counts = Net(), list[int]()
+        model.lin1.weight.register_post_accumulate_grad_hook(lambda _, counts=counts: counts.append(1))
+        learn = fitted(engine, model)
+        calls[engine] = len(counts)
+    assert learn._engine._refused == "a parameter has a hook"
+    assert calls["fast"] == calls["eager"] > 0

@@ -9,6 +9,7 @@ from onecycle.commands.settings import DataSettings, ModelChoice, TrainSettings
 from onecycle.core.errors import FileError
 from onecycle.core.record import LRCurve, decode, encode
 from onecycle.keep.folder import read_folder, write_folder
+from onecycle.keep.run_folder import RunFolder
 
 _FOLDER, _KIND = "settings", "settings"
 
@@ -28,8 +29,8 @@ def forget_settings(run: Path) -> None:
 
 
 def can_be_resumed(run: Path) -> bool:
-    """Whether `keep_settings` wrote what the run was asked for."""
-    return (run / _FOLDER).is_dir()
+    """Whether `keep_settings` wrote what the run was asked for, and there is a checkpoint."""
+    return (run / _FOLDER).is_dir() and bool(RunFolder(run).names())
 
 
 def kept_settings(run: Path) -> tuple[TrainSettings, float, LRCurve | None]:

@@ -10,6 +10,7 @@ from onecycle.commands.files import RECORD
 from onecycle.commands.layout import print_columns
 from onecycle.core.errors import FileError
 from onecycle.core.record import Record
+from onecycle.keep.manifest import read_bytes
 from onecycle.keep.run_folder import RunFolder
 from onecycle.train.signals import FINISHED, RESUMABLE
 
@@ -43,6 +44,8 @@ def _described(path: Path) -> dict[str, Any] | None:
             record = Record.load(path / RECORD)
             state = f"stopped ({record.stopped})" if record.stopped else FINISHED
         except FileError:
+            if b'"batch_losses"' not in read_bytes(path / RECORD):
+                return None  # somebody else's
             record, state = Record(), f"its {RECORD} cannot be read"
         epochs, done = record.settings.get("epochs"), {"batches": len(record.losses)}
     elif run.names():
@@ -66,9 +69,11 @@ def _described(path: Path) -> dict[str, Any] | None:
 
 def _state(ended: str | None, failure: str | None) -> str:
     """What the newest checkpoint's word for why the fit ended means."""
+    resumable = ended is None or ended in RESUMABLE
     if failure is not None:
-        return f"failed ({shorten(failure.partition(';')[0], 64, placeholder='…')}), can be resumed"
-    if ended is None or ended in RESUMABLE:
+        what = f"failed ({shorten(failure.partition(';')[0], 64, placeholder='…')})"
+        return what + (", can be resumed" if resumable else "")
+    if resumable:
         return f"stopped ({ended or 'killed'}), can be resumed"
     return ended if ended == FINISHED else f"finished ({ended})"
 

@@ -56,11 +56,11 @@ def train(settings: TrainSettings, out: Path, force: bool, as_json: bool, every:
             setup, learn = prepared(settings, device)
             found = None if settings.lr is not None else _find(learn)
             lr = settings.lr if settings.lr is not None else _suggested(found, settings)
-            if lock is not None and kept is None:
+            if lock is not None:
                 run.keep_only(set())  # of an earlier training, which --force replaces
                 run.forget_failure()
                 forget_settings(out)
-            elif kept is not None:
+            if kept is not None:
                 keep_settings(out, replace(settings, epochs=setup.epochs), lr, found)
                 kept = replace(kept, lock=lock)
             with told(settings, lr):

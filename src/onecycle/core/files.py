@@ -24,7 +24,7 @@ def atomic_write(path: Path) -> Generator[BinaryIO]:
         raise unwritable(path, error) from error
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(handle, "wb+") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -1,6 +1,7 @@
 """Opens files for reading: one wording for what can go wrong, one cap on what gets unpacked."""
 
 import gzip
+import os
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -52,11 +53,14 @@ def read_unpacked(path: Path, max_bytes: int) -> bytearray:
     """The whole content of `path`, gunzipped where it starts as gzip does.
 
     Reads piece by piece and stops as soon as there are more than `max_bytes`, so a gzip bomb costs no more memory
-    than the cap. Raises FileError for a file that is missing, empty, cut short, damaged or over the cap.
+    than the cap; by default a packed file may not give more than 128 MiB or 200 times its size. Raises FileError for a
+    file that is missing, empty, cut short, damaged or over the cap.
     """
-    content, budget = bytearray(), Budget(path, max_bytes)
+    content = bytearray()
     with opened(path) as file:
         packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        size = file.seek(0, os.SEEK_END)
+        budget = Budget(path, cap_of(200 * size, 2**27, max_bytes) if packed else max_bytes)
         file.seek(0)
         source = gzip.GzipFile(fileobj=file) if packed else file
         try:
@@ -71,6 +75,14 @@ def read_unpacked(path: Path, max_bytes: int) -> bytearray:
     if not content:
         raise FileError(f"{path}: empty; expected data; copy or download it again")
     return content
+
+
+def cap_of(likely: int, anyway: int, max_bytes: int) -> int:
+    """What a file may take where `max_bytes` is the default: what is likely for its size, and some in any case.
+
+    More comes only of bombs.
+    """
+    return min(max_bytes, max(likely, anyway)) if max_bytes == MAX_BYTES else max_bytes
 
 
 def unreadable(path: Path, error: OSError) -> FileError:

@@ -46,9 +46,10 @@ class Record:
         """The table's row for one epoch, as text: losses and metrics `.6f`, `#na#` for none, time MM:SS."""
         index = index % len(self.epochs)
         batches = sum(self.nb_batches[: index + 1])
-        train_loss = self.losses[batches - 1] if batches else None
-        values = [train_loss, self.val_losses[index], *self.metrics[index]]
-        minutes, seconds = divmod(round(self.seconds[index]), 60)
+        train_loss = self.losses[batches - 1] if 0 < batches <= len(self.losses) else None
+        values = [train_loss, self.val_losses[index] if self.val_losses else None]
+        values += self.metrics[index] if self.metrics else []
+        minutes, seconds = divmod(round(self.seconds[index]) if self.seconds else 0, 60)
         return [str(self.epochs[index]), *map(format_value, values), f"{minutes:02d}:{seconds:02d}"]
 
     def rows(self) -> list[list[str]]:
@@ -93,8 +94,19 @@ class Record:
                 rows = values if name == "metrics" else [values]
                 if not all(isinstance(row, list) for row in rows):
                     raise ValueError(f"{name} is not a list of lists")
-                if not all(isinstance(value, int | float | None) for row in rows for value in row):
+                if not all(_is_number(value) for row in rows for value in row):
                     raise ValueError(f"{name} holds something else than numbers")
+        if not all(type(count) is int and count >= 0 for count in (*self.epochs, *self.nb_batches)):
+            raise ValueError("epochs and nb_batches are not counts")
+        found: dict[str, Any] = vars(self)  # of any type, for it may come from a file
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in found["seconds"]):
+            raise ValueError("seconds are not numbers")
+        if not (
+            isinstance(found["metric_names"], list) and all(isinstance(name, str) for name in found["metric_names"])
+        ):
+            raise ValueError("metric_names is not a list of names")
+        if not isinstance(found["stopped"], str | None):
+            raise ValueError("stopped is not text")
 
     def save(self, path: str | Path) -> None:
         """Write the record to `path` as JSON with its SHA-256, whole or not at all."""
@@ -167,6 +179,11 @@ def _valley(losses: np.ndarray[Any, np.dtype[np.float64]]) -> int:
     top = int(losses[:bottom].argmax())
     level = (losses[top] + losses[bottom]) / 2
     return int(np.flatnonzero(losses[:bottom] > level)[-1]) + 1  # a dip on the way, which noise makes, is no valley
+
+
+def _is_number(value: Any) -> bool:
+    """A number of the record, or none; whole ones of a size that a float has."""
+    return value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 def format_value(value: float | None) -> str:

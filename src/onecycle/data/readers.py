@@ -24,7 +24,8 @@ def read_idx(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> Number
     """Read an IDX file (the format of MNIST, http://yann.lecun.com/exdb/mnist), gzip-compressed or not.
 
     Returns a writable array of the shape and type that the file states, for MNIST uint8 of (n, 28, 28) or (n,).
-    Raises FileError when the file is missing, damaged, not IDX or unpacks to more than `max_bytes` (2 GiB).
+    Raises FileError when the file is missing, damaged, not IDX or unpacks to more than `max_bytes` (2 GiB;
+    of a packed file 128 MiB or 200 times its size, unless another number is given).
     """
     return idx_array(read_unpacked(Path(path), max_bytes), Path(path))
 
@@ -149,7 +150,16 @@ def _npy(file: IO[bytes], path: Path) -> Numbers:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # files of Python 2 and old names of dtypes are read all the same
             return np.lib.format.read_array(file, allow_pickle=False)
-    except (ArithmeticError, EOFError, MemoryError, SyntaxError, TokenError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        EOFError,
+        MemoryError,
+        RecursionError,
+        SyntaxError,
+        TokenError,
+        TypeError,
+        ValueError,
+    ) as error:
         if "allow_pickle" in str(error):  # NumPy has no error of its own for it
             raise UnsafeFileError(
                 f"{path}: holds an array of Python objects, which could run code when loaded; expected numbers; "

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from onecycle.core.errors import FileError, OneCycleError, UnsafeFileError
-from onecycle.core.opening import MAX_BYTES, Budget, read_unpacked
+from onecycle.core.opening import MAX_BYTES, Budget, cap_of, read_unpacked
 from onecycle.data.pickle_arrays import Array, Damaged, DType, Global, Span, Unsafe
 from onecycle.data.pickle_machine import Machine
 from onecycle.data.pickle_opcodes import run
@@ -33,7 +33,8 @@ def load_pickle(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> obj
     in this machine's byte order. Text that Python 2 wrote is read as latin-1. Dict keys must be text, bytes, numbers
     or None.
 
-    The file may unpack to `max_bytes` (2 GiB), and what is made of it may take as much again.
+    The file may unpack to `max_bytes` (2 GiB; a packed file to 128 MiB or 200 times its size, unless another number is
+    given), and what is made of it may take as much again (by default 32 MiB or 8 times what was unpacked).
 
     Raises UnsafeFileError when the file names a function or opcode that arrays do not need: nothing of it has run.
     Raises FileError when the file is missing, damaged, too large or no pickle of arrays.
@@ -43,7 +44,7 @@ def load_pickle(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> obj
     for magic, kind in _OTHER_KINDS.items():
         if content.startswith(magic):
             raise FileError(f"{path}: {kind}; expected a pickle of NumPy arrays")
-    machine = Machine(content, Budget(path, max_bytes, _SLACK))
+    machine = Machine(content, Budget(path, cap_of(8 * len(content), 2**25, max_bytes), _SLACK))
     try:
         return _finish(run(machine), {})
     except OneCycleError:

@@ -1,5 +1,6 @@
 """Weights and optimizer state to a folder and back."""
 
+import reprlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ def load_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None
     state, tensors = read_folder(folder, KIND)
     if "model" not in tensors:
         raise FileError(f"{folder}: holds no model")
+    epochs = state.get("epochs_trained", 0)
+    if type(epochs) is not int or not 0 <= epochs < 2**63:
+        raise FileError(f"{folder}: epochs_trained is {reprlib.repr(epochs)}; expected a count")
     saved = None
     if opt is not None and "optimizer" in state:
         saved = optimizer_state(folder, state["optimizer"], tensors.get("optimizer", {}))
@@ -43,7 +47,7 @@ def load_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None
     load_weights(model, tensors["model"], folder)
     if opt is not None and saved is not None:
         opt.load_moments(saved)
-    return saved is not None, int(state.get("epochs_trained", 0))
+    return saved is not None, epochs
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
@@ -80,6 +84,10 @@ def optimizer_parts(opt: GroupedOptimizer) -> tuple[dict[str, Tensor], dict[str,
     return tensors, about
 
 
+def _are_betas(found: Any) -> bool:
+    return isinstance(found, tuple) and len(found) == 2 and all(type(beta) in (int, float) for beta in found)
+
+
 def parted(named: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors among `named`, and the rest."""
     tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
@@ -97,6 +105,8 @@ def optimizer_state(folder: Path, about: dict[str, Any], tensors: dict[str, Tens
             {key: tuple(value) if key == "betas" else value for key, value in group.items()}
             for group in about["param_groups"]
         ]
+        if not all(isinstance(group["params"], list) and _are_betas(group.get("betas", (0, 0))) for group in groups):
+            raise ValueError("its groups are damaged")
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise FileError(f"{folder}: the optimizer's state is not one that onecycle wrote ({error})") from error
     return {"state": entries, "param_groups": groups}

@@ -59,7 +59,9 @@ def record_of(state: FitState) -> Record:
     record = Record.from_json(json.dumps(state.values["record"]))
     columns = state.tensors.get("record", {})
     for name in _LISTS:
-        found: list[Any] = columns[name].tolist() if name in columns else [None] * len(record.lrs)
+        found: Any = columns[name].tolist() if name in columns else [None] * len(record.lrs)
+        if not isinstance(found, list) or (name != "moms" and name not in columns) or len(found) != len(columns["lrs"]):
+            raise ValueError(f"record.safetensors has no {name}")
         setattr(record, name, found)
     record.stopped = None
     return record
@@ -85,7 +87,10 @@ def put_back(state: FitState, fit: Fit, callbacks: Sequence[Callback], source: A
         for name, buffer in _other_buffers(fit.model).items():
             if name in state.tensors.get("buffers", {}):
                 buffer.copy_(state.tensors["buffers"][name])
-    fit.opt.load_moments(optimizer)
+    try:
+        fit.opt.load_moments(optimizer)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise FileError(f"{source}: the optimizer's state is not that of this fit ({error})") from error
     for callback in callbacks:
         callback.on_train_begin(fit)
         i = next((i for i, (name, _) in enumerate(known) if name == type(callback).__name__), None)

@@ -23,6 +23,7 @@ from onecycle.keep.manifest import MANIFEST, manifest_text, read_manifest, read_
 
 Tensors: TypeAlias = Mapping[str, Tensor]
 _STATE = "state.json"
+_ODD = (KeyError, RuntimeError, AssertionError)  # a dtype that torch has not, sizes beyond what it counts
 
 
 def write_folder(
@@ -76,7 +77,7 @@ def read_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, dict
     for name, data in files.items():
         try:
             tensors[Path(name).stem] = load(data)
-        except safetensors.SafetensorError as error:
+        except (safetensors.SafetensorError, *_ODD) as error:
             raise FileError(f"{folder / name}: not a safetensors file ({error})") from error
     return state, tensors
 

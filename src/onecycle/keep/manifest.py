@@ -39,11 +39,12 @@ def read_manifest(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
         if not (isinstance(found["format"], int) and isinstance(found["onecycle"], str) and isinstance(files, dict)):
             raise ValueError("unexpected content")
         del found["sha256"]
+        again = signed(found).encode()
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise FileError(f"{path}: not a manifest that onecycle wrote ({error}); {_ADVICE}") from error
     if found["format"] > FORMAT:
         raise FileError(f"{folder}: format {found['format']} is newer than this onecycle reads ({FORMAT}); upgrade it")
-    if signed(found).encode() != text:
+    if again != text:
         raise FileError(f"{path}: damaged (it does not have the SHA-256 that it says); {_ADVICE}")
     if found["onecycle"] != kind:
         raise FileError(f"{folder}: holds a {found['onecycle']}; expected a {kind}")
@@ -63,8 +64,8 @@ def read_bytes(path: Path) -> bytes:
 def _checked(path: Path, expected: Any) -> bytes:
     try:
         size = path.stat().st_size
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read ({error.strerror}); {_ADVICE}") from error
+    except (OSError, ValueError) as error:  # ValueError: no name of a file
+        raise FileError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); {_ADVICE}") from error
     if not isinstance(expected, dict) or size != expected.get("bytes"):  # before what may be huge is read
         raise FileError(f"{path}: damaged ({size:,} bytes, not those of {MANIFEST}); {_ADVICE}")
     if _print(data := read_bytes(path)) != expected:

@@ -22,6 +22,7 @@ from onecycle.keep.operators import function_called
 
 FORMAT = 1
 _DEPTH = 4  # of lists in lists
+_MOST_CALLS = 20_000  # what takes a third of a second to check
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Program(nn.Module):
         for name, kind in fields.items():
             if not isinstance(description.get(name), kind):
                 raise self._damaged(name, description.get(name))
+        if len(description["calls"]) > _MOST_CALLS:
+            raise self._damaged("the number of calls", len(description["calls"]))
         self._inputs = [self._word(name, "inputs") for name in description["inputs"]]
         self._take("weights", weights, set(map(str, description["parameters"])))
         self._take("constants", constants, set())
@@ -88,11 +91,22 @@ class Program(nn.Module):
         found |= {name: own[f"_constants.{key}"] for name, key in self.description["constants"].items()}
         device = inputs[0].device if inputs else torch.device("cpu")
         for call in self._calls:
-            kwargs = {name: _filled(value, found, device) for name, value in call.kwargs.items()}
-            found[call.result] = call.function(*(_filled(value, found, device) for value in call.args), **kwargs)
+            args, kwargs = _filled(list(call.args), found, device), _filled(call.kwargs, found, device)
+            try:
+                found[call.result] = call.function(*args, **kwargs)
+            except (RuntimeError, TypeError, ValueError, IndexError, ArithmeticError, MemoryError) as error:
+                raise ModelError(
+                    f"{self._source}: the program fails with these rows: {call.name}: {error}; expected "
+                    "rows as the model was trained with, or an undamaged copy"
+                ) from error
             for name in call.done_with:
                 del found[name]
-        return found[self._output.name]
+        output = found[self._output.name]
+        if torch.compiler.is_exporting():  # to ONNX: the number of rows is open
+            return output
+        if not isinstance(output, Tensor) or not inputs or output.ndim == 0 or len(output) != len(inputs[0]):
+            raise ModelError(f"{self._source}: the program does not give a result for each row; take an undamaged copy")
+        return output
 
     @property
     def constants(self) -> dict[str, Tensor]:
@@ -215,6 +229,8 @@ def _filled(value: Any, found: dict[str, Any], device: torch.device) -> Any:
         return found[value.name]
     if isinstance(value, list):
         return [_filled(item, found, device) for item in value]
+    if isinstance(value, dict):
+        return {name: _filled(item, found, device) for name, item in value.items()}
     return device if isinstance(value, _RowsDevice) else value
 
 

@@ -14,6 +14,7 @@ from onecycle.keep.run_folder import RunFolder
 from onecycle.keep.saver import Checkpoints
 from onecycle.optim.schedules import Schedule, schedule_of
 from onecycle.train.position import Position
+from onecycle.train.signals import FINISHED, RESUMABLE
 
 _SHOWN = 4  # differences that a message names
 
@@ -35,8 +36,12 @@ class Kept:
     ended: str | None  # why the fit is over; None where it was killed
 
     @classmethod
-    def newest(cls, folder: str | Path, about: Callable[[], dict[str, Any]], callbacks: list[str]) -> "Kept":
+    def newest(
+        cls, folder: str | Path, about: Callable[[], dict[str, Any]], callbacks: list[str], batches: int, groups: int
+    ) -> "Kept":
         """The newest checkpoint in the folder of a run, for a learner that `about` describes, which may take a while.
+
+        An epoch has so many batches there, and the model so many layer groups.
 
         Raises FileError where there is none that is whole, SettingError where the run is in use, or where data, model
         or settings are not those of the run, by the names of what differs.
@@ -50,6 +55,8 @@ class Kept:
             state = FitState(tensors, values)
             kept = cls._of(name, state, lock, run)
             _check_same(run.path, values, about(), callbacks)
+            if kept.position.num_batch > batches or len(kept.schedule(0)[0]) != groups:
+                raise FileError(f"{run.checkpoints / name}: not the checkpoint of a fit of {batches:,} batches")
             run.set_aside(name)
         except BaseException:
             run.release(lock)
@@ -58,15 +65,16 @@ class Kept:
 
     def where(self, batches: int) -> str:
         """In words where the fit goes on; an epoch has so many batches."""
-        total = self.epochs * batches
-        if self.position.iteration >= total or self.position.epoch >= self.epochs:
-            return f"{self.checkpoints.folder}: finished after {self.position.iteration:,} batches; it is loaded"
-        return f"{self.checkpoints.folder}: goes on after {self.position.iteration:,} of {total:,} batches"
+        done, total = self.position.iteration, self.epochs * batches
+        if self.position.epoch >= self.epochs or self.ended not in (None, *RESUMABLE):
+            return f"{self.checkpoints.folder}: {self.ended or FINISHED} after {done:,} batches; it is loaded"
+        return f"{self.checkpoints.folder}: goes on after {done:,} of {total:,} batches"
 
     @classmethod
     def _of(cls, name: str, state: FitState, lock: Lock, run: RunFolder) -> "Kept":
         values = state.values
         try:
+            _check_values(values)
             wanted = {key: values["checkpoints"][key] for key in ("every", "keep", "best")}
             return cls(
                 name=name,
@@ -81,8 +89,28 @@ class Kept:
                 first_epoch=int(values["first_epoch"]),
                 ended=values["ended"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise FileError(f"{run.checkpoints / name}: not the checkpoint of a fit ({error})") from error
+
+
+def _check_values(values: dict[str, Any]) -> None:
+    """Raises ValueError where parts of a state are of another kind than onecycle writes."""
+    at, callbacks, best = values["position"], values["callbacks"], values["best"]
+    counts = (at["epoch"], at["num_batch"], at["iteration"], values["first_epoch"], values["epochs"])
+    if not all(type(count) is int and 0 <= count < 2**62 for count in counts):
+        raise ValueError("position, epochs or first_epoch are no counts")
+    if type(at["seconds"]) not in (int, float):
+        raise ValueError("position.seconds is no number")
+    if not (isinstance(callbacks, list) and all(isinstance(kept["name"], str) for kept in callbacks)):
+        raise ValueError("callbacks is no list of callbacks")
+    if not all(isinstance(kept["values"], dict) for kept in callbacks):
+        raise ValueError("a callback's values are no object")
+    if not (isinstance(best["name"], str | None) and isinstance(best["value"], int | float | None)):
+        raise ValueError("best is no epoch")
+    if not (
+        isinstance(values.get("about", {}), dict) and all(isinstance(part, dict) for part in values["about"].values())
+    ):
+        raise ValueError("about is no description")
 
 
 def _check_same(run: Path, values: dict[str, Any], about: dict[str, Any], callbacks: list[str]) -> None:
@@ -97,8 +125,8 @@ def _check_same(run: Path, values: dict[str, Any], about: dict[str, Any], callba
     if words:
         rest = f"; and {len(words) - _SHOWN:,} more" if len(words) > _SHOWN else ""
         raise SettingError(
-            f"{run} is the run of another fit: {'; '.join(words[:_SHOWN])}{rest}; expected the same data, model and "
-            "settings"
+            f"{run} is the run of another fit: {'; '.join(words[:_SHOWN])}{rest}; expected the same data, model, "
+            "settings and callbacks"
         )
     if other := differences({"machine": found.get("machine", {})}, {"machine": machine}):
         warnings.warn(f"{run}: {'; '.join(other)}; the fit goes on, but not bit for bit as there", stacklevel=4)

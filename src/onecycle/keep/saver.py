@@ -133,10 +133,12 @@ class FitSaver:
             raise
         finally:
             self._thread.shutdown()
-            if self._failure is not None:
-                self._run.note_failure(self._failure)
-            if self._wanted.lock is None:
-                self._run.release(self._lock)
+            try:
+                if self._failure is not None and {*self._run.names()} - self._old:  # else they are of the fit before
+                    self._run.note_failure(self._failure)
+            finally:
+                if self._wanted.lock is None:
+                    self._run.release(self._lock)
 
     # --- the thread's work ----------------------------------------------------------------------------------------
 

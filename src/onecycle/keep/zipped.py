@@ -58,15 +58,15 @@ def write_zip(path: Path, kind: str, tensors: Mapping[str, Tensors], state: Mapp
         folder = Path(there) / "bundle"
         write_folder(folder, kind, tensors, state, replace=False)
         names = sorted((file.name for file in folder.iterdir()), key=lambda name: (name != MANIFEST, name))
-        with (Path(there) / "zip").open("wb+") as unsigned, atomic_write(path) as file:
-            with zipfile.ZipFile(unsigned, "w", zipfile.ZIP_STORED) as packed:
+        with atomic_write(path) as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as packed:
                 for name in names:
                     about = zipfile.ZipInfo(name, _DATE)
                     about.external_attr, about.create_system = 0o644 << 16, 3  # a file of everyone's, made anywhere
                     with (folder / name).open("rb") as source, packed.open(about, "w", force_zip64=True) as target:
                         while block := source.read(_BLOCK):
                             target.write(block)
-            _sign(unsigned, file)
+            _sign(file)
 
 
 def read_zip(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
@@ -101,14 +101,14 @@ _COMMENT = 64
 _COMMENT_SIZE = _COMMENT.to_bytes(2, "little")
 
 
-def _sign(unsigned: BinaryIO, file: BinaryIO) -> None:
-    """Copy a zip file without a comment to `file`, with one."""
-    size = unsigned.seek(0, os.SEEK_END) - len(_COMMENT_SIZE)
-    unsigned.seek(0)
+def _sign(file: BinaryIO) -> None:
+    """Give a zip file without a comment one."""
+    size = file.seek(0, os.SEEK_END) - len(_COMMENT_SIZE)
+    file.seek(0)
     total = sha256()
-    for block in _blocks(unsigned, size):
+    for block in _blocks(file, size):
         total.update(block)
-        file.write(block)
+    file.seek(size)
     file.write(_COMMENT_SIZE + total.hexdigest().encode())
 
 
@@ -125,7 +125,9 @@ def _check_signature(path: Path, file: BinaryIO) -> None:
         total.update(block)
     file.seek(0)
     if not tail.startswith(_END) or tail[_END_SIZE - 2 :] != _COMMENT_SIZE + total.hexdigest().encode():
-        raise FileError(f"{path}: damaged (it does not have the SHA-256 at its end); {_ADVICE}")
+        raise FileError(
+            f"{path}: no bundle that onecycle wrote, or a damaged one (it does not end with its SHA-256); {_ADVICE}"
+        )
 
 
 def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:

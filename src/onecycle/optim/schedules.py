@@ -4,6 +4,7 @@ The cycle is Leslie Smith's (https://arxiv.org/abs/1803.09820) with the phases t
 A schedule is data: `to_dict` gives it as JSON has it, `schedule_of` makes it again.
 """
 
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -209,7 +210,7 @@ def schedule_of(written: Any) -> Schedule:
     """The schedule that `to_dict` gave. Raises ValueError for anything else."""
     kinds: dict[str, type[Any]] = {kind.kind: kind for kind in (Constant, Range, OneCycle, Annealed, Extended)}
     if not isinstance(written, dict) or written.get("kind") not in kinds:
-        raise ValueError(f"{written!r} is no schedule")
+        raise ValueError(f"{reprlib.repr(written)} is no schedule")
     given = {key: value for key, value in written.items() if key != "kind"}  # pyright: ignore[reportUnknownVariableType] -- JSON
     for part in ("before", "after"):
         if part in given:
@@ -217,8 +218,8 @@ def schedule_of(written: Any) -> Schedule:
     try:
         schedule: Schedule = kinds[written["kind"]](**given)
         schedule(0)
-    except (TypeError, ArithmeticError) as error:
-        raise ValueError(f"{written!r} is no schedule ({error})") from error
+    except (TypeError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{reprlib.repr(written)} is no schedule ({error})") from error
     return schedule
 
 

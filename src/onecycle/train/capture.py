@@ -43,13 +43,21 @@ class Captured:
             loss = loss_func(outputs(model, forward, given[:-1] if isinstance(xb, list) else given[0]), given[-1])
             return [loss, *torch.autograd.grad(loss, self.trained, allow_unused=True)]
 
+        def by_backward(given: list[Tensor]) -> Outputs:
+            # torch.autograd.grad does not see parameters that a function hides from it (a reentrant checkpoint's)
+            for parameter in self.trained:
+                parameter.grad = None
+            loss = loss_func(outputs(model, forward, given[:-1] if isinstance(xb, list) else given[0]), given[-1])
+            loss.backward()
+            return [loss, *(parameter.grad for parameter in self.trained)]
+
         def own(found: Outputs, tracer: Tracer) -> Outputs:
             grads = found[1:]
             return [found[0], *(_of_its_own(grad, i, self.trained, grads, tracer) for i, grad in enumerate(grads))]
 
         self._trace = _traced(model, (loss_func,), eager, inputs, own)
         self._step = compiled(step_source(self._trace), "step")
-        _compare(model, eager, self._loss_and_grads, inputs)
+        _compare(model, by_backward, self._loss_and_grads, inputs)
 
     def is_of(self, model: nn.Module, loss_func: LossFunc) -> bool:
         """Whether this is the step of `model` as it is now and of `loss_func`."""
@@ -241,5 +249,5 @@ def _check_capturable(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:  # pyright: ignore[reportPrivateUsage] -- there is no public way to ask
             raise CannotCaptureError(f"module {name or 'model'} has hooks")
-    if any(parameter._backward_hooks for parameter in model.parameters()):  # pyright: ignore[reportPrivateUsage] -- see above
+    if any(parameter._backward_hooks or parameter._post_accumulate_grad_hooks for parameter in model.parameters()):  # pyright: ignore[reportPrivateUsage] -- see above
         raise CannotCaptureError("a parameter has a hook")

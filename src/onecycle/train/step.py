@@ -92,7 +92,7 @@ def _without_tiny(grad: Tensor) -> Tensor:
 
 
 _MANY = 4096  # with fewer outputs the call takes as long as it spares
-_TINY = 1e-30  # moves no weight; its products with weights on the way back stay above 1e-38
+_TINY = 1e-30  # too little to move a weight by SGD or Adam; its products with weights on the way back stay above 1e-38
 
 
 def plain_forward(model: nn.Module, xb: Any) -> Any:
