@@ -1,6 +1,6 @@
 """Feed every reader files that mean harm: each is refused, nothing of it runs, with bounded memory, within a second.
 
-    python tests/durability/malice.py [--every N] [--seconds 1] [--show KIND]
+    python tests/durability/malice.py [--every N] [--seconds 1] [--only KIND] [--show]
 
 Each file is read in a process of its own. What is looked at: that the reader raises one of the library's errors (files
 that do no harm may be read as well, and whole ones must be); that no program was started, nothing unpickled, nothing

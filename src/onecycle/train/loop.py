@@ -67,7 +67,8 @@ def fit(
     at = start or Position()
     fit.iteration, fit.batches = at.iteration, batches
     keep_freed_memory()
-    display.start(recorder.record.column_names, steps or fit.epochs * batches, batches)
+    if start is None or not (at.epoch >= fit.epochs or fit.stop_reason):  # else a finished fit is only loaded
+        display.start(recorder.record.column_names, steps or fit.epochs * batches, batches)
     with borrowed_generators(fit.device), answered(fit, saver.request if saver else None):
         try:
             for hook in hooks["on_train_begin"] if start is None else ():
