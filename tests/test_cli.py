@@ -16,6 +16,8 @@ from onecycle.cli import app, run
 from onecycle.core.record import Record
 from onecycle.core.signed import signed
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = ["train", "lr-find", "predict", "inspect", "report", "runs", "cache", "doctor"]
 ONECYCLE = [sys.executable, "-m", "onecycle"]
 

@@ -131,6 +131,7 @@ def assert_equal(found: Any, expected: Any, place: str = "") -> None:
         assert found == expected, place
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("engine", ["eager", "fast"])
 @pytest.mark.parametrize("case", CASES)

@@ -27,6 +27,8 @@ from bad_input.makers import (
 )
 from onecycle.cli import run
 
+pytestmark = pytest.mark.slow
+
 TRAIN = "train a.parquet --target group"
 PART = ["train"] * 40 + ["valid"] * 20
 DATES = pa.array(range(60), pa.int32()).cast(pa.date32())

@@ -28,6 +28,8 @@ from bad_input.makers import (
     zstd,
 )
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = ("train {} --target group", "lr-find {} --target group --out curve.png", "inspect {}")
 GIT_LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 XML = '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>NoSuchKey</Code></Error>\n'

@@ -18,6 +18,8 @@ from onecycle.core.errors import DataError, OneCycleError
 from onecycle.tables.features import Features
 from onecycle.tables.target import Target
 
+pytestmark = pytest.mark.slow
+
 # the same damages each time: what is found by chance is for fuzz.py
 bounded = settings(
     max_examples=60,

@@ -15,6 +15,8 @@ from bad_input.case import Capture, Case, copied, each, refused
 from bad_input.makers import PIXELS, Make, X, csv_text, cut, good, npy, parquet, signed, written
 from onecycle.core.signed import signed as sign
 
+pytestmark = pytest.mark.slow
+
 PREDICT, WRITE = "predict table b.parquet", "predict table b.parquet -o out.parquet"
 STATE, WEIGHTS = Path("table/model/state.json"), Path("table/model/model.safetensors")
 MANIFEST = Path("table/model/manifest.json")

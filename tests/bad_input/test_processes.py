@@ -16,6 +16,8 @@ from bad_input.makers import Evil, Make, bomb_gz, bomb_npz, csv_text, parquet, p
 from onecycle.core.errors import OneCycleError
 from onecycle.tables.files.read import read_table
 
+pytestmark = pytest.mark.slow
+
 PROCESSES = [
     Case("a missing file", "train sales.csv --target price", "sales.csv: no such file; check the path"),
     Case("a cell that is no number", "inspect a.csv", 'a.csv:42: column "age"', written("a.csv", csv_text() + "old,U,a\n")),

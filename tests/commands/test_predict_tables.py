@@ -17,6 +17,8 @@ from commands.people_table import people
 from onecycle import load_learner
 from onecycle.cli import run
 
+pytestmark = pytest.mark.slow
+
 Capture = pytest.CaptureFixture[str]
 INPUTS = ["age", "town", "member", "joined"]
 

@@ -18,6 +18,8 @@ from commands.people_table import QUICK, people, train_args
 from onecycle import load_learner
 from onecycle.cli import run
 
+pytestmark = pytest.mark.slow
+
 Capture = pytest.CaptureFixture[str]
 
 

@@ -12,6 +12,8 @@ from onecycle import Callback, DataBunch, Learner, Record, load_learner
 from onecycle.cli import run
 from onecycle.commands import train as train_command
 
+pytestmark = pytest.mark.slow
+
 FILES = ["model", "record.json", "lr_find.png", "lr.png", "losses.png", "metrics.png", "confusion.png", "report.html"]
 
 

@@ -15,6 +15,8 @@ from commands.people_table import QUICK, people, train_args
 from onecycle import Record, load_learner
 from onecycle.cli import run
 
+pytestmark = pytest.mark.slow
+
 Capture = pytest.CaptureFixture[str]
 
 

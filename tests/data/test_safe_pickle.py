@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from onecycle.core.errors import FileError, UnsafeFileError
 from onecycle.data.safe_pickle import load_pickle
 
+pytestmark = pytest.mark.slow
+
 REAL_FILE = Path(__file__).parents[2].parent / "shared" / "data" / "mnist.pkl.gz"
 DTYPES = ["?", "i1", "<i2", ">i4", "i8", "u1", ">u2", "<u4", "u8", "f2", "<f4", ">f8", "c8", ">c16"]
 

@@ -16,6 +16,8 @@ from onecycle import MLP, DataBunch, Learner, accuracy, f1_score, load_bundle, l
 from onecycle.core.errors import DataError, ModelError
 from onecycle.keep.program import Program
 
+pytestmark = pytest.mark.slow
+
 
 class Convolutions(nn.Module):
     def __init__(self) -> None:

@@ -12,6 +12,8 @@ from conftest import Net, seeded
 from onecycle import MLP, DataBunch, Learner, accuracy, load_bundle, load_learner
 from onecycle.core.errors import FileError, OutputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def learn(toy: DataBunch, here: Path) -> Learner:

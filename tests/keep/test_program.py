@@ -15,6 +15,8 @@ from onecycle.core.errors import FileError, OneCycleError
 from onecycle.keep import manifest
 from onecycle.keep.operators import FUNCTIONS, IN_PLACE, OPERATORS, function_called
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bundle(toy: DataBunch, here: Path) -> Path:

@@ -19,6 +19,8 @@ from conftest import Net
 from onecycle import DataBunch, Learner, fetch
 from onecycle.data.datasets import mnist_arrays, mnist_floats
 
+pytestmark = pytest.mark.slow
+
 
 class Ran(NamedTuple):
     """A cell that has run: the value of its last line, what it printed, and what it drew."""

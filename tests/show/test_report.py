@@ -114,6 +114,7 @@ def test_it_is_made_from_the_json_alone(tmp_path: Path) -> None:
     assert render_report(Record.load(tmp_path / "record.json")) == render_report(full())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "plots"),
     [

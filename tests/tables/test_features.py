@@ -19,6 +19,8 @@ from onecycle.tables.fit import moments as fit_moments
 from onecycle.tables.fit.numbers import CLIP
 from onecycle.tables.fit.values import with_dictionaries
 
+pytestmark = pytest.mark.slow
+
 SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 
 

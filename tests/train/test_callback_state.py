@@ -32,6 +32,8 @@ from onecycle.train.callbacks import Fit, overridden
 from onecycle.train.position import Position
 from onecycle.train.recorder import Recorder
 
+pytestmark = pytest.mark.slow
+
 BATCHES, EPOCHS = 12, 6
 Make = Callable[[], list[Callback]]
 

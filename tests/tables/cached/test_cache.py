@@ -36,6 +36,8 @@ from onecycle.tables.features import Features
 from onecycle.tables.files.read import read_table
 from onecycle.tables.target import Target
 
+pytestmark = pytest.mark.slow
+
 ROWS = 3_000
 
 
