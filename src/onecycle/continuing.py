@@ -32,7 +32,7 @@ class Continuing(Trainer):
         kept = Kept.newest(folder, self._identity, names, batches, len(self.layer_groups))
         recorder = Recorder(kept.record)
         recorder.go_on()
-        make_display(self.silent).say(kept.where(len(self.data.train_dl)))
+        make_display(self.silent).say(kept.where(batches))
         self._fit(
             Job(
                 kept.epochs,

@@ -67,9 +67,8 @@ class RunFolder:
     def note_failure(self, error: Exception) -> None:
         """Write down what the fit ended with, for whoever asks what became of it. Where that fails, nothing is said."""
         words = str(error) if isinstance(error, OneCycleError) else f"{type(error).__name__}: {error}"
-        if self.names():  # else there is nothing to go on with either
-            with suppress(OutputError):
-                write_text(self.path / _FAILURE, signed({"failure": words}))
+        with suppress(OutputError):
+            write_text(self.path / _FAILURE, signed({"failure": words}))
 
     def forget_failure(self) -> None:
         """The fit goes on, or a new one begins."""

@@ -134,7 +134,7 @@ class FitSaver:
         finally:
             self._thread.shutdown()
             try:
-                if self._failure is not None and {*self._run.names()} - self._old:  # else they are of the fit before
+                if self._failure is not None and {*self._run.names()} - self._old:  # else nothing to go on with
                     self._run.note_failure(self._failure)
             finally:
                 if self._wanted.lock is None:

@@ -39,15 +39,18 @@ class Captured:
         self._shapes = _shapes(inputs)
         self._runs: dict[Any, Function] = {}
 
+        def loss_of(given: list[Tensor]) -> Tensor:
+            return loss_func(outputs(model, forward, given[:-1] if isinstance(xb, list) else given[0]), given[-1])
+
         def eager(given: list[Tensor]) -> Outputs:
-            loss = loss_func(outputs(model, forward, given[:-1] if isinstance(xb, list) else given[0]), given[-1])
+            loss = loss_of(given)
             return [loss, *torch.autograd.grad(loss, self.trained, allow_unused=True)]
 
         def by_backward(given: list[Tensor]) -> Outputs:
             # torch.autograd.grad does not see parameters that a function hides from it (a reentrant checkpoint's)
             for parameter in self.trained:
                 parameter.grad = None
-            loss = loss_func(outputs(model, forward, given[:-1] if isinstance(xb, list) else given[0]), given[-1])
+            loss = loss_of(given)
             loss.backward()
             return [loss, *(parameter.grad for parameter in self.trained)]
 
