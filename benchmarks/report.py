@@ -7,10 +7,10 @@ from typing import Any
 OURS = ("onecycle_eager", "onecycle_fast")
 
 
-def write(results: dict[str, Any], folder: Path) -> None:
-    """Write both files to `folder`."""
-    (folder / "results.md").write_text(markdown(results))
-    draw(results, folder / "results.png")
+def write(results: dict[str, Any], stem: Path) -> None:
+    """Write `stem`.md and `stem`.png."""
+    stem.with_suffix(".md").write_text(markdown(results))
+    draw(results, stem.with_suffix(".png"))
 
 
 def markdown(results: dict[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
     python benchmarks/run.py [--workloads lesson,wide,conv,rows] [--rounds 5] [--quick]
 
-Writes results.json, and from it results.md and results.png; `--report` only writes the last two again. What counts are
-the ratios within one run, not the seconds.
+Writes results.json, and from it results.md and results.png (results-gpu.* where there is a GPU, which all peers that
+can then use); `--report` only writes the last two again. What counts are the ratios within one run, not the seconds.
 """
 
 import argparse
@@ -91,15 +91,16 @@ def measured(name: str, opts: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Measure, and write after each workload what there is."""
     opts = options()
-    file = opts.out / "results.json"
+    stem = "results-gpu" if _gpu() else "results"
+    file = opts.out / f"{stem}.json"
     if not opts.report:
         opts.out.mkdir(parents=True, exist_ok=True)
         results: dict[str, Any] = {"about": about(opts), "bare_torch": bare_torch(), "workloads": {}}
         for name in opts.workloads:
             results["workloads"][name] = measured(name, opts)
             file.write_text(json.dumps(results, indent=1))
-    write(json.loads(file.read_text()), opts.out)
-    say(f"written: {file}, {opts.out / 'results.md'}, {opts.out / 'results.png'}")
+    write(json.loads(file.read_text()), opts.out / stem)
+    say(f"written: {file}, {stem}.md and {stem}.png beside it")
 
 
 def _gpu() -> str | None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from onecycle import DataBunch
 
@@ -58,6 +59,22 @@ class WithNorms(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head((self.bn(self.conv(x[:, None])) * self.scale).flatten(1))
+
+
+class Everything(nn.Module):
+    """A convolution, BatchNorm, dropout, a parameter of its own, a tied one and one that is not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv1d(1, 3, 3), nn.BatchNorm1d(3)
+        self.scale = nn.Parameter(torch.ones(3, 1))
+        self.lin1, self.lin2 = nn.Linear(54, 54), nn.Linear(54, 54)
+        self.lin2.weight = self.lin1.weight
+        self.head, self.unused = nn.Linear(54, 4), nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = (self.bn(self.conv(x[:, None])) * self.scale).flatten(1)
+        return self.head(F.dropout(self.lin2(F.gelu(self.lin1(x))), 0.2, self.training))
 
 
 def seeded(model: nn.Module, seed: int = 7) -> nn.Module:

@@ -11,6 +11,8 @@ Each has a class `Peer` with
 An epoch is a whole cycle of the schedule; the next one goes on with the same weights. Displays are off.
 """
 
+import shutil
+
 NAMES = (
     "onecycle_eager",
     "onecycle_fast",
@@ -28,3 +30,8 @@ NAMES = (
 
 class Unsupported(Exception):  # noqa: N818 -- not an error: the peer has no such thing
     """The peer offers nothing for this workload; the message says what."""
+
+
+def on_device(kind: str) -> str:
+    """What to say of a peer on this kind of device: where there is a GPU, it may have been installed without it."""
+    return f"on the {kind.upper()}, as installed" if shutil.which("nvidia-smi") else ""

@@ -9,6 +9,7 @@ from jax import lax
 from jax import numpy as jnp
 from workloads import Job, Workload
 
+from peers import on_device
 from peers.schedule import BETAS, WD, one_cycle
 
 Tree = dict[str, jax.Array]
@@ -101,6 +102,7 @@ class Peer:
     note = ""
 
     def __init__(self, job: Job) -> None:
+        self.note = on_device(jax.default_backend())
         self.x, self.xv = jnp.asarray(job.x), jnp.asarray(job.xv)
         self.y, self.yv = jnp.asarray(job.y, jnp.int32), jnp.asarray(job.yv, jnp.int32)
         params = initial(job.workload)

@@ -4,9 +4,11 @@ import os
 
 os.environ["KERAS_BACKEND"] = "jax"
 
+import jax
 import keras
 from workloads import Job
 
+from peers import on_device
 from peers.schedule import BETAS, WD
 
 
@@ -15,10 +17,10 @@ class Peer:
 
     name = "Keras 3 on JAX"
     package = "keras"
-    note = "the short last batch kept"
 
     def __init__(self, job: Job) -> None:
-        workload = job.workload
+        workload, where = job.workload, on_device(jax.default_backend())
+        self.note = f"the short last batch kept{where and ', '}{where}"
         layers: list[keras.Layer] = [keras.Input((workload.sizes[0],))]
         if workload.channels:
             layers.append(keras.layers.Reshape((28, 28, 1)))

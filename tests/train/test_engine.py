@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.optim import SGD
 from torch.utils.checkpoint import checkpoint
 
-from conftest import Net, seeded, toy_arrays
+from conftest import Everything, Net, seeded, toy_arrays
 from onecycle import Callback, DataBunch, GradientClip, Learner, accuracy
 from onecycle.core.display import SilentDisplay
 from onecycle.core.errors import DataError, SettingError
@@ -24,22 +24,6 @@ from onecycle.train.callbacks import HOOKS
 from onecycle.train.capture import Captured
 from onecycle.train.recorder import Recorder
 from onecycle.train.step import plain_forward
-
-
-class Everything(nn.Module):
-    """A convolution, BatchNorm, dropout, a parameter of its own, a tied one and one that is not used."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.bn = nn.Conv1d(1, 3, 3), nn.BatchNorm1d(3)
-        self.scale = nn.Parameter(torch.ones(3, 1))
-        self.lin1, self.lin2 = nn.Linear(54, 54), nn.Linear(54, 54)
-        self.lin2.weight = self.lin1.weight
-        self.head, self.unused = nn.Linear(54, 4), nn.Linear(2, 2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = (self.bn(self.conv(x[:, None])) * self.scale).flatten(1)
-        return self.head(F.dropout(self.lin2(F.gelu(self.lin1(x))), 0.2, self.training))
 
 
 def fitted(
@@ -259,9 +243,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted: list[int] = []
     run = Captured.run
 
-    def counting(self: Captured, loader: Any, rows: Any, program: Any, rates: Any, moms: Any) -> Any:
-        counted.append(len(moms))
-        return run(self, loader, rows, program, rates, moms)
+    def counting(self: Captured, loader: Any, rows: Any, program: Any, numbers: Any) -> Any:
+        counted.append(len(numbers))
+        return run(self, loader, rows, program, numbers)
 
     monkeypatch.setattr(Captured, "run", counting)
     return counted

@@ -1,7 +1,7 @@
 """The optimizer's step as lines of a program, so that a run of steps needs no Python between them.
 
-The lines call the kernels that the optimizer itself calls. They find the gradients as g0, g1, …, the learning rate of
-call k in `rates[i][k]`, the momentum in `moms[i]`, and the tensors of call k in `groups[k]`.
+The lines call the kernels that the optimizer itself calls. They find the gradients as g0, g1, …, the tensors of call k
+in `groups[k]`, and the numbers of step i in `numbers[i]`: the learning rate of each call, and the momentum last.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from torch.optim import SGD
 
 from onecycle.optim.fused import FLUSH_EVERY, AdamCall, adam_calls
 from onecycle.optim.optimizers import GroupedOptimizer
+from onecycle.optim.schedules import Rates
 
 
 @dataclass
@@ -25,16 +26,20 @@ class Program:
     layers: list[int] = field(default_factory=list[int])  # the layer group whose rate each call takes
     adam: list[AdamCall] = field(default_factory=list[AdamCall])
 
-    def most_steps(self) -> int:
-        """How many steps a run may have: moments are flushed at the same steps as without runs."""
+    def length(self, most: int) -> int:
+        """How many of the next `most` steps make a run: moments are flushed at the same steps as without runs."""
         count = self.adam[0].steps[0] if self.adam else None
         if count is None or count.device.type != "cpu":
-            return FLUSH_EVERY  # nothing is flushed, and looking at the count would wait for the device
-        return FLUSH_EVERY - int(count.item()) % FLUSH_EVERY
+            return min(most, FLUSH_EVERY)  # nothing is flushed, and looking at the count would wait for the device
+        return min(most, FLUSH_EVERY - int(count.item()) % FLUSH_EVERY)
+
+    def numbers(self, plan: Sequence[Rates], mom: float) -> list[list[float]]:
+        """The numbers of each step of `plan`; `mom` is the momentum where it has none."""
+        return [[*(lrs[layer] for layer in self.layers), mom if own is None else own] for lrs, own in plan]
 
     @torch.no_grad()
-    def finish(self) -> None:
-        """What is left to do after a run."""
+    def finish(self, steps: int) -> None:
+        """What is left to do after a run of `steps`."""
         for call in self.adam:
             for step in call.steps[1:]:  # in a run the first counts for all
                 step.copy_(call.steps[0])
@@ -46,16 +51,19 @@ def program_of(opt: GroupedOptimizer, trained: Sequence[nn.Parameter]) -> Progra
 
     `trained` are the parameters that the gradients g0, g1, … belong to.
     """
-    grads = {id(parameter): f"g{i}" for i, parameter in enumerate(trained)}
-    groups = [group for group in opt.groups if group["params"]]
-    if not all(id(parameter) in grads for group in groups for parameter in group["params"]):
+    grads = grad_names(opt, trained)
+    if grads is None:
         return None
     if opt.is_fused():
         return _adam(opt, grads)
-    sgd = type(opt.torch_opt) is SGD
-    if not sgd or any(group["maximize"] or group["differentiable"] or group["fused"] for group in groups):
-        return None
-    return _sgd(opt, grads)
+    calls = sgd_calls(opt)
+    return None if calls is None else _sgd(calls, grads)
+
+
+def grad_names(opt: GroupedOptimizer, trained: Sequence[nn.Parameter]) -> dict[int, str] | None:
+    """What lines call the gradient of each parameter, by its id; None where `opt` steps others than `trained`."""
+    grads = {id(parameter): f"g{i}" for i, parameter in enumerate(trained)}
+    return grads if all(id(parameter) in grads for group in opt.groups for parameter in group["params"]) else None
 
 
 def _adam(opt: GroupedOptimizer, grads: dict[int, str]) -> Program | None:
@@ -68,7 +76,7 @@ def _adam(opt: GroupedOptimizer, grads: dict[int, str]) -> Program | None:
             program.lines += [
                 f"groups[{k}][3][0].add_(1)",
                 f"torch.ops.aten.{kernel}(groups[{k}][0], [{found}], groups[{k}][1], groups[{k}][2], none, "
-                f"groups[{k}][3], lr=rates[i][{k}], beta1=moms[i], beta2={float(settings['betas'][1])!r}, "
+                f"groups[{k}][3], lr=numbers[i][{k}], beta1=numbers[i][-1], beta2={float(settings['betas'][1])!r}, "
                 f"weight_decay={float(settings['weight_decay'])!r}, eps={float(settings['eps'])!r}, "
                 "amsgrad=False, maximize=False)",
             ]
@@ -81,34 +89,58 @@ def _adam(opt: GroupedOptimizer, grads: dict[int, str]) -> Program | None:
     return program if len(momenta) == len(counts) == 1 else None  # a run knows one of each
 
 
-def _sgd(opt: GroupedOptimizer, grads: dict[int, str]) -> Program | None:
-    """As torch.optim.SGD's single-tensor step, with the decoupled decay before it."""
-    program = Program()
+@dataclass
+class SgdCall:
+    """A parameter group of torch.optim.SGD as its step needs it."""
+
+    layer: int
+    params: list[Tensor]
+    buffers: list[Tensor]  # none without momentum
+    wd: float  # L2
+    decoupled: float  # the decay before the step
+    dampening: float
+    nesterov: bool
+
+
+def sgd_calls(opt: GroupedOptimizer) -> list[SgdCall] | None:
+    """The groups that SGD steps; None for another optimizer, and where that cannot be written down here."""
+    groups = [group for group in opt.groups if group["params"]]
+    if type(opt.torch_opt) is not SGD or any(g["maximize"] or g["differentiable"] or g["fused"] for g in groups):
+        return None
+    calls: list[SgdCall] = []
     for i, group in enumerate(opt.groups):
-        if not group["params"]:
-            continue
-        k, wd, decoupled = len(program.groups), float(group["weight_decay"]), opt.decay_before_step(i)
         buffers = [opt.torch_opt.state[parameter].get("momentum_buffer") for parameter in group["params"]]
         if group["momentum"] and any(buffer is None for buffer in buffers):
             return None
-        found = ", ".join(grads[id(parameter)] for parameter in group["params"])
-        lines = [f"d{k} = [{found}]"]
-        if decoupled:
-            lines.insert(0, f"torch.ops.aten._foreach_mul_(groups[{k}][0], 1 - {decoupled!r} * rates[i][{k}])")
-        if wd:
-            lines.append(f"d{k} = torch.ops.aten._foreach_add(d{k}, groups[{k}][0], alpha={wd!r})")
-        if group["momentum"]:
+        held: list[Tensor] = [buffer for buffer in buffers if buffer is not None and group["momentum"]]
+        decays = float(group["weight_decay"]), opt.decay_before_step(i)
+        if group["params"]:
+            calls.append(
+                SgdCall(i // 2, group["params"], held, *decays, float(group["dampening"]), bool(group["nesterov"]))
+            )
+    momenta: set[Any] = {group["momentum"] for group in groups}
+    return calls if len(momenta) == 1 else None
+
+
+def _sgd(calls: Sequence[SgdCall], grads: dict[int, str]) -> Program:
+    """As torch.optim.SGD's single-tensor step, with the decoupled decay before it."""
+    program = Program()
+    for k, call in enumerate(calls):
+        lines = [f"d{k} = [{', '.join(grads[id(parameter)] for parameter in call.params)}]"]
+        if call.decoupled:
+            lines.insert(0, f"torch.ops.aten._foreach_mul_(groups[{k}][0], 1 - {call.decoupled!r} * numbers[i][{k}])")
+        if call.wd:
+            lines.append(f"d{k} = torch.ops.aten._foreach_add(d{k}, groups[{k}][0], alpha={call.wd!r})")
+        if call.buffers:
             lines += [
-                f"torch.ops.aten._foreach_mul_(groups[{k}][1], moms[i])",
-                f"torch.ops.aten._foreach_add_(groups[{k}][1], d{k}, alpha={1 - float(group['dampening'])!r})",
-                f"d{k} = torch.ops.aten._foreach_add(d{k}, groups[{k}][1], alpha=moms[i])"
-                if group["nesterov"]
+                f"torch.ops.aten._foreach_mul_(groups[{k}][1], numbers[i][-1])",
+                f"torch.ops.aten._foreach_add_(groups[{k}][1], d{k}, alpha={1 - call.dampening!r})",
+                f"d{k} = torch.ops.aten._foreach_add(d{k}, groups[{k}][1], alpha=numbers[i][-1])"
+                if call.nesterov
                 else f"d{k} = groups[{k}][1]",
             ]
-        lines.append(f"torch.ops.aten._foreach_add_(groups[{k}][0], d{k}, alpha=-rates[i][{k}])")
+        lines.append(f"torch.ops.aten._foreach_add_(groups[{k}][0], d{k}, alpha=-numbers[i][{k}])")
         program.lines += lines
-        params: list[Tensor] = [parameter.detach() for parameter in group["params"]]
-        program.groups.append([params, [buffer for buffer in buffers if buffer is not None]])
-        program.layers.append(i // 2)
-    momenta: set[Any] = {group["momentum"] for group in opt.groups if group["params"]}
-    return program if len(momenta) == 1 else None
+        program.groups.append([[parameter.detach() for parameter in call.params], call.buffers])
+        program.layers.append(call.layer)
+    return program

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from onecycle.core.device import borrowed_generators
 from onecycle.data.batches import InMemoryLoader
+from onecycle.optim.graph_program import GraphProgram
 from onecycle.optim.program import Program
+from onecycle.train.graphs import GraphedRun
 from onecycle.train.metrics import Metric
-from onecycle.train.program import Function, compiled, run_source, scores_source, step_source
+from onecycle.train.program import Function, as_python, compiled, run_source, scores_source, step_source
 from onecycle.train.python_state import fingerprint, python_state
 from onecycle.train.snapshot import restored_model
 from onecycle.train.step import Forward, LossFunc, outputs, plain_forward
@@ -87,19 +89,25 @@ class Captured:
         loader: InMemoryLoader,
         rows: Tensor,
         program: Program,
-        rates: list[list[float]],
-        moms: list[float],
+        numbers: list[list[float]],
     ) -> Tensor:
-        """Train a batch for each entry of `moms`, on these `rows` of the loader; their losses. `program` optimizes."""
+        """Train a batch for each entry of `numbers`, on these `rows` of the loader; the losses. `program` optimizes."""
         casts = _casts(loader, self._shapes)
         key = (*casts, *program.lines)
         if key not in self._runs:
-            self._runs[key] = compiled(run_source(self._trace, casts, program.lines), "run")
+            source = run_source(self._trace, casts, program.lines)
+            graphed = isinstance(program, GraphProgram)
+            self._runs[key] = GraphedRun(as_python(source, "run")) if graphed else compiled(source, "run")
         with torch.inference_mode():  # nothing of a step but its loss leaves the run
             state, bs = self._trace.state, loader.batch_size
-            losses = self._runs[key](loader.tensors, rows, bs, state, rates, moms, program.groups)
-        program.finish()
+            losses = self._runs[key](loader.tensors, rows, bs, state, numbers, program.groups)
+        program.finish(len(numbers))
         return losses
+
+    def refused(self) -> str | None:
+        """Why its runs are no CUDA graphs where they were to be."""
+        found = (run.refused for run in self._runs.values() if isinstance(run, GraphedRun))
+        return next((reason for reason in found if reason), None)
 
     @torch.no_grad()
     def _loss_and_grads(self, inputs: list[Tensor]) -> Outputs:

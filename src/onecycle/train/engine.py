@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from onecycle.core.errors import SettingError, did_you_mean
 from onecycle.data.batches import Batches, InMemoryLoader
+from onecycle.optim.graph_program import graph_program_of
 from onecycle.optim.program import program_of
 from onecycle.train.callbacks import Fit
 from onecycle.train.capture import Captured, CapturedScores
@@ -55,8 +56,10 @@ class Engine:
             captured = self._captured if self._is_captured(epoch) else None
             if captured is not None and done < len(epoch):
                 fit.opt.set_rates(*epoch.plan[done])
-                if program := program_of(fit.opt, captured.trained):
+                written = graph_program_of if fit.device.type == "cuda" else program_of
+                if program := written(fit.opt, captured.trained):
                     yield from in_runs(epoch, done, captured, program)
+                    self._say_refused(captured, say)
                     return
         yield from steps
 
@@ -109,6 +112,12 @@ class Engine:
             return loss_and_grads(xb, yb)
 
         return step
+
+    def _say_refused(self, captured: Captured, say: Callable[[str], None]) -> None:
+        reason = captured.refused()
+        if reason and reason != self._refused:
+            say(f"engine: no CUDA graphs, because {reason}")
+            self._refused = reason
 
     def _refuse(self, fit: Fit, reason: str, say: Callable[[str], None]) -> None:
         self._refused_in = fit

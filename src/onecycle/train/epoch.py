@@ -74,15 +74,15 @@ def in_runs(epoch: Epoch, done: int, captured: Captured, program: Program) -> It
     assert isinstance(loader, InMemoryLoader)  # as `can_run` made sure
     order, bs, length = loader.order(epoch.number), loader.batch_size, 1
     while done < len(epoch):
-        count = min(length, len(epoch) - done, program.most_steps())
+        most = min(length, len(epoch) - done)
         if epoch.saver is not None:
-            count = min(count, epoch.saver.longest_run(epoch.fit))
+            most = min(most, epoch.saver.longest_run(epoch.fit))
+        count = program.length(most)
         plan, rows = epoch.plan[done : done + count], order[done * bs : (done + count) * bs]
-        rates = [[rates[layer] for layer in program.layers] for rates, _ in plan]
-        moms = [mom if mom is not None else opt.mom or 0.0 for _, mom in plan]
+        numbers = program.numbers(plan, opt.mom or 0.0)
         started = time.perf_counter()
         try:
-            epoch.losses[done : done + count] = captured.run(loader, rows, program, rates, moms)
+            epoch.losses[done : done + count] = captured.run(loader, rows, program, numbers)
         except FAILURES as error:
             x: list[Any] = [tensor.index_select(0, rows) for tensor in loader.tensors[:-1]]
             y = loader.tensors[-1].index_select(0, rows)

@@ -24,7 +24,7 @@ def step_source(trace: Trace) -> str:
 
 
 def run_source(trace: Trace, casts: Sequence[str], optimizer: Sequence[str]) -> str:
-    """`run(data, order, bs, state, rates, moms, groups)` → the losses of the steps that `moms` has entries for.
+    """`run(data, order, bs, state, numbers, groups)` → the losses of the steps that `numbers` has entries for.
 
     Each step gathers its rows of `data` (`casts` is what is done with each part) and runs the trace, whose outputs are
     the loss and the gradients. Then come the lines of `optimizer`, which find the gradients as g0, g1, … and the step
@@ -38,11 +38,11 @@ def run_source(trace: Trace, casts: Sequence[str], optimizer: Sequence[str]) -> 
     body += [f"g{i} = {grad}" for i, grad in enumerate(grads) if grad]
     body += [*optimizer, f"losses.append({loss})"]
     head = (
-        "def run(data: List[Tensor], order: Tensor, bs: int, state: List[Tensor], rates: List[List[float]], "
-        "moms: List[float], groups: List[List[List[Tensor]]]) -> Tensor:"
+        "def run(data: List[Tensor], order: Tensor, bs: int, state: List[Tensor], numbers: List[List[float]], "
+        "groups: List[List[List[Tensor]]]) -> Tensor:"
     )
     before = [*_state_names(trace), *map(line, views), "none: List[Tensor] = []", "losses: List[Tensor] = []"]
-    loop = ["for i in range(len(moms)):", *(f"    {text}" for text in body)]
+    loop = ["for i in range(len(numbers)):", *(f"    {text}" for text in body)]
     return "\n    ".join([head, *before, *loop, "return torch.stack(losses)"]) + "\n"
 
 
@@ -67,9 +67,7 @@ def compiled(source: str, name: str) -> Function:
             warnings.simplefilter("ignore")  # that TorchScript is on its way out is known: docs/engine.md
             script = getattr(torch.jit.CompilationUnit(source), name)
     except Exception:  # gone, or without one of the operators: the same text is Python, too
-        names: dict[str, Any] = {"torch": torch, "List": list, "Tensor": torch.Tensor}
-        exec(source, names)  # made above, of operators' names and numbers
-        return names[name]
+        return as_python(source, name)
 
     def as_written(*args: Any) -> Any:
         # optimized, addmm would be parted in two: slower, and rounded in another place
@@ -77,6 +75,13 @@ def compiled(source: str, name: str) -> Function:
             return script(*args)
 
     return as_written
+
+
+def as_python(source: str, name: str) -> Function:
+    """The function `name` of `source`, as Python."""
+    names: dict[str, Any] = {"torch": torch, "List": list, "Tensor": torch.Tensor}
+    exec(source, names)  # made above, of operators' names and numbers
+    return names[name]
 
 
 def line(op: Op) -> str:

@@ -1,0 +1,85 @@
+"""A stand-in for CUDA graphs, for machines without a GPU: what is recorded is the operations, by the tensors they name.
+
+As CUDA does, it leaves undone what it records, refuses to wait for a value, keeps every number as it was, and reads and
+writes the same tensors in every replay.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class RecordedGraph:
+    """In the place of torch.cuda.CUDAGraph."""
+
+    replays = 0  # of all graphs
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+
+    def replay(self) -> None:
+        """Call every operation again, and write what it gives to where it was the first time."""
+        RecordedGraph.replays += 1
+        for func, args, kwargs, results in self.calls:
+            again = func(*args, **kwargs)
+            for old, new in zip(_tensors(results), _tensors(again), strict=True):
+                if old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self, graph: RecordedGraph) -> None:
+        super().__init__()
+        self._graph = graph
+        self._before: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        if func._schema.is_mutable:
+            for tensor in _tensors((args, list(kwargs.values()))):
+                self._before.setdefault(id(tensor), (tensor, tensor.clone()))
+        results = func(*args, **kwargs)
+        self._graph.calls.append((func, args, kwargs, results))
+        return results
+
+    def undo(self) -> None:
+        for tensor, value in self._before.values():
+            tensor.copy_(value)
+
+
+def _tensors(structure: Any) -> Iterator[Tensor]:
+    if isinstance(structure, Tensor):
+        yield structure
+    elif isinstance(structure, list | tuple):
+        for item in structure:
+            yield from _tensors(item)
+
+
+@contextmanager
+def _recording(graph: RecordedGraph, capture_error_mode: str) -> Iterator[None]:
+    assert capture_error_mode == "thread_local"
+    recorder = _Recorder(graph)
+    try:
+        with recorder:
+            yield
+    finally:
+        recorder.undo()
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[RecordedGraph]:
+    """Let the fast engine run its programs as such graphs on the CPU."""
+    from onecycle.optim.graph_program import graph_program_of
+    from onecycle.train import engine
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", RecordedGraph)
+    monkeypatch.setattr(torch.cuda, "graph", _recording)
+    monkeypatch.setattr(engine, "program_of", graph_program_of)
+    monkeypatch.setattr(RecordedGraph, "replays", 0)
+    return RecordedGraph

@@ -1,0 +1,172 @@
+"""Runs as graphs train as eager steps do. On the CPU, by a stand-in for CUDA's graphs; test_loop_gpu.py has the real ones."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
+from torch.optim import SGD, AdamW
+
+from conftest import Everything, Net, seeded, toy_arrays
+from cuda_stand_in import RecordedGraph, stand_in
+from onecycle import DataBunch, Learner, accuracy
+from onecycle.optim.graph_program import STEPS, graph_program_of
+from onecycle.train import graphs
+from onecycle.train.capture import Captured
+from onecycle.train.program import as_python, run_source
+
+
+@pytest.fixture
+def graph(monkeypatch: pytest.MonkeyPatch) -> type[RecordedGraph]:
+    return stand_in(monkeypatch)
+
+
+def data() -> DataBunch:
+    return DataBunch.create(toy_arrays(), toy_arrays(50, seed=1), bs=4, seed=3)
+
+
+def fitted(engine: str, model: nn.Module, split: bool = False, **options: Any) -> Learner:
+    learn = Learner(data(), seeded(model), engine=engine, **{"metrics": accuracy, "silent": True, **options})
+    if split:
+        learn.split(model.lin2)
+    learn.fit_one_cycle(2, slice(1e-3, 1e-2))
+    return learn
+
+
+def assert_close(found: Learner, expected: Learner) -> None:
+    assert found.recorder.losses == pytest.approx(expected.recorder.losses, rel=1e-3, abs=1e-5)
+    assert found.recorder.val_losses == pytest.approx(expected.recorder.val_losses, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"true_wd": False, "bn_wd": False, "wd": 0.1},
+        {"wd": 0.1, "split": True},
+        {"opt_func": partial(torch.optim.Adam, eps=1e-3)},
+        {"opt_func": partial(AdamW, betas=(0.5, 0.9))},
+        {"opt_func": SGD, "split": True, "wd": 0.1},
+        {"opt_func": partial(SGD, momentum=0.9), "true_wd": False, "wd": 0.1},
+        {"opt_func": partial(SGD, momentum=0.9, nesterov=True)},
+        {"opt_func": partial(SGD, momentum=0.9, dampening=0.5)},
+    ],
+)
+def test_graphs_train_as_eager_steps_do(options: dict[str, Any], graph: type[RecordedGraph]):
+    fast = fitted("fast", Net(), **options)
+    assert fast._engine._captured is not None
+    assert fast._engine._captured.refused() is None
+    assert graph.replays > 2 * (50 - STEPS) - 5
+    assert_close(fast, fitted("eager", Net(), **options))
+
+
+def test_dropout_and_norms_go_on_in_a_graph(graph: type[RecordedGraph]):
+    models = Everything(), Everything()
+    for model in models:
+        model.unused.requires_grad_(False)  # Adam's kernel is called directly where all parameters have gradients
+    fast, eager = (
+        Learner(data(), seeded(model), engine=engine, metrics=accuracy, silent=True)
+        for model, engine in zip(models, ("fast", "eager"), strict=True)
+    )
+    for learn in (fast, eager):
+        learn.fit_one_cycle(1, 1e-3)
+    assert graph.replays
+    assert_close(fast, eager)
+    assert torch.equal(fast.model.bn.num_batches_tracked, eager.model.bn.num_batches_tracked)
+    assert torch.allclose(fast.model.bn.running_var, eager.model.bn.running_var, rtol=1e-3)
+
+
+def test_a_long_run_gives_the_bits_of_short_ones(graph: type[RecordedGraph], monkeypatch: pytest.MonkeyPatch):
+    """So that a fit which is resumed in the middle of a run is the same fit."""
+    long = fitted("fast", Net())
+    monkeypatch.setattr("onecycle.optim.graph_program.STEPS", 7)
+    assert fitted("fast", Net()).recorder.losses == long.recorder.losses
+
+
+def test_a_graph_is_recorded_once_for_each_length(monkeypatch: pytest.MonkeyPatch, graph: type[RecordedGraph]):
+    recorded: list[int] = []
+    init = graphs.Graph.__init__
+    monkeypatch.setattr(
+        graphs.Graph, "__init__", lambda self, *given: recorded.append(len(given[2])) or init(self, *given)
+    )
+    learn = Learner(data(), Net(), engine="fast", silent=True)
+    learn.fit_one_cycle(3, 1e-2)
+    assert recorded == [1, STEPS]
+    learn.fit(1, 1e-3)
+    assert recorded == [1, STEPS]
+    learn.opt = learn._make_opt()  # its moments are in another place
+    learn.fit(1, 1e-3)
+    assert recorded == [1, STEPS] * 2
+
+
+def test_what_cannot_be_recorded_goes_on_without_graphs(
+    graph: type[RecordedGraph], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def broken(*_: Any) -> None:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(graphs.Graph, "__init__", broken)
+    fast, eager = fitted("fast", Net(), silent=False), fitted("eager", Net())
+    assert_close(fast, eager)
+    assert not graph.replays
+    line = (
+        "engine: no CUDA graphs, because a step cannot be recorded (CUDA error: operation not permitted when stream is"
+    )
+    assert capsys.readouterr().out.count(line) == 1
+
+
+def test_a_graph_that_gives_other_numbers_is_not_used(graph: type[RecordedGraph], monkeypatch: pytest.MonkeyPatch):
+    replay = RecordedGraph.replay
+
+    def twice(self: RecordedGraph) -> None:
+        replay(self)
+        replay(self)
+
+    monkeypatch.setattr(RecordedGraph, "replay", twice)
+    fast = fitted("fast", Net())
+    assert fast._engine._captured is not None
+    assert fast._engine._captured.refused() == "the recorded steps give other numbers"
+    assert_close(fast, fitted("eager", Net()))
+
+
+def test_a_step_that_uses_the_cpu_is_not_recorded():
+    with graphs._AllOn(torch.device("meta")), pytest.raises(RuntimeError, match=r"aten.ones.default works on the cpu"):
+        torch.ones(2)
+
+
+class OnTheGpu(graphs._AllOn):
+    """With Adam's kernel, which torch does not know how to call without data, left out."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._fused_adam_.tensor_lr:
+            assert {tensor.device.type for tensor in graphs._tensors((args, kwargs))} == {"cuda"}
+            return None
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+@pytest.mark.parametrize("options", [{}, {"opt_func": partial(SGD, momentum=0.9, nesterov=True), "split": True}])
+def test_a_run_needs_nothing_from_the_cpu(options: dict[str, Any], graph: type[RecordedGraph]):
+    """The program on tensors that say they are on a GPU: mixed devices and waiting for a value are errors there."""
+    learn = fitted("fast", Net(), **options)
+    captured = learn._engine._captured
+    assert isinstance(captured, Captured)
+    loader = learn.data.train_dl
+    program = graph_program_of(learn.opt, captured.trained)
+    assert program is not None
+    numbers = program.numbers([([1e-2] * 2, 0.9)] * 3, 0.9)
+    run = as_python(run_source(captured._trace, ["", ""], program.lines), "run")
+    with FakeTensorMode(), torch.no_grad():
+
+        def there(given: Any) -> Any:
+            if isinstance(given, list):
+                return [there(item) for item in given]
+            return torch.empty_strided(given.shape, given.stride(), dtype=given.dtype, device="cuda")
+
+        table, rows = there(torch.tensor(numbers)), there(torch.zeros(12, dtype=torch.long))
+        tensors, state, groups = there(loader.tensors), there(captured._trace.state), there(program.groups)
+        with OnTheGpu(torch.device("cuda:0")):
+            losses = run(tensors, rows, 4, state, [row.unbind() for row in table.unbind()], groups)
+    assert losses.device.type == "cuda"
+    assert losses.shape == (3,)
