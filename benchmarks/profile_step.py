@@ -108,20 +108,20 @@ def fast(train: TensorDataset) -> Callable[[], Seconds]:
     learn, opt = learner(train, "fast")
     loader, captured = learn.data.train_dl, Captured(learn.model, learn.loss_func, *learn.data.one_batch())
     trace, program, steps = captured._trace, program_of(opt, captured.trained), len(loader)
-    rates, moms = [[1e-3]] * RUN, [0.9] * RUN
+    numbers = [[1e-3, 0.9]] * RUN
     cut = [compiled(source, "run") for source in (*cut_off(trace), run_source(trace, ["", ""], program.lines))]
 
     @torch.inference_mode()
     def seconds_of(run: Callable[..., Any]) -> float:
         order, started = loader.order(0), time.perf_counter()
         for rows in order[: steps * BS].split(RUN * BS):
-            run(loader.tensors, rows, BS, trace.state, rates, moms[: len(rows) // BS], program.groups)
+            run(loader.tensors, rows, BS, trace.state, numbers[: len(rows) // BS], program.groups)
         return time.perf_counter() - started
 
     def epoch() -> Seconds:
         learn.fit_one_cycle(1, 1e-2)
         upto = [0.0, *map(seconds_of, cut)]
-        program.finish()
+        program.finish(steps)
         parts = {part: upto[i + 1] - upto[i] for i, part in enumerate(PARTS)}
         return parts | {WHOLE: learn.recorder.record.seconds[-1]}
 
