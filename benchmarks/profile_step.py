@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import onecycle
-from onecycle.optim.program import program_of
+from onecycle.optim.program import Program, program_of
 from onecycle.train.capture import Captured
 from onecycle.train.program import compiled, run_source
 from onecycle.train.trace import Trace, Value, values_in
@@ -107,7 +107,7 @@ def fast(train: TensorDataset) -> Callable[[], Seconds]:
     """engine="fast", and its program cut off after each part."""
     learn, opt = learner(train, "fast")
     loader, captured = learn.data.train_dl, Captured(learn.model, learn.loss_func, *learn.data.one_batch())
-    trace, program, steps = captured._trace, program_of(opt, captured.trained), len(loader)
+    trace, program, steps = captured._trace, program_of(Program, opt, captured.trained), len(loader)
     numbers = [[1e-3, 0.9]] * RUN
     cut = [compiled(source, "run") for source in (*cut_off(trace), run_source(trace, ["", ""], program.lines))]
 

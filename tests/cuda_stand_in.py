@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from onecycle.train.trace import all_in
+
 
 class RecordedGraph:
     """In the place of torch.cuda.CUDAGraph."""
@@ -27,7 +29,7 @@ class RecordedGraph:
         RecordedGraph.replays += 1
         for func, args, kwargs, results in self.calls:
             again = func(*args, **kwargs)
-            for old, new in zip(_tensors(results), _tensors(again), strict=True):
+            for old, new in zip(all_in(results, Tensor), all_in(again, Tensor), strict=True):
                 if old.data_ptr() != new.data_ptr():
                     old.copy_(new)
 
@@ -43,7 +45,7 @@ class _Recorder(TorchDispatchMode):
         if func is torch.ops.aten._local_scalar_dense.default:
             raise RuntimeError("operation not permitted when stream is capturing")
         if func._schema.is_mutable:
-            for tensor in _tensors((args, list(kwargs.values()))):
+            for tensor in all_in((args, kwargs), Tensor):
                 self._before.setdefault(id(tensor), (tensor, tensor.clone()))
         results = func(*args, **kwargs)
         self._graph.calls.append((func, args, kwargs, results))
@@ -52,14 +54,6 @@ class _Recorder(TorchDispatchMode):
     def undo(self) -> None:
         for tensor, value in self._before.values():
             tensor.copy_(value)
-
-
-def _tensors(structure: Any) -> Iterator[Tensor]:
-    if isinstance(structure, Tensor):
-        yield structure
-    elif isinstance(structure, list | tuple):
-        for item in structure:
-            yield from _tensors(item)
 
 
 @contextmanager
@@ -75,11 +69,11 @@ def _recording(graph: RecordedGraph, capture_error_mode: str) -> Iterator[None]:
 
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[RecordedGraph]:
     """Let the fast engine run its programs as such graphs on the CPU."""
-    from onecycle.optim.graph_program import graph_program_of
+    from onecycle.optim.graph_program import GraphProgram
     from onecycle.train import engine
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", RecordedGraph)
     monkeypatch.setattr(torch.cuda, "graph", _recording)
-    monkeypatch.setattr(engine, "program_of", graph_program_of)
+    monkeypatch.setattr(engine, "_kind", lambda _: GraphProgram)
     monkeypatch.setattr(RecordedGraph, "replays", 0)
     return RecordedGraph

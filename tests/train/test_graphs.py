@@ -12,10 +12,12 @@ from torch.optim import SGD, AdamW
 from conftest import Everything, Net, seeded, toy_arrays
 from cuda_stand_in import RecordedGraph, stand_in
 from onecycle import DataBunch, Learner, accuracy
-from onecycle.optim.graph_program import STEPS, graph_program_of
+from onecycle.optim.graph_program import STEPS, GraphProgram
+from onecycle.optim.program import program_of
 from onecycle.train import graphs
 from onecycle.train.capture import Captured
 from onecycle.train.program import as_python, run_source
+from onecycle.train.trace import all_in
 
 
 @pytest.fixture
@@ -141,7 +143,7 @@ class OnTheGpu(graphs._AllOn):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._fused_adam_.tensor_lr:
-            assert {tensor.device.type for tensor in graphs._tensors((args, kwargs))} == {"cuda"}
+            assert {tensor.device.type for tensor in all_in((args, kwargs), torch.Tensor)} == {"cuda"}
             return None
         return super().__torch_dispatch__(func, types, args, kwargs)
 
@@ -153,7 +155,7 @@ def test_a_run_needs_nothing_from_the_cpu(options: dict[str, Any], graph: type[R
     captured = learn._engine._captured
     assert isinstance(captured, Captured)
     loader = learn.data.train_dl
-    program = graph_program_of(learn.opt, captured.trained)
+    program = program_of(GraphProgram, learn.opt, captured.trained)
     assert program is not None
     numbers = program.numbers([([1e-2] * 2, 0.9)] * 3, 0.9)
     run = as_python(run_source(captured._trace, ["", ""], program.lines), "run")

@@ -10,12 +10,8 @@ after the kernel so that the step is the same, with s = (1 - _STEADY) / (1 - mom
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
-from torch import nn
-
-from onecycle.optim.fused import adam_calls
-from onecycle.optim.optimizers import GroupedOptimizer
-from onecycle.optim.program import Program, SgdCall, grad_names, sgd_calls
+from onecycle.optim.fused import AdamCall
+from onecycle.optim.program import Program, SgdCall, detached
 from onecycle.optim.schedules import Rates
 
 STEPS = 32  # in a graph; what is left of an epoch goes in graphs of one
@@ -53,71 +49,48 @@ class GraphProgram(Program):
             found.append([*rates, *factors, mom])
         return found
 
-    def finish(self, steps: int) -> None:
-        """Count the steps of a run; the lines have done the rest."""
-        self.taken += steps
+    def add_adam(self, layer: int, call: AdamCall, grads: str) -> None:
+        """Add a call of Adam's kernel. Waits for the device at the first one, for the count of steps."""
+        k, settings, wd = len(self.groups), call.groups[0], float(call.groups[0]["weight_decay"])
+        decoupled = settings["decoupled_weight_decay"]
+        lines = [
+            f"torch.ops.aten._foreach_add_(groups[{k}][3], 1)",
+            f"torch.ops.aten._foreach_mul_(groups[{k}][1], numbers[i][-3])",
+            f"torch.ops.aten._fused_adam_(groups[{k}][0], {grads}, groups[{k}][1], groups[{k}][2], none, "
+            f"groups[{k}][3], lr=numbers[i][{2 * k}], beta1={_STEADY}, beta2={float(settings['betas'][1])!r}, "
+            f"weight_decay={0.0 if decoupled else wd!r}, eps={float(settings['eps'])!r}, "
+            "amsgrad=False, maximize=False)",
+            f"torch.ops.aten._foreach_mul_(groups[{k}][1], numbers[i][-2])",
+        ]
+        if decoupled and wd:
+            lines.insert(0, f"torch.ops.aten._foreach_mul_(groups[{k}][0], numbers[i][{2 * k + 1}])")
+        if not self.adam:
+            self.taken = int(call.steps[0].item())
+        self.adam.append(call)
+        self.decays.append(wd if decoupled else 0.0)
+        self.add(layer, lines, [detached(call.params), call.means, call.squares, call.steps])
 
-
-def graph_program_of(opt: GroupedOptimizer, trained: Sequence[nn.Parameter]) -> GraphProgram | None:
-    """As `program_of`, for CUDA graphs. Waits for the device."""
-    grads = grad_names(opt, trained)
-    if grads is None:
-        return None
-    if opt.is_fused():
-        return _adam(opt, grads)
-    calls = sgd_calls(opt)
-    return None if calls is None else _sgd(calls, grads)
-
-
-def _adam(opt: GroupedOptimizer, grads: dict[int, str]) -> GraphProgram | None:
-    program = GraphProgram()
-    for layer, halves in enumerate(zip(opt.groups[::2], opt.groups[1::2], strict=True)):
-        for call in adam_calls(opt.torch_opt, halves):
-            k, settings, wd = len(program.groups), call.groups[0], float(call.groups[0]["weight_decay"])
-            decoupled = settings["decoupled_weight_decay"]
-            if decoupled and wd:
-                program.lines.append(f"torch.ops.aten._foreach_mul_(groups[{k}][0], numbers[i][{2 * k + 1}])")
-            program.lines += [
-                f"torch.ops.aten._foreach_add_(groups[{k}][3], 1)",
-                f"torch.ops.aten._foreach_mul_(groups[{k}][1], numbers[i][-3])",
-                f"torch.ops.aten._fused_adam_(groups[{k}][0], [{', '.join(grads[id(p)] for p in call.params)}], "
-                f"groups[{k}][1], groups[{k}][2], none, groups[{k}][3], lr=numbers[i][{2 * k}], beta1={_STEADY}, "
-                f"beta2={float(settings['betas'][1])!r}, weight_decay={0.0 if decoupled else wd!r}, "
-                f"eps={float(settings['eps'])!r}, amsgrad=False, maximize=False)",
-                f"torch.ops.aten._foreach_mul_(groups[{k}][1], numbers[i][-2])",
-            ]
-            program.groups.append([[p.detach() for p in call.params], call.means, call.squares, call.steps])
-            program.layers.append(layer)
-            program.decays.append(wd if decoupled else 0.0)
-            program.adam.append(call)
-    momenta = {group["betas"][0] for call in program.adam for group in call.groups}
-    counts = set(torch.stack([step for call in program.adam for step in call.steps]).tolist())
-    if len(momenta) != 1 or len(counts) != 1:
-        return None  # a run knows one of each
-    program.taken = int(counts.pop())
-    return program
-
-
-def _sgd(calls: Sequence[SgdCall], grads: dict[int, str]) -> GraphProgram:
-    program = GraphProgram()
-    for k, call in enumerate(calls):
+    def add_sgd(self, call: SgdCall, grads: str) -> None:
+        """Add a step of SGD."""
+        k = len(self.groups)
+        lines = [f"d{k} = {grads}"]
         if call.decoupled:
-            program.lines.append(f"torch.ops.aten._foreach_mul_(groups[{k}][0], numbers[i][{2 * k + 1}])")
-        program.lines.append(f"d{k} = [{', '.join(grads[id(p)] for p in call.params)}]")
+            lines.insert(0, f"torch.ops.aten._foreach_mul_(groups[{k}][0], numbers[i][{2 * k + 1}])")
         if call.wd:
-            program.lines.append(f"d{k} = torch.ops.aten._foreach_add(d{k}, groups[{k}][0], alpha={call.wd!r})")
+            lines.append(f"d{k} = torch.ops.aten._foreach_add(d{k}, groups[{k}][0], alpha={call.wd!r})")
         if call.buffers:
-            program.lines += [
+            lines += [
                 f"torch.ops.aten._foreach_mul_(groups[{k}][1], numbers[i][-1])",
                 f"torch.ops.aten._foreach_add_(groups[{k}][1], d{k}, alpha={1 - call.dampening!r})",
                 f"d{k} = torch.ops.aten._foreach_add(d{k}, torch.ops.aten._foreach_mul(groups[{k}][1], numbers[i][-1]))"
                 if call.nesterov
                 else f"d{k} = groups[{k}][1]",
             ]
-        program.lines.append(
-            f"torch.ops.aten._foreach_sub_(groups[{k}][0], torch.ops.aten._foreach_mul(d{k}, numbers[i][{2 * k}]))"
-        )
-        program.groups.append([[p.detach() for p in call.params], call.buffers])
-        program.layers.append(call.layer)
-        program.decays.append(call.decoupled)
-    return program
+        rated = f"torch.ops.aten._foreach_mul(d{k}, numbers[i][{2 * k}])"
+        lines.append(f"torch.ops.aten._foreach_sub_(groups[{k}][0], {rated})")
+        self.decays.append(call.decoupled)
+        self.add(call.layer, lines, [detached(call.params), call.buffers])
+
+    def finish(self, steps: int) -> None:
+        """Count the steps of a run; the lines have done the rest."""
+        self.taken += steps

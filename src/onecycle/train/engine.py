@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from onecycle.core.errors import SettingError, did_you_mean
 from onecycle.data.batches import Batches, InMemoryLoader
-from onecycle.optim.graph_program import graph_program_of
-from onecycle.optim.program import program_of
+from onecycle.optim.graph_program import GraphProgram
+from onecycle.optim.program import Program, program_of
 from onecycle.train.callbacks import Fit
 from onecycle.train.capture import Captured, CapturedScores
 from onecycle.train.epoch import Epoch, in_runs, one_by_one
@@ -56,8 +57,7 @@ class Engine:
             captured = self._captured if self._is_captured(epoch) else None
             if captured is not None and done < len(epoch):
                 fit.opt.set_rates(*epoch.plan[done])
-                written = graph_program_of if fit.device.type == "cuda" else program_of
-                if program := written(fit.opt, captured.trained):
+                if program := program_of(_kind(fit.device), fit.opt, captured.trained):
                     yield from in_runs(epoch, done, captured, program)
                     self._say_refused(captured, say)
                     return
@@ -124,3 +124,7 @@ class Engine:
         if reason != self._refused:
             say(f"engine: eager, because {reason}")
         self._refused = reason
+
+
+def _kind(device: torch.device) -> type[Program]:
+    return GraphProgram if device.type == "cuda" else Program

@@ -5,7 +5,7 @@ reads and writes the same places in memory for ever: rows and numbers are copied
 everything else has to be where it was.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # the documented way
 
 from onecycle.core.device import borrowed_generators
 from onecycle.train.program import Function
+from onecycle.train.trace import all_in
 
 _TOLERANCE = 0.01  # of the way that a tensor goes in a run
 
@@ -41,7 +42,7 @@ class GraphedRun:
         groups: list[list[list[Tensor]]],
     ) -> Tensor:
         """Train, and give the losses: a tensor that the next call may write to."""
-        table, changed = torch.tensor(numbers, dtype=torch.float32), [*state, *_tensors(groups)]
+        table, changed = torch.tensor(numbers, dtype=torch.float32), [*state, *all_in(groups, Tensor)]
 
         def run(rows: Tensor, table: Tensor) -> Tensor:
             return self._run(data, rows, bs, state, [row.unbind() for row in table.unbind()], groups)
@@ -112,20 +113,10 @@ class _AllOn(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
-        for tensor in _tensors((args, kwargs, found)):
+        for tensor in all_in((args, kwargs, found), Tensor):
             if tensor.device != self._device:
                 raise RuntimeError(f"{func} works on the {tensor.device}")
         return found
-
-
-def _tensors(structure: Any) -> Iterable[Tensor]:
-    if isinstance(structure, Tensor):
-        yield structure
-    elif isinstance(structure, list | tuple):
-        for item in structure:
-            yield from _tensors(item)
-    elif isinstance(structure, dict):
-        yield from _tensors(list(structure.values()))
 
 
 def _agree(found: Sequence[Tensor], expected: Sequence[Tensor], before: Sequence[Tensor]) -> bool:

@@ -7,12 +7,14 @@ transpose) and what nobody uses is dropped.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from weakref import ref
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode  # the documented way in, private by name only
+
+Found = TypeVar("Found")
 
 
 class CannotCaptureError(Exception):
@@ -124,15 +126,20 @@ class Tracer(TorchDispatchMode):
 
 
 def values_in(structure: Any) -> Iterable[Value]:
-    """The tensors in an operation's arguments or results."""
-    if isinstance(structure, Value):
+    """The tensors in an operation's arguments or results, by name."""
+    return all_in(structure, Value)
+
+
+def all_in(structure: Any, kind: type[Found]) -> Iterable[Found]:
+    """Whatever is of this kind in nested lists, tuples and dicts."""
+    if isinstance(structure, kind):
         yield structure
     elif isinstance(structure, list | tuple):
         for item in structure:
-            yield from values_in(item)
+            yield from all_in(item, kind)
     elif isinstance(structure, dict):
         for item in structure.values():
-            yield from values_in(item)
+            yield from all_in(item, kind)
 
 
 def _simplify(ops: list[Op]) -> dict[Value, Value]:
