@@ -1,11 +1,13 @@
 """A stand-in for CUDA graphs, for machines without a GPU: what is recorded is the operations, by the tensors they name.
 
-As CUDA does, it leaves undone what it records, refuses to wait for a value, keeps every number as it was, and reads and
-writes the same tensors in every replay.
+As CUDA does, it leaves undone what it records, keeps every number as it was, and reads and writes the same tensors in
+every replay. Waiting for a value while it records spoils the recording, which shows at its end, also where the caller
+made nothing of it.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from onecycle.optim.graph_program import GraphProgram
+from onecycle.train import engine, graphs
 from onecycle.train.trace import all_in
 
 
@@ -23,6 +27,7 @@ class RecordedGraph:
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, Any, Any, Any]] = []
+        self.spoilt = False
 
     def replay(self) -> None:
         """Call every operation again, and write what it gives to where it was the first time."""
@@ -34,6 +39,20 @@ class RecordedGraph:
                     old.copy_(new)
 
 
+class Event:
+    """In the place of torch.cuda.Event; `waiting` has those recorded and not waited for."""
+
+    waiting = 0
+
+    def record(self) -> None:
+        """Count it."""
+        Event.waiting += 1
+
+    def synchronize(self) -> None:
+        """Count it no longer."""
+        Event.waiting -= 1
+
+
 class _Recorder(TorchDispatchMode):
     def __init__(self, graph: RecordedGraph) -> None:
         super().__init__()
@@ -43,6 +62,7 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is torch.ops.aten._local_scalar_dense.default:
+            self._graph.spoilt = True
             raise RuntimeError("operation not permitted when stream is capturing")
         if func._schema.is_mutable:
             for tensor in all_in((args, kwargs), Tensor):
@@ -57,23 +77,29 @@ class _Recorder(TorchDispatchMode):
 
 
 @contextmanager
-def _recording(graph: RecordedGraph, capture_error_mode: str) -> Iterator[None]:
-    assert capture_error_mode == "thread_local"
+def _recording(graph: RecordedGraph, pool: Any, stream: Any, capture_error_mode: str) -> Iterator[None]:
+    assert (pool, stream, capture_error_mode) == ("pool", "side stream", "thread_local")
     recorder = _Recorder(graph)
     try:
         with recorder:
             yield
     finally:
         recorder.undo()
+        if graph.spoilt:
+            raise RuntimeError("operation failed due to a previous error during capture")
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[RecordedGraph]:
     """Let the fast engine run its programs as such graphs on the CPU."""
-    from onecycle.optim.graph_program import GraphProgram
-    from onecycle.train import engine
-
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", RecordedGraph)
-    monkeypatch.setattr(torch.cuda, "graph", _recording)
+    cuda = {
+        "CUDAGraph": RecordedGraph, "graph": _recording, "Event": Event, "Stream": lambda _: "side stream",
+        "graph_pool_handle": lambda: "pool", "current_stream": SimpleNamespace, "set_stream": lambda _: None,
+    }  # fmt: skip
+    for name, value in cuda.items():
+        monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(engine, "_kind", lambda _: GraphProgram)
+    monkeypatch.setattr(graphs.Graph, "broken", None)
     monkeypatch.setattr(RecordedGraph, "replays", 0)
+    monkeypatch.setattr(Event, "waiting", 0)
+    graphs._side.cache_clear()
     return RecordedGraph

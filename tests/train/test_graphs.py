@@ -1,4 +1,4 @@
-"""Runs as graphs train as eager steps do. On the CPU, by a stand-in for CUDA's graphs; test_loop_gpu.py has the real ones."""
+"""Runs as graphs train as eager steps do. On the CPU, by a stand-in for CUDA's graphs; test_graphs_gpu.py has the real ones."""
 
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from onecycle.optim.program import program_of
 from onecycle.train import graphs
 from onecycle.train.capture import Captured
 from onecycle.train.program import as_python, run_source
-from onecycle.train.trace import all_in
+from onecycle.train.trace import CannotCaptureError, all_in
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def assert_close(found: Learner, expected: Learner) -> None:
 def test_graphs_train_as_eager_steps_do(options: dict[str, Any], graph: type[RecordedGraph]):
     fast = fitted("fast", Net(), **options)
     assert fast._engine._captured is not None
-    assert fast._engine._captured.refused() is None
+    assert fast._engine._captured.no_graphs() is None
     assert graph.replays > 2 * (50 - STEPS) - 5
     assert_close(fast, fitted("eager", Net(), **options))
 
@@ -129,16 +129,19 @@ def test_a_graph_that_gives_other_numbers_is_not_used(graph: type[RecordedGraph]
     monkeypatch.setattr(RecordedGraph, "replay", twice)
     fast = fitted("fast", Net())
     assert fast._engine._captured is not None
-    assert fast._engine._captured.refused() == "the recorded steps give other numbers"
+    assert fast._engine._captured.no_graphs() == "the recorded steps give other numbers"
     assert_close(fast, fitted("eager", Net()))
 
 
 def test_a_step_that_uses_the_cpu_is_not_recorded():
-    with graphs._AllOn(torch.device("meta")), pytest.raises(RuntimeError, match=r"aten.ones.default works on the cpu"):
+    with (
+        graphs._OnlyRepeatable(torch.device("meta")),
+        pytest.raises(CannotCaptureError, match=r"aten.ones.default works on the cpu"),
+    ):
         torch.ones(2)
 
 
-class OnTheGpu(graphs._AllOn):
+class OnTheGpu(graphs._OnlyRepeatable):
     """With Adam's kernel, which torch does not know how to call without data, left out."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

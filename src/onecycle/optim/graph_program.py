@@ -23,8 +23,9 @@ _MOST_MOM = 1 - 1e-6  # at 1 Adam's step is not defined
 class GraphProgram(Program):
     """Lines that find tensors of one number in `numbers[i]`.
 
-    Call k has its rate at 2k, and at 2k + 1 what its decay leaves of a weight. Then come, for Adam, the factors of the
-    first moments before and after the kernel; the momentum is last.
+    Call k has its rate at 2k, and at 2k + 1 the share of a weight that decays. Then come, for Adam, the factors of the
+    first moments before and after the kernel; the momentum is last. Each operator is named with its overload: to find
+    one for a tensor, torch tries that for a number first, which waits for the device.
     """
 
     decays: list[float] = field(default_factory=list[float])
@@ -45,7 +46,7 @@ class GraphProgram(Program):
                 correction = (1 - _STEADY**step) / (1 - mom**step) / scale
                 factors = [scale * mom / _STEADY, 1 / scale]
             pairs = zip((lrs[layer] for layer in self.layers), self.decays, strict=True)
-            rates = [number for lr, decay in pairs for number in (lr * correction, 1 - lr * decay)]
+            rates = [number for lr, decay in pairs for number in (lr * correction, lr * decay)]
             found.append([*rates, *factors, mom])
         return found
 
@@ -54,16 +55,16 @@ class GraphProgram(Program):
         k, settings, wd = len(self.groups), call.groups[0], float(call.groups[0]["weight_decay"])
         decoupled = settings["decoupled_weight_decay"]
         lines = [
-            f"torch.ops.aten._foreach_add_(groups[{k}][3], 1)",
-            f"torch.ops.aten._foreach_mul_(groups[{k}][1], numbers[i][-3])",
-            f"torch.ops.aten._fused_adam_(groups[{k}][0], {grads}, groups[{k}][1], groups[{k}][2], none, "
+            f"torch.ops.aten._foreach_add_.Scalar(groups[{k}][3], 1)",
+            f"torch.ops.aten._foreach_mul_.Tensor(groups[{k}][1], numbers[i][-3])",
+            f"torch.ops.aten._fused_adam_.tensor_lr(groups[{k}][0], {grads}, groups[{k}][1], groups[{k}][2], none, "
             f"groups[{k}][3], lr=numbers[i][{2 * k}], beta1={_STEADY}, beta2={float(settings['betas'][1])!r}, "
             f"weight_decay={0.0 if decoupled else wd!r}, eps={float(settings['eps'])!r}, "
             "amsgrad=False, maximize=False)",
-            f"torch.ops.aten._foreach_mul_(groups[{k}][1], numbers[i][-2])",
+            f"torch.ops.aten._foreach_mul_.Tensor(groups[{k}][1], numbers[i][-2])",
         ]
         if decoupled and wd:
-            lines.insert(0, f"torch.ops.aten._foreach_mul_(groups[{k}][0], numbers[i][{2 * k + 1}])")
+            lines.insert(0, _decay(k))
         if not self.adam:
             self.taken = int(call.steps[0].item())
         self.adam.append(call)
@@ -75,22 +76,29 @@ class GraphProgram(Program):
         k = len(self.groups)
         lines = [f"d{k} = {grads}"]
         if call.decoupled:
-            lines.insert(0, f"torch.ops.aten._foreach_mul_(groups[{k}][0], numbers[i][{2 * k + 1}])")
+            lines.insert(0, _decay(k))
         if call.wd:
-            lines.append(f"d{k} = torch.ops.aten._foreach_add(d{k}, groups[{k}][0], alpha={call.wd!r})")
+            lines.append(f"d{k} = torch.ops.aten._foreach_add.List(d{k}, groups[{k}][0], alpha={call.wd!r})")
         if call.buffers:
             lines += [
-                f"torch.ops.aten._foreach_mul_(groups[{k}][1], numbers[i][-1])",
-                f"torch.ops.aten._foreach_add_(groups[{k}][1], d{k}, alpha={1 - call.dampening!r})",
-                f"d{k} = torch.ops.aten._foreach_add(d{k}, torch.ops.aten._foreach_mul(groups[{k}][1], numbers[i][-1]))"
-                if call.nesterov
-                else f"d{k} = groups[{k}][1]",
+                f"torch.ops.aten._foreach_mul_.Tensor(groups[{k}][1], numbers[i][-1])",
+                f"torch.ops.aten._foreach_add_.List(groups[{k}][1], d{k}, alpha={1 - call.dampening!r})",
             ]
-        rated = f"torch.ops.aten._foreach_mul(d{k}, numbers[i][{2 * k}])"
-        lines.append(f"torch.ops.aten._foreach_sub_(groups[{k}][0], {rated})")
+            ahead = f"torch.ops.aten._foreach_mul.Tensor(groups[{k}][1], numbers[i][-1])"
+            lines += [
+                f"d{k} = torch.ops.aten._foreach_add.List(d{k}, {ahead})" if call.nesterov else f"d{k} = groups[{k}][1]"
+            ]
+        rated = f"torch.ops.aten._foreach_mul.Tensor(d{k}, numbers[i][{2 * k}])"
+        lines.append(f"torch.ops.aten._foreach_sub_.List(groups[{k}][0], {rated})")
         self.decays.append(call.decoupled)
         self.add(call.layer, lines, [detached(call.params), call.buffers])
 
     def finish(self, steps: int) -> None:
         """Count the steps of a run; the lines have done the rest."""
         self.taken += steps
+
+
+def _decay(k: int) -> str:
+    """Not one product with 1 - share: its rounding would decay the weights otherwise, in every step."""
+    share = f"torch.ops.aten._foreach_mul.Tensor(groups[{k}][0], numbers[i][{2 * k + 1}])"
+    return f"torch.ops.aten._foreach_sub_.List(groups[{k}][0], {share})"

@@ -96,18 +96,19 @@ class Captured:
         key = (*casts, *program.lines)
         if key not in self._runs:
             source = run_source(self._trace, casts, program.lines)
-            graphed = isinstance(program, GraphProgram)
-            self._runs[key] = GraphedRun(as_python(source, "run")) if graphed else compiled(source, "run")
+            if isinstance(program, GraphProgram):
+                self._runs = {key: GraphedRun(as_python(source, "run"))}  # graphs hold memory: those of one program
+            else:
+                self._runs[key] = compiled(source, "run")
         with torch.inference_mode():  # nothing of a step but its loss leaves the run
             state, bs = self._trace.state, loader.batch_size
             losses = self._runs[key](loader.tensors, rows, bs, state, numbers, program.groups)
         program.finish(len(numbers))
         return losses
 
-    def refused(self) -> str | None:
-        """Why its runs are no CUDA graphs where they were to be."""
-        found = (run.refused for run in self._runs.values() if isinstance(run, GraphedRun))
-        return next((reason for reason in found if reason), None)
+    def no_graphs(self) -> str | None:
+        """Why its runs are no CUDA graphs, where they were to be."""
+        return next((run.refused for run in self._runs.values() if isinstance(run, GraphedRun)), None)
 
     @torch.no_grad()
     def _loss_and_grads(self, inputs: list[Tensor]) -> Outputs:

@@ -37,6 +37,7 @@ class Engine:
         self._scores: CapturedScores | None = None
         self._no_scores_of: Any = None  # what could not be captured
         self._refused: str | None = None
+        self._no_graphs: str | None = None
         self._refused_in: Fit | None = None  # it is not tried again in the same fit
 
     def train(self, epoch: Epoch, forward: Forward, steps_left: int, say: Callable[[str], None]) -> Iterator[int]:
@@ -58,8 +59,9 @@ class Engine:
             if captured is not None and done < len(epoch):
                 fit.opt.set_rates(*epoch.plan[done])
                 if program := program_of(_kind(fit.device), fit.opt, captured.trained):
-                    yield from in_runs(epoch, done, captured, program)
-                    self._say_refused(captured, say)
+                    for ran in in_runs(epoch, done, captured, program):
+                        self._say_no_graphs(captured.no_graphs(), say)
+                        yield ran
                     return
         yield from steps
 
@@ -113,11 +115,10 @@ class Engine:
 
         return step
 
-    def _say_refused(self, captured: Captured, say: Callable[[str], None]) -> None:
-        reason = captured.refused()
-        if reason and reason != self._refused:
+    def _say_no_graphs(self, reason: str | None, say: Callable[[str], None]) -> None:
+        if reason and reason != self._no_graphs:
             say(f"engine: no CUDA graphs, because {reason}")
-            self._refused = reason
+            self._no_graphs = reason
 
     def _refuse(self, fit: Fit, reason: str, say: Callable[[str], None]) -> None:
         self._refused_in = fit

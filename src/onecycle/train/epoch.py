@@ -90,6 +90,6 @@ def in_runs(epoch: Epoch, done: int, captured: Captured, program: Program) -> It
             raise explain(error, epoch.fit.model, epoch.loss_func, xb, y, "train") from error
         opt.set_rates(*plan[-1])
         done += count
-        if time.perf_counter() - started < _LONGEST_RUN / 2:
-            length *= 2
+        in_time = int(_LONGEST_RUN * count / (time.perf_counter() - started))
+        length = max(1, min(2 * length, in_time))
         yield done

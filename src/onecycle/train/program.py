@@ -4,6 +4,7 @@ The same text serves both. It holds calls of torch's operators on named tensors,
 """
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -80,8 +81,31 @@ def compiled(source: str, name: str) -> Function:
 def as_python(source: str, name: str) -> Function:
     """The function `name` of `source`, as Python."""
     names: dict[str, Any] = {"torch": torch, "List": list, "Tensor": torch.Tensor}
-    exec(source, names)  # made above, of operators' names and numbers
+    exec(_freeing(source), names)  # made above, of operators' names and numbers
     return names[name]
+
+
+def _freeing(source: str) -> str:
+    """The same, each name let go after the line that uses it last: TorchScript does that by itself.
+
+    Else a run would hold every tensor of a step until the next one makes it again.
+    """
+    lines = source.splitlines()
+    places: dict[str, list[int]] = {}  # of each name, the lines it is in
+    for i, text in enumerate(lines):
+        for name in dict.fromkeys(re.findall(r"\w+", text)):
+            places.setdefault(name, []).append(i)
+    freed: dict[int, list[str]] = {}
+    for name, found in places.items():
+        first, last = lines[found[0]], lines[found[-1]]
+        made = re.match(r"( +)(\w+, )*" + name + r"(, \w+)*,? = ", first)
+        if made and _indent(last) == made[1] and not last.strip().startswith("return"):
+            freed.setdefault(found[-1], []).append(f"{made[1]}del {name}")
+    return "\n".join(part for i, text in enumerate(lines) for part in (text, *freed.get(i, []))) + "\n"
+
+
+def _indent(text: str) -> str:
+    return text[: len(text) - len(text.lstrip())]
 
 
 def line(op: Op) -> str:
