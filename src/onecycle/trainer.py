@@ -23,7 +23,7 @@ from onecycle.predictor import Predictor
 from onecycle.show.progress import make_display
 from onecycle.train import loop
 from onecycle.train.callbacks import Callback, Fit, overridden
-from onecycle.train.check import check_before_fit
+from onecycle.train.check import check_before_fit, check_callbacks, check_opt_func
 from onecycle.train.describe import describe, identity
 from onecycle.train.engine import Engine
 from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs
@@ -118,12 +118,12 @@ class Trainer(Predictor):
         is as in `fit`.
         """
         peaks, moms = per_group(max_lr, len(self.layer_groups), "max_lr"), momentum_pair(moms)
-        final_div = div_factor * 1e4 if final_div is None else final_div
         steps = len(self.data.train_dl) * whole(cyc_len, "cyc_len", least=0)
-        schedule = one_cycle_schedule(steps, peaks, moms, div_factor, pct_start, final_div)
-        about = {"schedule": "one cycle", "max_lr": peaks[-1], "moms": list(moms), "div_factor": div_factor}
-        recorder = self._new_recorder(cyc_len, wd, about | {"pct_start": pct_start, "final_div": final_div})
-        self._fit(Job(cyc_len, schedule, wd, callbacks, recorder, _checkpoints(checkpoint, every)))
+        cycle = one_cycle_schedule(steps, peaks, moms, div_factor, pct_start, final_div)
+        about = {"schedule": "one cycle", "max_lr": peaks[-1], "moms": list(moms), "div_factor": cycle.div_factor}
+        about |= {"pct_start": cycle.pct_start, "final_div": cycle.final_div}
+        recorder = self._new_recorder(cyc_len, wd, about)
+        self._fit(Job(cyc_len, cycle, wd, callbacks, recorder, _checkpoints(checkpoint, every)))
 
     def lr_find(
         self,
@@ -253,11 +253,14 @@ class Trainer(Predictor):
         return Fit(self.model, opt, epochs, recorder.record, self.device, schedule)
 
     def _make_opt(self) -> GroupedOptimizer:
+        check_opt_func(self.opt_func, self.layer_groups)
         return GroupedOptimizer(self.opt_func, self.layer_groups, self.true_wd, self.bn_wd)
 
     def _all_callbacks(self, extra: Sequence[Callback] | None) -> list[Callback]:
+        more = as_list(extra)
+        check_callbacks([*self.callbacks, *more], self.callback_fns)
         made = [make(self) for make in self.callback_fns]  # pyright: ignore[reportArgumentType] -- a Trainer is always a Learner
-        return [*self.callbacks, *made, *as_list(extra)]
+        return [*self.callbacks, *made, *more]
 
 
 def as_list(value: Any) -> list[Any]:

@@ -55,3 +55,23 @@ def test_rates_that_cannot_be_used(rate: Any):
 def test_too_many_rates():
     with pytest.raises(SettingError, match=r"lr has 3 values for 2 layer group\(s\)"):
         per_group([1.0, 2.0, 3.0], 2)
+
+
+@pytest.mark.parametrize("first", [-3, -2, -1, 0, 1, 2, 5])
+def test_groups_are_counted_as_in_a_list(first: int):
+    groups = split_layers(nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1)), lambda m: [[m[0]], [m[1]]])
+    freeze_groups(groups, first)
+    trained = [group[0].weight.requires_grad for group in groups]
+    assert trained == [group in groups[first:] for group in groups]
+
+
+@pytest.mark.parametrize("first", ["a", 1.0, None, True])
+def test_a_group_that_cannot_be_counted(first: Any):
+    with pytest.raises(SettingError, match=r"freeze_to: n is .*; expected the number of a layer group: 0 is the first"):
+        freeze_groups(split_layers(Net(), []), first)
+
+
+@pytest.mark.parametrize("at", [3, "lin2", ["a"], [["a"]], [[Net().lin1], 3], lambda model: None])
+def test_a_split_at_what_is_no_module(at: Any):
+    with pytest.raises(SettingError, match=r"split: .* is not a part of the model; for example \[model.lin2\] is"):
+        split_layers(Net(), at)

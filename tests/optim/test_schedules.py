@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onecycle.core.errors import SettingError
 from onecycle.optim.schedules import (
     Constant,
     OneCycle,
@@ -14,7 +15,9 @@ from onecycle.optim.schedules import (
     cosine,
     exponential,
     extended,
+    momentum_pair,
     one_cycle,
+    one_cycle_schedule,
     schedule_of,
 )
 
@@ -121,3 +124,32 @@ def test_a_longer_cycle_takes_over_after_a_short_rise():
     assert [longer(step) for step in range(105, 201)] == [whole(step) for step in range(105, 201)]
     rise = [longer(step)[0][-1] for step in range(100, 106)]
     assert rise == sorted(rise)
+
+
+@pytest.mark.parametrize("moms", [1.0, (1.0, 0.85), (0.95, 1)])
+def test_a_momentum_of_one_is_refused(moms: Any):
+    with pytest.raises(SettingError, match=r"moms is .*1.*; expected momentum below 1, for example \(0.95, 0.85\)"):
+        momentum_pair(moms)
+
+
+@pytest.mark.parametrize("moms", [-0.1, (0.95, 1.5), float("nan"), "a", None])
+def test_a_momentum_that_cannot_be_used(moms: Any):
+    with pytest.raises(SettingError, match="moms is .*; expected momentum, from 0 to 1"):
+        momentum_pair(moms)
+
+
+@pytest.mark.parametrize(("moms", "expected"), [(0, (0, 0)), (0.9, (0.9, 0.9)), ([0.95, 0.85], (0.95, 0.85))])
+def test_momentum(moms: Any, expected: tuple[float, float]):
+    assert momentum_pair(moms) == expected
+
+
+@pytest.mark.parametrize("div_factor", ["a", None, 0, float("inf")])
+def test_a_cycle_is_divided_by_a_number(div_factor: Any):
+    with pytest.raises(SettingError, match="div_factor is .*; expected a finite number above 0"):
+        one_cycle_schedule(10, [1.0], (0.95, 0.85), div_factor, 0.3, None)
+    with pytest.raises(SettingError, match="final_div is .*; expected a finite number above 0"):
+        one_cycle_schedule(10, [1.0], (0.95, 0.85), 25.0, 0.3, "a" if div_factor is None else div_factor)
+
+
+def test_a_cycle_ends_by_default_at_a_ten_thousandth_of_its_start():
+    assert one_cycle_schedule(10, [1.0], (0.95, 0.85), 20, 0.3, None).final_div == 2e5

@@ -1,7 +1,9 @@
 """Layer groups: cutting a model into them, freezing them, a learning rate for each."""
 
+import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from numbers import Integral
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -37,28 +39,54 @@ def split_layers(model: nn.Module, at: Iterable[nn.Module] | Callable[[nn.Module
     """Cut the leaves of `model` into groups, a new one starting at the first leaf of each module in `at`.
 
     `at` may be a function that takes the model and gives such modules, or lists of modules, one list a group.
-    Raises SettingError for a module that is not in the model.
+    Raises SettingError for anything else, and for a module that is not in the model.
     """
     found: Any = at(model) if callable(at) else at
-    marks: list[Any] = [found] if isinstance(found, nn.Module) else list(found)
+    marks = [found] if isinstance(found, nn.Module) else _listed(found)
     if marks and not isinstance(marks[0], nn.Module):
-        return [[leaf for module in group for leaf in leaves(module)] for group in marks]
+        return [[leaf for module in _listed(group) for leaf in leaves(_module(module))] for group in marks]
     everything = leaves(model)
     starts = {0}
     for mark in marks:
-        first = leaves(mark)[0]
+        first = leaves(_module(mark))[0]
         position = next((i for i, leaf in enumerate(everything) if leaf is first), None)
         if position is None:
-            raise SettingError(f"split: {mark} is not a part of the model; for example [model.lin2] is")
+            raise _no_part(mark)
         starts.add(position)
     bounds = [*sorted(starts), len(everything)]
     return [everything[i:j] for i, j in pairwise(bounds)]
 
 
+def _listed(found: Any) -> list[Any]:
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        raise _no_part(found)
+    return list(found)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] -- a caller's
+
+
+def _module(found: Any) -> nn.Module:
+    if not isinstance(found, nn.Module):
+        raise _no_part(found)
+    return found
+
+
+def _no_part(found: Any) -> SettingError:
+    return SettingError(f"split: {reprlib.repr(found)} is not a part of the model; for example [model.lin2] is")
+
+
 def freeze_groups(groups: Sequence[LayerGroup], first_trained: int) -> None:
-    """Train the groups from index `first_trained` on; of the others only the BatchNorm layers."""
+    """Train the groups from index `first_trained` on; of the others only the BatchNorm layers.
+
+    An index below 0 counts from the end. Raises SettingError for one that is no whole number.
+    """
+    if isinstance(first_trained, bool) or not isinstance(first_trained, Integral):
+        raise SettingError(
+            f"freeze_to: n is {reprlib.repr(first_trained)}; expected the number of a layer group: 0 is the first, "
+            "-1 the last"
+        )
+    if first_trained < 0:
+        first_trained += len(groups)
     for index, group in enumerate(groups):
-        trained = index in range(len(groups))[first_trained:]
+        trained = index >= first_trained
         for leaf in group:
             if trained or not isinstance(leaf, BATCH_NORMS):
                 leaf.requires_grad_(trained)

@@ -224,11 +224,16 @@ def schedule_of(written: Any) -> Schedule:
 
 
 def momentum_pair(moms: float | tuple[float, float]) -> tuple[float, float]:
-    """The momentum at the ends and at the peak of a cycle; one number stands for both. Raises SettingError."""
+    """The momentum at the ends and at the peak of a cycle, from 0 to below 1; one number stands for both.
+
+    Raises SettingError for anything else. With a momentum of 1 no gradient would ever be forgotten.
+    """
     pair = tuple(moms) if isinstance(moms, tuple | list) else (moms, moms)
     if len(pair) != 2:
         raise SettingError(f"moms is {moms!r}; expected two numbers, for example (0.95, 0.85)")
     high, low = (share(mom, "moms", "momentum") for mom in pair)
+    if max(high, low) == 1:
+        raise SettingError(f"moms is {moms!r}; expected momentum below 1, for example (0.95, 0.85)")
     return high, low
 
 
@@ -238,10 +243,14 @@ def one_cycle_schedule(
     moms: tuple[float, float],
     div_factor: float,
     pct_start: float,
-    final_div: float,
+    final_div: float | None,
 ) -> OneCycle:
-    """One cycle of `steps` steps. Raises SettingError for settings that make none."""
-    div_factor, final_div = positive(div_factor, "div_factor"), positive(final_div, "final_div")
+    """One cycle of `steps` steps; `final_div` is by default `div_factor * 1e4`.
+
+    Raises SettingError for settings that make none.
+    """
+    div_factor = positive(div_factor, "div_factor")
+    final_div = positive(div_factor * 1e4 if final_div is None else final_div, "final_div")
     return OneCycle(
         steps, list(peaks), moms, div_factor, share(pct_start, "pct_start", "a share of the cycle"), final_div
     )

@@ -2,14 +2,18 @@
 
 import reprlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from onecycle.core.errors import DataError, ModelError, OneCycleError, SettingError
 from onecycle.data.batches import Batches, InMemoryLoader
+from onecycle.optim.groups import LayerGroup
+from onecycle.train.callbacks import Callback
 from onecycle.train.losses import is_classification
 from onecycle.train.metrics import Metric, is_over_the_epoch
 from onecycle.train.step import LossFunc, plain_forward
@@ -28,6 +32,47 @@ def check_arguments(model: Any, loss_func: Any, metrics: list[Any]) -> None:
             raise SettingError(f"metrics: {function.__name__} is a class; expected {function.__name__}(...)")
         if function is not None and not callable(function):
             raise SettingError(f"{kind}: {function!r} is no function; expected, for example, metrics=accuracy")
+
+
+def check_opt_func(opt_func: Any, groups: Sequence[LayerGroup]) -> None:
+    """Raises SettingError for what makes no optimizer, and for one that cannot train these layer groups."""
+    if isinstance(opt_func, Optimizer):
+        name = type(opt_func).__name__
+        raise SettingError(
+            f"opt_func is an optimizer that is made already; expected its class, opt_func={name}, or with settings "
+            f"partial({name}, ...)"
+        )
+    if not callable(opt_func):
+        raise SettingError(
+            f"opt_func is {reprlib.repr(opt_func)}; expected what makes an optimizer: opt_func=torch.optim.Adam"
+        )
+    kind = opt_func.func if isinstance(opt_func, partial) else opt_func
+    if kind is torch.optim.LBFGS:
+        raise SettingError(
+            "opt_func: LBFGS asks for the loss several times in a step; expected an optimizer that takes one gradient "
+            "a step: opt_func=torch.optim.Adam"
+        )
+    trained = (leaf for group in groups for leaf in group if any(p.requires_grad for p in leaf.parameters()))
+    if kind is torch.optim.SparseAdam and (dense := [leaf for leaf in trained if not getattr(leaf, "sparse", False)]):
+        raise SettingError(
+            f"opt_func: SparseAdam takes sparse gradients alone, and {type(dense[0]).__name__} has others; expected "
+            "opt_func=torch.optim.Adam, or torch.optim.SGD where an Embedding gives sparse ones"
+        )
+
+
+def check_callbacks(callbacks: Sequence[Any], callback_fns: Sequence[Any]) -> None:
+    """Raises SettingError for a class among the callbacks, and for what gives none among the functions."""
+    for callback in callbacks:
+        if isinstance(callback, type) and issubclass(callback, Callback):
+            raise SettingError(f"callbacks: {callback.__name__} is a class; expected {callback.__name__}(...)")
+    for make in callback_fns:
+        if isinstance(make, Callback):
+            raise SettingError(f"callback_fns: {type(make).__name__}(...) is a callback already; give it as callbacks=")
+        if not callable(make):
+            raise SettingError(
+                f"callback_fns: {reprlib.repr(make)} is no function; expected one that takes the learner and gives a "
+                "callback"
+            )
 
 
 def check_before_fit(
