@@ -8,12 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from commands.conftest import leave_out_pictures
+from conftest import Net, seeded, toy_arrays
+from onecycle import Checkpoints, DataBunch, Learner
 from onecycle.cli import run
+from onecycle.core.errors import SettingError
 from onecycle.core.record import Record
 from onecycle.keep.run_folder import RunFolder
 
@@ -210,6 +214,46 @@ def test_force_replaces_what_was_kept(capsys: pytest.CaptureFixture[str]):
     capsys.readouterr()
     assert run(["train", "--resume", "a"]) == 2
     assert "a: holds no training to resume" in capsys.readouterr().err
+
+
+def in_python(folder: str, **options: Any) -> None:
+    """A fit that is kept in the folder, made in Python."""
+    data = DataBunch.create(toy_arrays(), toy_arrays(50, seed=1), bs=16, seed=3)
+    learn = Learner(data, seeded(Net()), silent=True, engine="eager")
+    learn.fit_one_cycle(1, 1e-2, checkpoint=Checkpoints(folder, **options))
+
+
+@pytest.mark.parametrize("more", [[], ["--force"], ["--force", "--checkpoint-every", "1 epoch"]])
+def test_a_run_made_in_python_is_never_replaced(more: list[str], capsys: pytest.CaptureFixture[str]):
+    in_python("a")
+    before = {path: path.read_bytes() for path in Path("a").rglob("*") if path.is_file()}
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", *more]) == 2
+    message = "error: a holds a run made in Python, whose checkpoints would be lost; give another --out\n"
+    assert capsys.readouterr().err == message
+    assert {path: path.read_bytes() for path in Path("a").rglob("*") if path.is_file()} == before
+
+
+def test_a_run_made_in_python_is_resumed_there(capsys: pytest.CaptureFixture[str]):
+    in_python("a")
+    assert run(["train", "--resume", "a"]) == 2
+    assert capsys.readouterr().err == (
+        "error: a: made in Python, so its model and settings are not known here; go on with learn.resume('a'), by a "
+        "learner made as the one of the run\n"
+    )
+
+
+@pytest.mark.parametrize("more", [[], ["--checkpoint-every", "1 epoch"]])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_fit_in_python_does_not_write_into_a_run_of_the_command_line(more: list[str], overwrite: bool):
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", *more]) == 0
+    Path("a-2").mkdir()
+    before = set(Path("a").rglob("*"))
+    message = r"^a holds a run of `onecycle train`, whose files .*; give another folder, such as 'a-3'$"
+    with pytest.raises(SettingError, match=message):
+        in_python("a", overwrite=overwrite)
+    assert set(Path("a").rglob("*")) == before
+    in_python("a-3")
+    in_python("a-3", overwrite=True)  # its own
 
 
 def test_a_run_is_resumed_from_another_folder(

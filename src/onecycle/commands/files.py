@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from onecycle.core.errors import OutputError, SettingError
 from onecycle.core.files import atomic_write, unwritable
 from onecycle.keep.export import check_bundle_place
+from onecycle.keep.run_folder import RECORD, RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MODEL, RECORD, REPORT = "model", "record.json", "report.html"
+MODEL, REPORT = "model", "report.html"
 BUNDLE_STATE = "manifest.json"  # what a bundle is known by
 PLOTS = ("lr_find.png", "lr.png", "losses.png", "metrics.png", "confusion.png", "predictions.png")
 
@@ -29,7 +30,8 @@ def use_agg() -> None:
 def claimed(out: Path, force: bool) -> Generator[None]:
     """Make `out` for the files of a run. Where the run fails before it wrote any, what was made goes again.
 
-    Raises SettingError where it holds something and `force` is not given, OutputError where it cannot be written.
+    Raises SettingError where it holds something and `force` is not given, and where it holds a run that was made in
+    Python, which `force` would destroy; OutputError where it cannot be written.
     """
     with made_folders(out):
         _claim(out, force)
@@ -56,6 +58,8 @@ def _claim(out: Path, force: bool) -> None:
     if out.is_file():
         raise OutputError(f"{out} is a file; expected a folder: give another --out")
     check_writable(out / RECORD)
+    if RunFolder(out).in_python():
+        raise SettingError(f"{out} holds a run made in Python, whose checkpoints would be lost; give another --out")
     if not force and any(out.iterdir()):
         raise SettingError(f"{out} is not empty; give another --out, or --force to replace what an earlier run wrote")
     for name in (RECORD, REPORT, *PLOTS):

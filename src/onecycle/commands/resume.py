@@ -9,13 +9,21 @@ from onecycle.commands.files import use_agg
 from onecycle.commands.run_settings import kept_settings
 from onecycle.commands.train import finish, prepared, told
 from onecycle.core.device import pick_device
+from onecycle.core.errors import FileError
+from onecycle.keep.run_folder import RunFolder
 
 
 def resume(run: Path, device: str | None, as_json: bool) -> int:
     """Go on from the newest checkpoint, and write what `train` writes; the exit code.
 
-    Raises FileError where there is nothing to resume, SettingError where the run is in use, or its data have changed.
+    Raises FileError where there is nothing to resume, or the run was made in Python, SettingError where it is in use,
+    or its data have changed.
     """
+    if RunFolder(run).in_python():
+        raise FileError(
+            f"{run}: made in Python, so its model and settings are not known here; go on with "
+            f"learn.resume({str(run)!r}), by a learner made as the one of the run"
+        )
     settings, lr, found = kept_settings(run)
     if device is not None:
         settings = replace(settings, data=replace(settings.data, device=device))

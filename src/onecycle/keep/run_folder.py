@@ -13,11 +13,15 @@ from torch import Tensor
 from onecycle.core.errors import FileError, OneCycleError, OutputError, SettingError
 from onecycle.core.files import unwritable, write_text
 from onecycle.core.lock import Lock
+from onecycle.core.record import Record
 from onecycle.core.signed import signed, unsigned
 from onecycle.keep.folder import read_folder, read_state, write_folder
+from onecycle.keep.manifest import MANIFEST
 
 KIND = "fit"  # what a checkpoint of a run holds
+RECORD, SETTINGS = "record.json", "settings"  # what the command line writes beside the checkpoints
 _CHECKPOINTS, _LOCK, _FAILURE = "checkpoints", ".lock", "failure.json"
+_ONLY_COMMAND = "lr_choice"  # a setting that no fit writes into its record, only `onecycle train` does
 _PATIENCE = 1.0  # seconds
 _DAMAGED, _REMOVED, _TEMPORARY = ".damaged", ".removed", ".tmp"
 
@@ -63,6 +67,19 @@ class RunFolder:
     def owner(self) -> int | None:
         """The id of the process that writes to the run now, or None."""
         return Lock.holder(self.path / _LOCK)
+
+    def by_command(self) -> bool:
+        """Whether it holds a run of `onecycle train`: what that was asked for, or its record."""
+        if (self.path / SETTINGS / MANIFEST).is_file():
+            return True
+        try:
+            return _ONLY_COMMAND in Record.load(self.path / RECORD).settings
+        except FileError:
+            return False
+
+    def in_python(self) -> bool:
+        """Whether its checkpoints are those of a fit in Python: the command line keeps none without its settings."""
+        return bool(self.names()) and not (self.path / SETTINGS / MANIFEST).is_file()
 
     def note_failure(self, error: Exception) -> None:
         """Write down what the fit ended with, for whoever asks what became of it. Where that fails, nothing is said."""

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -169,11 +170,18 @@ class FitSaver:
 def claimed(wanted: Checkpoints, start: Position | None = None) -> Lock:
     """The lock of a run's folder, for a new fit or for one that goes on from `start`.
 
-    Raises SettingError where it holds checkpoints of an earlier fit that may not go, or of another one.
+    Raises SettingError where it holds checkpoints of an earlier fit that may not go, or of another one, and for a new
+    fit where it holds a run of the command line.
     """
     run = RunFolder(wanted.folder)
     lock = wanted.lock or run.lock()
     names, words = run.names(), ""
+    if start is None and wanted.lock is None and run.by_command():  # which comes here with the lock
+        run.release(lock)
+        raise SettingError(
+            f"{run.path} holds a run of `onecycle train`, whose files would be mixed with this fit's; "
+            f"give another folder, such as {str(_free(run.path))!r}"
+        )
     if start is None and names and not wanted.overwrite:
         words = (
             f"go on with learn.resume({str(run.path)!r}), give another folder, or ask for them to be replaced: "
@@ -186,3 +194,9 @@ def claimed(wanted: Checkpoints, start: Position | None = None) -> Lock:
             run.release(lock)
         raise SettingError(f"{run.path} holds checkpoints of an earlier fit: {words}")
     return lock
+
+
+def _free(path: Path) -> Path:
+    """The first of `path`-2, `path`-3, … that is not there."""
+    named = path if path.name else path.absolute()  # "." has no name
+    return next(found for number in count(2) if not (found := Path(f"{named}-{number}")).exists())
