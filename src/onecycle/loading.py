@@ -13,7 +13,7 @@ from onecycle.data.bunch import DataBunch
 from onecycle.keep.export import BundleInfo, read_bundle
 from onecycle.learner import Learner
 from onecycle.train.epoch_metrics import average_precision, f1_score, mae, mse, r2_score, rmse, roc_auc
-from onecycle.train.losses import NamedLoss
+from onecycle.train.losses import NamedLoss, loss_called, loss_name
 from onecycle.train.metrics import (
     Metric,
     accuracy,
@@ -78,7 +78,9 @@ def load_learner(
     `model` is the model's class or an instance; the library's own models and programs need none, but a program cannot
     be trained. `device` is where it predicts, by default the data's, else the fastest there is. Raises FileError for a
     missing or damaged bundle, ModelError where the class is needed or does not fit. The library's own metrics come back
-    with it; others, and those with settings, are to be put into its `metrics` again.
+    with it; others, and those with settings, are to be put into its `metrics` again. So does the loss where it is the
+    data's default, or one of torch.nn's, without its settings; of any other there is only the name, which decides what
+    predictions are: set `loss_func` before training.
     """
     place = data.device if data is not None else pick_device(device)
     module, info = read_bundle(Path(path), model)
@@ -89,6 +91,8 @@ def load_learner(
     learner.metrics = [_METRICS[name] for name in info.metrics if name in _METRICS]
     if data is None:
         learner.loss_func = NamedLoss(info.loss)
+    elif info.loss != loss_name(learner.loss_func):
+        learner.loss_func = loss_called(info.loss)
     return learner
 
 

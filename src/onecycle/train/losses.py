@@ -1,6 +1,7 @@
 """The loss that goes with the targets, and what turns a model's outputs into predictions for a loss."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -37,6 +38,20 @@ def loss_name(loss_func: Any) -> str:
     """The name of a loss function or module; of a partial, what it calls."""
     inner = loss_func.func if isinstance(loss_func, partial) else loss_func
     return getattr(inner, "__name__", type(inner).__name__)
+
+
+def loss_called(name: str) -> LossFunc:
+    """The loss that the library or torch.nn has by that name, without settings, else a NamedLoss."""
+    if name in nn.modules.loss.__all__:
+        with suppress(TypeError):  # some must be told their sizes
+            return getattr(nn, name)()
+    return next((function for function in _FUNCTIONS if function.__name__ == name), NamedLoss(name))
+
+
+_FUNCTIONS: tuple[Any, ...] = (
+    *(flat_mse_loss, F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.poisson_nll_loss),
+    *(F.cross_entropy, F.nll_loss, F.binary_cross_entropy, F.binary_cross_entropy_with_logits, F.kl_div),
+)
 
 
 class NamedLoss:
