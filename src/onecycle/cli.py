@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeAlias
 
@@ -284,4 +285,6 @@ def main() -> NoReturn:
     if hasattr(signal, "SIGUSR1"):  # keeps a training that runs; before that there is nothing to keep
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     warnings.showwarning = failing.warn
+    if isinstance(sys.stdout, TextIOWrapper):  # stderr escapes what it cannot print of itself
+        sys.stdout.reconfigure(errors="onecycle.printable")
     sys.exit(run())

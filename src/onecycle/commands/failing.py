@@ -1,5 +1,6 @@
 """How a command ends that did not do what was asked: one line on stderr, and an exit code."""
 
+import codecs
 import os
 import sys
 import traceback
@@ -18,6 +19,17 @@ class TerminatedError(BaseException):
 def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     """The handler of SIGTERM."""
     raise TerminatedError
+
+
+def printable(error: UnicodeError) -> tuple[str | bytes, int]:
+    r"""What to print for text that the output's encoding lacks: the bytes of a file's name as they are, else \u1234."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeEncodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+codecs.register_error("onecycle.printable", printable)
 
 
 def warn(message: Warning | str, *_: Any) -> None:
