@@ -5,7 +5,7 @@ from conftest import Net, seeded, toy_arrays
 from onecycle import ClassificationInterpretation, DataBunch, Learner, Record, accuracy, error_rate
 from onecycle.core.errors import DataError, SettingError
 from onecycle.core.record import LRCurve
-from onecycle.show.plots import as_image, plot_lr_find
+from onecycle.show.plots import as_image, plot_lr_find, plot_metrics
 
 
 @pytest.fixture
@@ -41,6 +41,20 @@ def test_metrics(learn: Learner):
     figure = learn.recorder.plot_metrics()
     assert [labels(ax) for ax in figure.axes] == [("Batches processed", name) for name in ("accuracy", "error_rate")]
     assert list(figure.axes[1].lines[0].get_ydata()) == [row[1] for row in learn.recorder.metrics]
+
+
+@pytest.mark.parametrize("values", [[0.5, 1.0], [0.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+def test_a_dot_at_the_edge_of_a_share_is_not_cut(values: list[float]):
+    record = Record(nb_batches=[5, 5], epochs=[0, 1], metrics=[[v] for v in values], metric_names=["f1_score"])
+    figure = plot_metrics(record)
+    [ax] = figure.axes
+    [line] = ax.lines
+    figure.draw_without_rendering()
+    radius = line.get_markersize() / 2 / 72 * figure.dpi
+    bottom, top = ax.bbox.y0, ax.bbox.y1
+    for _, y in ax.transData.transform([*zip(line.get_xdata(), values, strict=True)]):
+        assert bottom <= y - radius
+        assert y + radius <= top
 
 
 def test_the_finders_plot():
@@ -99,6 +113,13 @@ def test_images_go_into_the_record_as_pixels():
     image = found.summary()["top_losses"][0]["image"]
     assert (len(image), len(image[0]), min(map(min, image)), max(map(max, image))) == (8, 8, 0, 255)
     assert found.most_confused() == [("cat", "dog", 1)]
+
+
+def test_a_right_row_among_the_highest_losses_is_not_called_a_mistake():
+    probs = np.array([[0.9, 0.1], [0.19, 0.81]], dtype=np.float32)
+    found = ClassificationInterpretation(probs, np.array([1, 1]), ["cat", "dog"], np.ones((2, 64)))
+    titles = [ax.get_title() for ax in found.plot_top_losses().axes][:2]
+    assert titles == ["cat, not dog\nloss 2.30", "dog, right, p 0.81\nloss 0.21"]
 
 
 def test_a_regression_has_no_confusion_matrix():

@@ -65,15 +65,21 @@ class ClassificationInterpretation:
         return plot_confusion_matrix(self.confusion_matrix(), self.classes)
 
     def plot_top_losses(self, k: int = 9) -> Any:
-        """Draw the rows with the highest loss, each titled predicted/actual and loss; returns the figure."""
+        """Draw the rows with the highest loss, each titled with what was predicted and its loss; returns the figure.
+
+        Where few are wrong, right ones are among them: those say so, and the probability `p` of their class.
+        """
         if self.x is None:
             raise DataError("the rows are a table's, or not in memory; plot_top_losses needs a data set of tensors")
         losses, rows = self.top_losses(k)
-        titles = [
-            f"{self.classes[self.predicted[row]]}, not {self.classes[self.targets[row]]}\nloss {loss:.2f}"
-            for loss, row in zip(losses, rows, strict=True)
-        ]
+        titles = [f"{self._verdict(row)}\nloss {loss:.2f}" for loss, row in zip(losses, rows, strict=True)]
         return plot_examples(self.x[rows], titles)
+
+    def _verdict(self, row: int) -> str:
+        predicted, actual = self.predicted[row], self.targets[row]
+        if predicted == actual:
+            return f"{self.classes[actual]}, right, p {self.probs[row, actual]:.2f}"
+        return f"{self.classes[predicted]}, not {self.classes[actual]}"
 
     def summary(self, k: int = 12) -> dict[str, Any]:
         """All of this as plain numbers, for the record: images as rows of 0 to 255."""

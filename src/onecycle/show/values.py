@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onecycle.core.errors import DataError
-from onecycle.show.plots import shown_once
+from onecycle.show.plots import finished
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,4 +75,4 @@ def plot_predictions(mistakes: dict[str, Any]) -> "Figure":
         ax.plot(actual, predicted, "o", markersize=3, alpha=0.5)
         ax.set_xlabel(f"{name}, actual")
         ax.set_ylabel("predicted")
-    return shown_once(figure)
+    return finished(figure)
