@@ -37,6 +37,29 @@ def test_a_log_has_plain_rows(toy: DataBunch, capsys: pytest.CaptureFixture[str]
         assert re.fullmatch(rf"{number} +\d\.\d{{6}} +\d\.\d{{6}} +\d\.\d{{6}} +00:0\d", line)
 
 
+def test_long_losses_leave_the_columns_in_line():
+    values = [113513059188972.59375, 1e7, 9999999.5, -9999999.5, 54321.123456, 0.5, float("nan"), float("inf")]
+    file = io.StringIO()
+    display = LogDisplay(file)
+    display.start(["epoch", "train_loss", "time"], 1, 1)
+    for value in values:
+        display.row(["0", f"{value:.6f}", "00:00"])
+    head, *lines = file.getvalue().splitlines()
+    assert {line.index("00:00") for line in lines} == {head.index("time")}
+    shown = ["1.1351e+14", "1.0000e+07", "9999999.500", "-9999999.50", "54321.12346", "0.500000", "nan", "inf"]
+    assert [line.split()[1] for line in lines] == shown
+
+
+def test_a_long_loss_beside_the_bar():
+    display = TerminalDisplay(Terminal())
+    display.start(["epoch"], 10, 10)
+    display.update(0, 5, 113513059188972.59375)
+    assert display._bar.tasks[0].fields["loss"] == "1.1351e+14"
+    display.update(0, 6, 0.5)
+    assert display._bar.tasks[0].fields["loss"] == "0.5000"
+    display.finish(None)
+
+
 def test_silent_is_silent(toy: DataBunch, capsys: pytest.CaptureFixture[str]):
     learn = Learner(toy, Net(), silent=True)
     learn.fit(1, 1e-3)
@@ -109,8 +132,9 @@ def test_a_notebook_gets_html(monkeypatch: pytest.MonkeyPatch):
     display.update(0, 5, 0.25)
     assert '<progress value="5" max="20">' in shown[-1]
     display.row(["0", "0.250000"])
+    display.row(["1", "123456789.250000"])
     display.finish(None)
     assert shown[-1] == (
         "<table><thead><tr><th>epoch</th><th>&lt;lambda&gt;</th></tr></thead>"
-        "<tbody><tr><td>0</td><td>0.250000</td></tr></tbody></table>"
+        "<tbody><tr><td>0</td><td>0.250000</td></tr><tr><td>1</td><td>1.2346e+08</td></tr></tbody></table>"
     )

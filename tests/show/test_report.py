@@ -159,12 +159,28 @@ def test_metrics_of_one_epoch_have_their_value_beside_the_dot() -> None:
     record = replace(full(), **one, metrics=[[0.98, 7.5]])
     share, other = drawable(record)["metrics"]().axes
     assert [text.get_text() for ax in (share, other) for text in ax.texts] == ["0.9800", "7.5000"]
-    assert share.get_ylim()[1] == 1
+    assert 1 < share.get_ylim()[1] < 1.01  # the dot's room, no more
     assert other.get_ylim()[1] > 7.5
     assert "0.9800" in page_of(record).words
     nan = drawable(replace(record, metrics=[[NAN, 0.0]]))["metrics"]().axes
     assert [text.get_text() for ax in nan for text in ax.texts] == ["0.0000"]
-    assert nan[1].get_ylim()[0] == 0
+    assert -0.01 < nan[1].get_ylim()[0] < 0
+
+
+def test_a_right_row_among_the_highest_losses_is_not_called_a_mistake() -> None:
+    probs = np.array([[0.9, 0.1], [0.19, 0.81]])
+    found = ClassificationInterpretation(probs, np.array([1, 1]), ["cat", "dog"]).summary()
+    words = page_of(replace(full(), mistakes=found)).words
+    assert words.index("is dog, predicted cat") < words.index("dog, right, p 0.81")
+
+
+def test_the_title_has_the_folders_name_also_where_the_run_was_resumed(tmp_path: Path) -> None:
+    absolute = str(tmp_path / "pets")
+    words = page_of(replace(full(), settings={"data": absolute, "model": "MLP"})).words
+    assert words[: words.index("MLP on pets")].count("onecycle: pets") == 1
+    assert absolute in words  # a setting
+    assert "MLP on data/pets" in page_of(replace(full(), settings={"data": "data/pets", "model": "MLP"})).words
+    assert "MLP" in page_of(replace(full(), settings={"model": "MLP"})).words
 
 
 def test_an_empty_record() -> None:

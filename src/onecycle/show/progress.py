@@ -1,5 +1,6 @@
 """Progress of a fit: a live bar and a table in a terminal or notebook, plain rows in a log."""
 
+import math
 import os
 import sys
 from html import escape
@@ -8,6 +9,7 @@ from typing import Any, TextIO
 from onecycle.core.display import Display, SilentDisplay
 
 WIDTH = 11  # of a column of the table, at least
+_LARGE = 1e7  # numbers from here on are shown in scientific notation
 
 
 def make_display(silent: bool | None = None, table: bool = True, file: TextIO | None = None) -> Display:
@@ -48,7 +50,7 @@ class LogDisplay:
     def row(self, values: list[str]) -> None:
         """Write an epoch's row."""
         if self.table:
-            self.say(self._line(values))
+            self.say(self._line([_short(value) for value in values]))
 
     def _line(self, values: list[str]) -> str:
         return "  ".join(value.ljust(width) for value, width in zip(values, self._widths, strict=True)).rstrip()
@@ -94,7 +96,7 @@ class TerminalDisplay(LogDisplay):
     def update(self, epoch: int, batch: int, loss: float) -> None:
         """Move the bar."""
         done = epoch * self._batches + batch
-        self._bar.update(self._task, completed=done, loss=f"{loss:.4f}", description=f"epoch {epoch} of {self._epochs}")
+        self._bar.update(self._task, completed=done, loss=_loss(loss), description=f"epoch {epoch} of {self._epochs}")
 
     def phase(self, name: str) -> None:
         """Name what is done now."""
@@ -135,7 +137,7 @@ class NotebookDisplay:
     def update(self, epoch: int, batch: int, loss: float) -> None:
         """Move the bar."""
         done = epoch * self._batches + batch
-        self._show(self._render(done, f"epoch {epoch}, batch {batch} of {self._batches}, loss {loss:.4f}"))
+        self._show(self._render(done, f"epoch {epoch}, batch {batch} of {self._batches}, loss {_loss(loss)}"))
 
     def phase(self, name: str) -> None:
         """Name what is done now."""
@@ -143,7 +145,7 @@ class NotebookDisplay:
 
     def row(self, values: list[str]) -> None:
         """Add an epoch's row."""
-        self._rows.append(values)
+        self._rows.append([_short(value) for value in values])
 
     def finish(self, reason: str | None) -> None:
         """Leave the table without the bar."""
@@ -167,6 +169,20 @@ class NotebookDisplay:
         head = "".join(f"<th>{escape(name)}</th>" for name in self._columns)
         body = "".join("<tr>" + "".join(f"<td>{escape(value)}</td>" for value in row) + "</tr>" for row in self._rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _short(value: str) -> str:
+    """A value of the table that keeps the columns in line: from 1e7 on `1.2346e+07`, below with fewer decimals."""
+    digits, point, _ = value.partition(".")
+    if len(value) <= WIDTH or not point:
+        return value
+    number = float(value)
+    return f"{number:.4e}" if abs(number) >= _LARGE else f"{number:.{WIDTH - 1 - len(digits)}f}"
+
+
+def _loss(loss: float) -> str:
+    """The loss beside the bar."""
+    return f"{loss:.4e}" if _LARGE <= abs(loss) < math.inf else f"{loss:.4f}"
 
 
 def _in_notebook() -> bool:

@@ -49,6 +49,7 @@ def render_report(record: Record) -> str:
     )
     return templates.get_template("report.html").render(
         record=record,
+        data=_data_name(record),
         tiles=_tiles(record),
         plots=_plots(record),
         confusion=_confusion(record.mistakes),
@@ -58,6 +59,13 @@ def render_report(record: Record) -> str:
         labels=_labels(record.mistakes),
         settings={name: _text(value) for name, value in record.settings.items() if not name.endswith(WHEN_STOPPED)},
     )
+
+
+def _data_name(record: Record) -> str:
+    """What the run was trained on, for the title: of an absolute path, which a resumed run has, the last part."""
+    data = str(record.settings.get("data") or "")
+    path = Path(data)
+    return path.name if path.is_absolute() and path.name else data
 
 
 def drawable(record: Record) -> dict[str, Callable[[], "Figure"]]:
@@ -150,8 +158,17 @@ def _confusion(mistakes: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _highest_losses(mistakes: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The rows with the highest loss, right ones among them: what to say of each, and its image."""
     rows = (mistakes or {}).get("top_losses", [])
-    return [{**row, "image": _png(row["image"]) if row.get("image") else None} for row in rows]
+    return [
+        {**row, "verdict": _verdict(**row), "image": _png(row["image"]) if row.get("image") else None} for row in rows
+    ]
+
+
+def _verdict(actual: str, predicted: str, loss: float, **_: Any) -> str:
+    if predicted == actual:
+        return f"{actual}, right, p {math.exp(-loss):.2f}"  # the loss is -log p of the row's class
+    return f"is {actual}, predicted {predicted}"
 
 
 def _largest_errors(mistakes: dict[str, Any] | None) -> list[dict[str, str]]:
