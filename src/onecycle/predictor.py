@@ -14,6 +14,7 @@ from onecycle.core.versions import versions
 from onecycle.data.batches import Batches, InMemoryLoader
 from onecycle.data.bunch import DataBunch
 from onecycle.data.tensors import as_dataset, as_tensor
+from onecycle.keep.checkpoint import weights_of
 from onecycle.keep.export import BundleInfo, export_bundle
 from onecycle.train import loop
 from onecycle.train.losses import activation, is_classification, loss_name
@@ -178,8 +179,10 @@ class Predictor:
 
         It holds weights (safetensors) and JSON, no code and no pickle; of a table also how raw rows are prepared. A
         model that is not the library's own is traced with a few rows, so that no class is needed to load it; where
-        that fails, a warning says why. Raises OutputError where it exists, unless `overwrite`, or cannot be written.
+        that fails, a warning says why. Raises OutputError where it exists, unless `overwrite`, or cannot be written,
+        ModelError for a model whose state is not all tensors.
         """
+        weights_of(self.model)
         shape, features, target = self.input_shape, self.features, self.target
         info = BundleInfo(
             loss=loss_name(self.loss_func),

@@ -12,6 +12,7 @@ from onecycle.core.errors import SettingError
 from onecycle.core.record import Record
 from onecycle.core.versions import versions
 from onecycle.data.fingerprint import fingerprint
+from onecycle.keep.checkpoint import weights_of
 from onecycle.keep.fit_state import put_back
 from onecycle.keep.resuming import Kept
 from onecycle.keep.run_folder import RunFolder
@@ -204,6 +205,7 @@ class Trainer(Predictor):
         wanted, kept = job.checkpoints, job.kept
         if wanted is None:
             return None
+        weights_of(self.model)  # raises for one that cannot be kept, before it is trained
         extra = {
             "wd": self.wd if job.wd is None else job.wd,
             "first_epoch": first_epoch,

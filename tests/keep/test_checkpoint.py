@@ -271,3 +271,42 @@ def test_a_damaged_bundle(toy: DataBunch, here: Path):
         load_learner("b")
     with pytest.raises(FileError, match="nowhere: no such folder; expected a bundle"):
         load_learner("nowhere")
+
+
+class Counts(Net):
+    """How often it was asked, kept with its weights as `made` of a number."""
+
+    def __init__(self, made: Any) -> None:
+        super().__init__()
+        self.made, self.count = made, 0
+
+    def get_extra_state(self) -> Any:
+        return self.made(self.count)
+
+    def set_extra_state(self, state: Any) -> None:
+        self.count = int(state)
+
+
+def test_a_models_extra_state_is_kept_where_it_is_a_tensor(toy: DataBunch, here: Path):
+    learn = learner(toy, seeded(Counts(torch.tensor)))
+    learn.model.count = 3
+    learn.save("a")
+    assert learner(toy, Counts(torch.tensor)).load("a").model.count == 3
+    learn.fit(1, 1e-2, checkpoint="run")
+    resumed = learner(toy, Counts(torch.tensor))
+    resumed.resume("run")
+    assert resumed.model.count == 3
+
+
+@pytest.mark.parametrize("made", [lambda count: {"count": count}, lambda count: None])
+def test_a_models_extra_state_that_cannot_be_kept(toy: DataBunch, here: Path, made: Any):
+    learn = learner(toy, nn.Sequential(Counts(made)))
+    weights = [parameter.clone() for parameter in learn.model.parameters()]
+    kind = type(made(0)).__name__
+    message = rf"the model's 0._extra_state is of type {kind}; expected a tensor, .*: let get_extra_state give one"
+    for call in (lambda: learn.save("a"), lambda: learn.export("b"), lambda: learn.fit(1, 1e-2, checkpoint="run")):
+        with pytest.raises(ModelError, match=message):
+            call()
+    assert all(torch.equal(a, b) for a, b in zip(weights, learn.model.parameters(), strict=True))
+    assert not any(here.iterdir())
+    learn.fit(1, 1e-2)

@@ -17,13 +17,25 @@ KIND = "checkpoint"
 def save_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None, epochs_trained: int) -> None:
     """Write the model's state and, where given, the optimizer's. An older checkpoint of that name is replaced.
 
-    `epochs_trained` decides the batch order of the next epoch.
+    `epochs_trained` decides the batch order of the next epoch. Raises ModelError for a model that cannot be kept.
     """
-    tensors: dict[str, dict[str, Tensor]] = {"model": model.state_dict()}
+    tensors: dict[str, dict[str, Tensor]] = {"model": weights_of(model)}
     state: dict[str, Any] = {"epochs_trained": epochs_trained}
     if opt is not None:
         tensors["optimizer"], state["optimizer"] = optimizer_parts(opt)
     write_folder(folder, KIND, tensors, state, replace=True)
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state by name. Raises ModelError where some of it is no tensor: only code could put that back."""
+    state: dict[str, Any] = model.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ModelError(
+                f"the model's {name} is of type {type(value).__name__}; expected a tensor, which can be kept without "
+                "code: let get_extra_state give one, or use register_buffer"
+            )
+    return state
 
 
 def load_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None) -> tuple[bool, int]:
@@ -52,7 +64,7 @@ def load_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
     """Put `weights` into `model`; ModelError, with the names that differ, where they are another model's."""
-    own = model.state_dict()
+    own = weights_of(model)
     missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     if missing or unknown:
         differences = [f"the model's {', '.join(missing)} missing in it"] if missing else []

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from onecycle.core.errors import FileError
 from onecycle.core.record import Record, decode, encode, plain
-from onecycle.keep.checkpoint import load_weights, optimizer_parts, optimizer_state, parted
+from onecycle.keep.checkpoint import load_weights, optimizer_parts, optimizer_state, parted, weights_of
 from onecycle.train.callbacks import Callback, Fit
 from onecycle.train.position import Position
 
@@ -31,7 +31,7 @@ def collect(fit: Fit, callbacks: Sequence[Callback], position: Position) -> FitS
     optimizer, about = optimizer_parts(fit.opt)
     states = [parted(callback.state()) for callback in callbacks]
     tensors: Tensors = {
-        "model": dict(fit.model.state_dict()),
+        "model": weights_of(fit.model),
         "buffers": _other_buffers(fit.model),
         "optimizer": optimizer,
         "generators": position.generators,
