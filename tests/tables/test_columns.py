@@ -108,6 +108,8 @@ def test_text_of_dates_is_dates():
         "text of dates, 2020-01-01 to 2020-04-09; in 2 rows it is none, for example '2020-02-30', which counts as missing"
     )
     assert (column.kind, column.missing, column.others) == ("date", 3, 2)
+    days[9] = "2020-01-09"
+    assert "; in 1 row it is none, for example 'soon', which counts as missing" in only(days).why
     assert only([*days[:50], *(f"word {i}" for i in range(9))]).kind == "dropped"
     assert only(["2020-01-01T10:00:00Z", "2020-01-02 11:30+02:00"]).why == (
         "text of dates, 2020-01-01T10:00:00 to 2020-01-02T09:30:00"

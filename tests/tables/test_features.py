@@ -292,6 +292,27 @@ def test_dates_are_the_same_in_all_types(values: Any):
     assert (features.transform(pa.table({"x": values})) == features.transform(table)).all()
 
 
+def test_text_that_is_no_date_is_missing_where_a_few_of_the_rest_have_such():
+    days = [str(dt.date(2020, 1, 1) + dt.timedelta(days=i)) for i in range(60)]
+    train, rest = pa.table({"x": days}), pa.table({"x": [*days[:30], "yesterday", "?"]})
+    columns = survey(train)
+    features = Features.fit(train, columns, rest)
+    assert features.names == Features.fit(train, columns).names
+    np.testing.assert_array_equal(features.transform(rest)[30], features.transform(rest)[31])
+    streamed = Features.fit_stream([train], columns, lambda: rest.to_batches(max_chunksize=9))
+    assert streamed.to_dict() == features.to_dict()
+
+
+@pytest.mark.parametrize(("kinds", "bad"), [({}, 7), ({"x": "date"}, 1)])
+def test_text_that_is_no_date_is_refused(kinds: dict[str, str], bad: int):
+    """Where more than a few of the rest have such, and where dates were asked for."""
+    days = [str(dt.date(2020, 1, 1) + dt.timedelta(days=i)) for i in range(60)]
+    train, rest = pa.table({"x": days}), pa.table({"x": days[:30] + ["yesterday"] * bad})
+    features = Features.fit(train, survey(train, kinds=kinds), rest)
+    with pytest.raises(DataError, match="row 30: column \"x\" is 'yesterday'; expected a date"):
+        features.transform(rest)
+
+
 def test_text_that_is_no_date_is_missing_where_it_was_so_in_training():
     days = [str(dt.date(2020, 1, 1) + dt.timedelta(days=i)) for i in range(60)]
     table = pa.table({"x": [*days, "soon"]})

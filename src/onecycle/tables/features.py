@@ -55,16 +55,24 @@ class Features:
             raise DataError("no column of the training rows has two different values; there is nothing to learn from")
 
     @classmethod
-    def fit(cls, table: Any, columns: Sequence[Column]) -> "Features":
+    def fit(cls, table: Any, columns: Sequence[Column], rest: Any = None) -> "Features":
         """The preprocessing of `columns` (what `survey` found), with the statistics of `table`, the training rows.
+
+        Of the `rest` of the rows nothing is taken but whether text that is taken for dates is none in a few of them: it
+        counts as missing then, as where that is so in training rows.
 
         Raises DataError for a table without rows or without one of the columns, and for a cell that its column's kind
         does not allow.
         """
-        return cls.fit_stream([table], columns)
+        return cls.fit_stream([table], columns, () if rest is None else [rest])
 
     @classmethod
-    def fit_stream(cls, batches: Iterable[Any] | Callable[[], Iterable[Any]], columns: Sequence[Column]) -> "Features":
+    def fit_stream(
+        cls,
+        batches: Iterable[Any] | Callable[[], Iterable[Any]],
+        columns: Sequence[Column],
+        rest: Iterable[Any] | Callable[[], Iterable[Any]] = (),
+    ) -> "Features":
         """As `fit`, of training rows that come as RecordBatches or Tables, one at a time; the same to rounding."""
         used = [column for column in columns if column.kind != "dropped"]
         stats = [_stats_of(column) for column in used]
@@ -75,6 +83,10 @@ class Features:
             feed(stats, batch)
         if not rows:
             raise DataError("the table has no rows to train on; expected at least one")
+        slips = [column.slips for column in stats if isinstance(column, DateStats) and column.slips is not None]
+        if slips:
+            for batch in rest() if callable(rest) else rest:
+                feed(slips, batch)
         return cls([column.finish() for column in stats])
 
     def transform(self, table: Any, first_row: int = 0) -> Array:
@@ -148,5 +160,5 @@ def _stats_of(column: Column) -> NumberStats | DateStats | ValueCounts:
     if column.kind == "number":
         return NumberStats(column.name)
     if column.kind == "date":
-        return DateStats(column.name, lenient=column.others > 0)
+        return DateStats(column.name, column.others)
     return ValueCounts(column.name)

@@ -234,6 +234,15 @@ def test_the_files_hold_what_preparing_in_memory_gives(suffix: str, tmp_path: Pa
     assert (entry.manifest.rows("train"), entry.manifest.rows("test")) == (len(train), 0)
 
 
+def test_text_that_is_no_date_is_missing_in_rows_that_validate_too(tmp_path: Path):
+    days = [f"{datetime(2020, 1, 1) + timedelta(days=i):%Y-%m-%d}" for i in range(300)]
+    y = np.random.default_rng(3).normal(size=300)
+    where = int(np.flatnonzero(Sides("auto", 0.2, 0, ["day", "y"]).of(pa.table({"y": y}), 0) == 1)[0])
+    days[where] = "yesterday"
+    entry = made(write_as(pa.table({"day": days, "y": y}), tmp_path / "t.csv"), "y")
+    assert np.isfinite(rows_of(entry, "valid_x")).all()
+
+
 def test_a_regression_is_standardised_by_its_training_rows(tmp_path: Path):
     random = np.random.default_rng(3)
     path = write_as(pa.table({"x": random.normal(size=500), "price": random.normal(1e6, 9, 500)}), tmp_path / "t.csv")

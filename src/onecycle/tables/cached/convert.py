@@ -67,7 +67,7 @@ class Conversion:
         Raises what reading, surveying, fitting and writing raise.
         """
         target, columns = self._survey()
-        features = Features.fit_stream(self._training_rows, columns) if columns else None
+        features = Features.fit_stream(self._training_rows, columns, self._other_rows) if columns else None
         assert self._first is not None  # a table without rows has raised
         x, y = self._inputs(features, self._first, 0), target.transform(self._first.table)
         make_room(int(self._counts.sum()) * (_row_bytes(x) + _row_bytes(y)))
@@ -113,6 +113,10 @@ class Conversion:
     def _training_rows(self) -> Iterator[Any]:
         for _, piece, places in self._parts("pass 2 of 3"):
             yield self._of_training(piece, places)
+
+    def _other_rows(self) -> Iterator[Any]:
+        for _, piece, places in self._parts("pass 2 of 3, the rows that validate"):
+            yield piece.table.filter(arrow()[0].array(places != 0))
 
     def _of_training(self, piece: Piece, places: Places) -> Any:
         """The training rows of a piece, without the columns that are left out."""

@@ -14,7 +14,7 @@ import numpy as np
 from onecycle.core.errors import DataError
 from onecycle.tables.fit.moments import PIECE, Moments, Sample
 from onecycle.tables.fit.numbers import standardise
-from onecycle.tables.fit.values import Array, arrow, plain, sort_of, without_marks, wrong_cell
+from onecycle.tables.fit.values import NEARLY_ALL, Array, arrow, plain, sort_of, without_marks, wrong_cell
 
 EXPECTED = "a date such as 2024-01-31 or 2024-01-31 18:30:00"
 ISO = r"^\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?(Z|[+-]\d\d:?\d\d)?$"
@@ -22,13 +22,35 @@ _DAY = 86_400
 _FIRST_DAY, _LAST_DAY = -719_162, 2_932_896  # 0001-01-01 and 9999-12-31, as days since 1970
 
 
-class DateStats:
-    """What training rows say of a column of dates; takes them piece by piece. `lenient`: see `as_days`."""
+class Slips:
+    """Counts the text that is no date in rows of a column of dates that are not trained on."""
 
     piece = PIECE
 
-    def __init__(self, name: str, lenient: bool = False) -> None:
-        self.name, self.lenient, self.rows = name, lenient, 0
+    def __init__(self, name: str) -> None:
+        self.name, self.present, self.count = name, 0, 0
+
+    def add(self, column: Any) -> None:
+        """Take in rows."""
+        present = len(column) - without_marks(plain(column)).null_count
+        missing = as_days(column, self.name, 0, lenient=True)[2]
+        dates = len(column) - (0 if missing is None else int(missing.sum()))
+        self.present, self.count = self.present + present, self.count + present - dates
+
+
+class DateStats:
+    """What training rows say of a column of dates; takes them piece by piece.
+
+    `others` is how many of the rows have text that is no date, of text that was taken for dates; None of other columns.
+    Such a column is `lenient` (see `as_days`) where training rows have such text, and where a few of the rest have:
+    those that `slips` counts.
+    """
+
+    piece = PIECE
+
+    def __init__(self, name: str, others: int | None = None) -> None:
+        self.name, self.lenient, self.rows = name, bool(others), 0
+        self.slips = Slips(name) if others == 0 else None
         self._parts = {part: Moments() for part in PARTS}
         self._sample = Sample()
 
@@ -52,7 +74,8 @@ class DateStats:
         parts = {part: (found.mean, found.std) for part, found in self._parts.items() if not found.constant}
         dates, median = self._parts["elapsed"], self._sample.median
         middle = dates.mean if median is None else median
-        return FittedDate(self.name, iso(middle), parts, 0 < dates.count < self.rows, self.lenient)
+        few = self.slips is not None and 0 < self.slips.count <= (1 - NEARLY_ALL) * (dates.count + self.slips.present)
+        return FittedDate(self.name, iso(middle), parts, 0 < dates.count < self.rows, self.lenient or few)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ import numpy as np
 from onecycle.tables.fit.categories import MOST, ValueCounts
 from onecycle.tables.fit.dates import ISO, as_days, iso
 from onecycle.tables.fit.moments import PIECE
-from onecycle.tables.fit.values import NUMBER, Array, arrow, as_numbers, sort_of, without_marks
+from onecycle.tables.fit.values import NEARLY_ALL, NUMBER, Array, arrow, as_numbers, sort_of, without_marks
 
 FEW = 20  # rows: in no more, different values in each say nothing
-NEARLY_ALL = 0.95  # of the rows
 _DENSE = 0.6  # of consecutive numbers, in what counts the rows: training rows are a part of a table's
 _LOOKED_AT = 1_000  # texts that must look like dates or numbers before all are read
 
@@ -25,7 +24,7 @@ class Column:
     why: str
     missing: int  # rows without a value
     distinct: int | None  # different values; None where they were not counted, as for numbers and dates
-    others: int = 0  # rows of a date column with text that is no date; they count as missing
+    others: int | None = None  # of text taken for dates: rows in which it is none; they count as missing
 
 
 class Tally(Protocol):
@@ -180,7 +179,9 @@ class _Texts(ValueCounts):
         why = f"text of dates, {_day(moments.min())} to {_day(moments.max())}"
         if others := asked - found:
             example = texts.filter(_mask(~good & ~marked))[0].as_py()
-            why += f"; in {others:,} rows it is none, for example {example!r}, which counts as missing"
+            why += (
+                f"; in {others:,} row{'s' * (others > 1)} it is none, for example {example!r}, which counts as missing"
+            )
         return Column(self.name, "date", why, self.missing + int(counts[~good].sum()), len(texts), others)
 
     def _read_as_numbers(self, texts: Any, counts: Array) -> "Column | str":

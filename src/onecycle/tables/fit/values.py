@@ -12,6 +12,7 @@ from onecycle.core.errors import DataError
 Array = np.ndarray[Any, np.dtype[Any]]
 MISSING_TEXTS = ("", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "null", "none", "unknown", "missing")
 NUMBER = r"(?i)^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|infinity)$"
+NEARLY_ALL = 0.95  # of the rows: then a column is taken for what they are
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 In = TypeVar("In")
 Out = TypeVar("Out")
