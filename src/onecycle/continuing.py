@@ -13,7 +13,7 @@ from onecycle.train.callbacks import Callback
 from onecycle.train.metrics import metric_name
 from onecycle.train.position import Position
 from onecycle.train.recorder import Recorder
-from onecycle.trainer import Job, Trainer
+from onecycle.trainer import TURNING, Job, Trainer
 
 
 class Continuing(Trainer):
@@ -61,13 +61,15 @@ class Continuing(Trainer):
         job, fit = self._last
         batches = len(self.data.train_dl)
         if self._running:
-            epochs = min(epochs, fit.epochs - fit.epoch - 1)
-            if not epochs or isinstance(fit.schedule, Annealed):
-                return  # it ends anyway, or falls already
-            start = (fit.epoch + 1) * batches
-            fit.schedule = annealed(fit.schedule, start, epochs * batches, fit.epochs * batches)
-            fit.epochs = fit.epoch + 1 + epochs
-            fit.record.settings |= {"epochs": fit.epochs, "annealed from step": start}
+            with TURNING:  # the next epoch does not begin with the old rates meanwhile
+                begun = fit.epoch + 1
+                epochs = min(epochs, fit.epochs - begun)
+                if epochs < 1 or isinstance(fit.schedule, Annealed):
+                    return  # it ends anyway, or falls already
+                start = begun * batches
+                turned = annealed(fit.schedule, start, epochs * batches, fit.epochs * batches)
+                vars(fit).update(schedule=turned, epochs=begun + epochs)  # both at once, for a checkpoint
+                fit.record.settings = {**fit.record.settings, "epochs": fit.epochs, "annealed from step": start}
             return
         if not fit.record.stopped:
             raise SettingError("anneal_now: the last fit is finished; lengthen it with extend")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from onecycle.learner import Learner
 
 DEFAULT_LR = slice(3e-3)
+TURNING = RLock()  # held while a fit that runs is given another schedule, by any thread or a signal's handler
 Decay: TypeAlias = float | Sequence[float] | None
 Keep: TypeAlias = str | Path | Checkpoints | None
 """The folder of a run, or how a fit is kept there; None keeps nothing."""
@@ -169,6 +171,7 @@ class Trainer(Predictor):
             check_before_fit(self.model, self.loss_func, data.train_dl, data.valid_dl, self.metrics)
             callbacks = job.made if job.made is not None else self._all_callbacks(job.callbacks)
             hooks = overridden(callbacks)
+            hooks["on_epoch_begin"] = (_let_turn, *hooks["on_epoch_begin"])
             self.opt = self.opt or self._make_opt()
             fit = self._start(epochs, job.schedule, self.opt, job.wd, job.recorder)
             names = fit.record.metric_names
@@ -263,6 +266,12 @@ class Trainer(Predictor):
         check_callbacks([*self.callbacks, *more], self.callback_fns)
         made = [make(self) for make in self.callback_fns]  # pyright: ignore[reportArgumentType] -- a Trainer is always a Learner
         return [*self.callbacks, *made, *more]
+
+
+def _let_turn(_: Fit) -> None:
+    """Before an epoch's rates are computed, wait for the schedule that may be put in place for it."""
+    with TURNING:
+        pass
 
 
 def as_list(value: Any) -> list[Any]:

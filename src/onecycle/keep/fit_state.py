@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +29,7 @@ class FitState:
 
 def collect(fit: Fit, callbacks: Sequence[Callback], position: Position) -> FitState:
     """Copy the state of a fit. Waits for the device, where that is not the CPU."""
+    fit = copy(fit)  # as it is at one moment: another thread may end it early (anneal_now)
     optimizer, about = optimizer_parts(fit.opt)
     states = [parted(callback.state()) for callback in callbacks]
     tensors: Tensors = {
