@@ -58,7 +58,7 @@ TARGETS = [
     Case(
         "target missing in a row",
         TRAIN,
-        'target "group" is missing in 1 of 60 rows, first in row 5; expected a value',
+        'target "group" is missing in 1 of 60 rows, first in row 5, counted from 0; expected a value',
         table(group=but(5, np.nan)),
     ),
     Case(
@@ -97,7 +97,8 @@ TARGETS = [
     Case(
         "classes of measurements",
         "train a.parquet --target age --task classes",
-        "which validation has and training lacks",
+        'target "age" has 60 different values in 60 rows; expected classes that occur again and again: did you mean '
+        'task="regression", or --task regression?',
         table(),
     ),
 ]
@@ -118,8 +119,16 @@ COLUMNS = [
     ),
     Case("identifiers only", TRAIN, 'dropped: "name" (identifier: 48 distinct texts in 48 rows)', only(name=NAMES)),
     Case("constants only", TRAIN, 'dropped: "age" (constant: always 3)', only(age=[3.0] * 60)),
-    Case("the target only", TRAIN, "no column is left to learn from; dropped: none, there is only the target", only()),
-    Case("all left out", f"{TRAIN} --drop age,town", "no column is left to learn from", table()),
+    Case("the target only", TRAIN, "no column is left to learn from: each is predicted, left out with drop", only()),
+    Case(
+        "all left out", f"{TRAIN} --drop age,town", "no column is left to learn from: each is predicted, left", table()
+    ),
+    Case(
+        "target missing in a line",
+        "train a.csv --target price",
+        'target "price" is missing in 2 of 40 rows, first in a.csv:5; expected a value in each: drop the rows without',
+        written("a.csv", "age,price\n1,2.5\n\n2,3.5\n3,\n4,\n" + "5,1.5\n6,2.25\n" * 18),
+    ),
     Case("words that are to be numbers", f"{TRAIN} --kind town=number", """'; expected a number""", table()),
     Case(
         "the row of such a word",

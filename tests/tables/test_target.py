@@ -70,7 +70,7 @@ def test_several_columns(columns: dict[str, Any], task: str, classes: Any, outpu
 
 def test_the_task_can_be_set():
     assert fit([0.5, 1.0, 0.5], "classification").classes == [0.5, 1]
-    assert fit(list(range(100)), "classes").outputs == 100
+    assert fit([*range(100)] * 2, "classes").outputs == 100
     assert fit([0, 1, 1], "regression").task == "regression"
     assert fit([True, False], "regression").task == "regression"
     assert fit(["1.5", "2"], "regression").mean == [1.75]
@@ -136,6 +136,7 @@ ONE = {"price": [1.5, 2.5], "y": ["a", "b"]}
     ("columns", "names", "task", "message"),
     [
         (ONE, ["prize"], None, 'there is no column "prize" to predict; did you mean "price"?'),
+        ({"price": [1, 2], "x": [3, 4]}, ["y"], None, 'there is no column "y", which is predicted where target= is missing; there are price, x: name one with target=, or --target'),
         (ONE, ["qq"], None, 'there is no column "qq" to predict; there are price, y'),
         (ONE, [], None, "the target is []; expected a list of different column names, at least one"),
         (ONE, ["y", "y"], None, "the target is ['y', 'y']; expected a list of different column names, at least one"),
@@ -153,13 +154,13 @@ def test_settings_that_cannot_be(columns: Any, names: Any, task: str | None, mes
 @pytest.mark.parametrize(
     ("values", "task", "message"),
     [
-        ([1.5, None, 2.5, None], None, 'target "y" is missing in 2 of 4 rows, first in row 1; expected a value in each: drop the rows without one'),
-        ([1.5, float("nan"), 2.5], None, 'target "y" is missing in 1 of 3 rows, first in row 1; expected a value in each: drop the rows without one'),
-        (["a", "b", None], None, 'target "y" is missing in 1 of 3 rows, first in row 2; expected a value in each: drop the rows without one'),
-        (["a", "", "b"], None, 'target "y" is missing in 1 of 3 rows, first in row 1; expected a value in each: drop the rows without one'),
-        ([True, None], None, 'target "y" is missing in 1 of 2 rows, first in row 1; expected a value in each: drop the rows without one'),
-        (pa.nulls(3), None, 'target "y" is missing in 3 of 3 rows, first in row 0; expected a value in each: drop the rows without one'),
-        ([["a"], None], None, 'target "y" is missing in 1 of 2 rows, first in row 1; expected a value in each: drop the rows without one'),
+        ([1.5, None, 2.5, None], None, 'target "y" is missing in 2 of 4 rows, first in row 1, counted from 0; expected a value in each: drop the rows without one'),
+        ([1.5, float("nan"), 2.5], None, 'target "y" is missing in 1 of 3 rows, first in row 1, counted from 0; expected a value in each: drop the rows without one'),
+        (["a", "b", None], None, 'target "y" is missing in 1 of 3 rows, first in row 2, counted from 0; expected a value in each: drop the rows without one'),
+        (["a", "", "b"], None, 'target "y" is missing in 1 of 3 rows, first in row 1, counted from 0; expected a value in each: drop the rows without one'),
+        ([True, None], None, 'target "y" is missing in 1 of 2 rows, first in row 1, counted from 0; expected a value in each: drop the rows without one'),
+        (pa.nulls(3), None, 'target "y" is missing in 3 of 3 rows, first in row 0, counted from 0; expected a value in each: drop the rows without one'),
+        ([["a"], None], None, 'target "y" is missing in 1 of 2 rows, first in row 1, counted from 0; expected a value in each: drop the rows without one'),
         ([["a"], ["b", None]], None, 'row 1: target "y" has a label without a value; expected text or numbers in each list'),
         (["a", "a"], None, "target \"y\" has only one class, 'a', in all 2 rows; expected two or more: there is nothing to predict"),
         ([7, 7], None, 'target "y" has only one class, 7, in all 2 rows; expected two or more: there is nothing to predict'),
@@ -175,6 +176,7 @@ def test_settings_that_cannot_be(columns: Any, names: Any, task: str | None, mes
         ([["a"]], "classes", 'target "y" holds list<item: string>; lists can be labels of a lone multilabel target only'),
         (pa.array([[], []], pa.list_(pa.string())), None, 'target "y" has no label in any of its 2 lists; expected some'),
         ([f"k{i}" for i in range(100)], None, 'target "y" has another text in each of 100 rows; expected classes that occur again and again: is it an identifier?'),
+        ([i + 0.5 for i in range(30)], "classes", 'target "y" has 30 different values in 30 rows; expected classes that occur again and again: did you mean task="regression", or --task regression?'),
         (["a", "b"], "multilabel", "row 0: column \"y\" is 'a'; expected a number"),
         ([1, 2], "multilabel", 'target "y" has other numbers than 0 and 1; expected these for each label of a multilabel target: for numbers of any kind set task="regression"'),
         ([1, 1], "multilabel", 'target "y" is the same in all 2 rows; expected both 0 and 1'),
@@ -201,9 +203,9 @@ def test_several_columns_are_numbers():
         ([1, 2], [1.5], "row 100: target \"y\" is 1.5, which validation has and training lacks (there: 1, 2); drop such rows, or split so that training has each class"),
         ([chr(97 + i) for i in range(12)], ["z"], "row 100: target \"y\" is 'z', which validation has and training lacks (there: 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', …); drop such rows, or split so that training has each class"),
         ([["a"], ["b"]], [["a"], ["b", "c"]], "row 101: target \"y\" is 'c', which validation has and training lacks (there: 'a', 'b'); drop such rows, or split so that training has each class"),
-        (["a", "b"], ["a", None], 'target "y" is missing in 1 of 2 validation rows, first in row 101; expected a value in each: drop the rows without one'),
-        ([1.5, 2.5], [1.5, None], 'target "y" is missing in 1 of 2 validation rows, first in row 101; expected a value in each: drop the rows without one'),
-        ([["a"], ["b"]], [["a"], None], 'target "y" is missing in 1 of 2 validation rows, first in row 101; expected a value in each: drop the rows without one'),
+        (["a", "b"], ["a", None], 'target "y" is missing in 1 of 2 validation rows, first in row 101, counted from 0; expected a value in each: drop the rows without one'),
+        ([1.5, 2.5], [1.5, None], 'target "y" is missing in 1 of 2 validation rows, first in row 101, counted from 0; expected a value in each: drop the rows without one'),
+        ([["a"], ["b"]], [["a"], None], 'target "y" is missing in 1 of 2 validation rows, first in row 101, counted from 0; expected a value in each: drop the rows without one'),
         ([1.5, 2.5], ["a"], "row 100: column \"y\" is 'a'; expected a number"),
     ],
 )  # fmt: skip

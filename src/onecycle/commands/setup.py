@@ -2,6 +2,7 @@
 
 import re
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -118,10 +119,12 @@ def set_up(settings: TrainSettings, device: torch.device, source: Source | None 
         model = _seeded(wanted.seed, device, data, settings.model)
         return Setup(data, model, [accuracy], epochs, f"{wanted.source}: {_images(data)}", (), "the data set's own")
     from onecycle.data.table_bunch import default_epochs  # brings pyarrow
+    from onecycle.tables.files.read import lines_named
 
     source = source or open_source(wanted)
     names = target_names(source, wanted.target) if source.columns else ()
-    data = _bunch(source, names, wanted, device)
+    with nullcontext() if source.streamed else lines_named(source.name):
+        data = _bunch(source, names, wanted, device)
     epochs = settings.epochs if settings.epochs is not None else default_epochs(len(data.train_dl))
     about = f"{source.name}: {_images(data)}"
     if source.table is not None:

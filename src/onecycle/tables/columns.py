@@ -6,6 +6,7 @@ from typing import Any
 
 from onecycle.core.errors import DataError, SettingError, did_you_mean
 from onecycle.tables.fit.tallies import Column, tally
+from onecycle.tables.fit.task import unknown_target
 from onecycle.tables.fit.values import feed, sort_of
 
 KINDS = ("number", "category", "date", "dropped")
@@ -46,7 +47,7 @@ class Survey:
                 raise DataError(f'{times} columns are called "{name}"; expected one: rename or drop the others')
         for name in target:
             if name not in names:
-                raise SettingError(f'there is no column "{name}" to predict{_near(name, names)}')
+                raise unknown_target(name, names)
         for name, kind in self._kinds.items():
             self._check_kind(name, kind, schema, target)
         self._tallies = [
@@ -64,13 +65,23 @@ class Survey:
         """What the columns are. Raises DataError as `survey` does."""
         if not self._rows:
             raise DataError("the table has no rows; expected at least one")
+        found = self.described()
+        if not found:
+            raise DataError(
+                "no column is left to learn from: each is predicted, left out with drop (--drop), or what the split is "
+                "made by; expected at least one more"
+            )
+        if all(column.kind == "dropped" for column in found):
+            dropped = ", ".join(f'"{column.name}" ({column.why})' for column in found[:5])
+            raise DataError(f"no column is left to learn from; dropped: {dropped}")
+        return found
+
+    def described(self) -> list[Column]:
+        """What the columns are, also where nothing could be learned from them."""
         found = [one.column(self._rows) for one in self._tallies]
         for place, column in enumerate(found):
             if (kind := self._kinds.get(column.name)) is not None:
                 found[place] = Column(column.name, kind, "set by kinds", column.missing, column.distinct)
-        if all(column.kind == "dropped" for column in found):
-            dropped = ", ".join(f'"{column.name}" ({column.why})' for column in found[:5])
-            raise DataError(f"no column is left to learn from; dropped: {dropped or 'none, there is only the target'}")
         return found
 
     def _check_kind(self, name: str, kind: str, schema: Any, target: Sequence[str]) -> None:

@@ -410,6 +410,18 @@ def test_the_share_must_be_one(valid: Any, file: Path):
     )
 
 
+@pytest.mark.parametrize(("name", "where"), [("t.csv", "{path}:2982"), ("t.parquet", "row 2980, counted from 0")])
+def test_a_missing_target_is_named_with_its_line(name: str, where: str, tmp_path: Path):
+    y = [None if row in (2_980, 2_990) else row / 7 for row in range(3_000)]
+    path = write_as(pa.table({"x": np.arange(3_000) % 11 / 3, "y": y}), tmp_path / name)
+    with pytest.raises(DataError) as caught:
+        made(path)
+    assert str(caught.value) == (
+        f'target "y" is missing in 2 of 3,000 rows, first in {where.format(path=path)}; expected a value in each: drop '
+        "the rows without one"
+    )
+
+
 def test_marks_that_are_none_are_named_with_their_row(tmp_path: Path):
     marks = ["train"] * 70_000 + ["valid", "trian"]
     whole = pa.table({"x": np.arange(70_002) % 7, "y": np.arange(70_002) % 2, "part": marks})

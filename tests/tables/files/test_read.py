@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from onecycle.core.errors import DataError, FileError, SettingError
 from onecycle.tables.files import csv as read_csv
-from onecycle.tables.files.read import SUFFIXES, is_table_file, read_table, stream_table
+from onecycle.tables.files.read import SUFFIXES, is_table_file, lines_named, read_table, stream_table
 
 EXAMPLE = pa.table(
     {
@@ -626,6 +626,24 @@ def test_any_bytes_are_an_error_or_a_table(tmp_path, content, suffix):
     for read in (read_table, streamed):
         table, error = tried(read, path)
         assert str(path) in str(error) if error else table.num_rows
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("row 1: column b is 7", "{path}:4: column b is 7"),
+        ("missing, first in row 2, counted from 0; fill", "missing, first in {path}:5; fill"),
+        ("row 9: there is none", "row 9: there is none"),
+        ("something in row 1", "something in row 1"),
+    ],
+)
+def test_rows_are_named_by_their_lines(tmp_path, said, expected):
+    path = csv(tmp_path, 'a,b\n"1\n2",x\n2,y\n3,z\n')
+    with pytest.raises(DataError) as caught, lines_named(path):
+        raise DataError(said)
+    assert str(caught.value) == expected.format(path=path)
+    with pytest.raises(DataError, match=f"^{said}$"), lines_named(tmp_path / "t.parquet"):
+        raise DataError(said)
 
 
 def test_reading_imports_no_pandas(tmp_path):

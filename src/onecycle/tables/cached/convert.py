@@ -19,7 +19,10 @@ from onecycle.tables.cached.source import Source
 from onecycle.tables.cached.split import SIDES, Places, Sides
 from onecycle.tables.columns import Column, Survey
 from onecycle.tables.features import Features
-from onecycle.tables.fit.values import Array, arrow
+from onecycle.tables.files.read import lines_named
+from onecycle.tables.fit.target import TargetStats
+from onecycle.tables.fit.task import reading
+from onecycle.tables.fit.values import Array, arrow, feed
 from onecycle.tables.split import column_of
 from onecycle.tables.target import Target
 
@@ -93,18 +96,23 @@ class Conversion:
 
     def _survey(self) -> tuple[Target, list[Column]]:
         """What is predicted, and what the columns are; none for inputs that are taken as they are."""
-        settings, survey = self.settings, list[Survey]()
+        settings, survey, given = self.settings, list[Survey](), list[TargetStats]()
 
         def surveyed() -> Iterator[Any]:
             for _, piece, places in self._parts("pass 1 of 3"):
                 if self._first is None:
                     self._first = Piece(piece.table.slice(0, 0), None if piece.x is None else piece.x[:0])
                 self._counts += np.bincount(places, minlength=len(SIDES))
+                given[:] = given or reading(piece.table.schema, settings.target, settings.task)
+                feed(given, piece.table)
                 table = self._of_training(piece, places)
                 if piece.x is None:
                     survey[:] = survey or [Survey(table.schema, settings.target, settings.kinds)]
                     survey[0].add(table)
                 yield table
+            with lines_named(self._source.path):
+                for column in given:  # of all rows, so that they are numbered as in the file
+                    column.check_present()
             self._sides.check(self._counts.tolist())
 
         target = Target.fit_stream(surveyed(), settings.target, settings.task)

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
 
@@ -65,6 +65,12 @@ def check_numbers(file: CsvFile, name: str, tally: Tally) -> None:
         "empty where the value is missing; to train on it as a category, say so: "
         f'--kind {name}=category, or in Python kinds={{"{name}": "category"}}'
     )
+
+
+def line_of(file: CsvFile, row: int) -> int | None:
+    """The line on which a row begins; None where that cannot be found out."""
+    with suppress(csv.Error):
+        return next((line for line, _ in islice(file.rows(), row + 1, None)), None)  # the header is none
 
 
 def _ragged(file: CsvFile, long: bool) -> DataError | None:

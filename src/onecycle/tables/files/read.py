@@ -1,7 +1,9 @@
 """Files that hold a table: CSV, Parquet and Arrow."""
 
 import os
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ from onecycle.core.errors import DataError, FileError, did_you_mean
 from onecycle.core.opening import MAX_BYTES, opened
 from onecycle.tables.files import arrow as read_arrow
 from onecycle.tables.files import csv as read_csv
+from onecycle.tables.files import faults
 from onecycle.tables.files.checks import Table, checked
 from onecycle.tables.files.head import csv_file
 from onecycle.tables.files.unpack import PACKINGS
 
 _CSV = {".csv": None, ".tsv": "\t"}  # what divides the cells, where the suffix says it
 _PARQUET = (".parquet", ".pq")
+_ROW = re.compile(r"^row (\d+)(?=: )|(?<=, first in )row (\d+), counted from 0(?=; )")  # in a message
 _ARROW = (".arrow", ".feather", ".ipc")
 SUFFIXES = (*_CSV, *(kind + packing for kind in _CSV for packing in PACKINGS), *_PARQUET, *_ARROW)
 
@@ -75,6 +79,20 @@ def stream_table(path: str | os.PathLike[str], rows: int = 65_536, text: Collect
             yield from checked(pa.Table.from_batches([batch]), str(path)).to_batches(max_chunksize=rows)
     if empty:
         raise DataError(f"{path}: no rows; expected at least one")
+
+
+@contextmanager
+def lines_named(path: str | os.PathLike[str]) -> Generator[None]:
+    """Say file and line where a DataError says the row of a table that `path` holds, which is a CSV file."""
+    try:
+        yield
+    except DataError as error:
+        path, text = Path(path), str(error)
+        found, kind = _ROW.search(text), _suffix(path)[:4]
+        if found is None or kind not in _CSV:
+            raise
+        line = faults.line_of(csv_file(path, _CSV[kind], None), int(found[1] or found[2]))
+        raise type(error)(text if line is None else _ROW.sub(lambda _: f"{path}:{line}", text, count=1)) from error
 
 
 def _suffix(path: Path) -> str:

@@ -105,8 +105,8 @@ def check_zero_or_one(x: Array, name: str, first_row: int) -> None:
 
 def _missing_error(name: str, missing: int, rows: int, first: int, part: str) -> DataError:
     return DataError(
-        f'target "{name}" is missing in {missing:,} of {rows:,} {part}rows, first in row {first}; expected a value in '
-        "each: drop the rows without one"
+        f'target "{name}" is missing in {missing:,} of {rows:,} {part}rows, first in row {first}, counted from 0; '
+        "expected a value in each: drop the rows without one"
     )
 
 

@@ -11,7 +11,8 @@ from onecycle.tables.fit.values import arrow, plain_type, sort_of
 TASKS = ("classes", "regression", "multilabel")
 _OTHER_NAMES = {"classification": "classes", "class": "classes", "multi-label": "multilabel"}
 _EACH = 5  # rows that each of a few different numbers has, on average, at least, where these are taken for classes
-FEW_ROWS = 20  # in which different texts may all be classes
+FEW_ROWS = 20  # in which different texts, or numbers, may all be classes
+_MOST_CLASSES = 0.5  # of the rows, where these are numbers
 
 
 def checked_task(task: str | None, names: Sequence[str]) -> str | None:
@@ -30,10 +31,22 @@ def reading(schema: Any, names: Sequence[str], task: str | None) -> list[TargetS
     held: dict[str, Any] = {}
     for name in names:
         if name not in schema.names:
-            near = did_you_mean(name, schema.names) or f"; there are {', '.join(schema.names[:10])}"
-            raise SettingError(f'there is no column "{name}" to predict{near}')
+            raise unknown_target(name, schema.names)
         held[name] = schema.types[schema.names.index(name)]
     return [TargetStats(name, kind, _way(name, kind, len(names), task)) for name, kind in held.items()]
+
+
+def unknown_target(name: str, names: Sequence[str]) -> SettingError:
+    """The error for a target that is none of the columns `names`."""
+    some = ", ".join(map(str, names[:10]))
+    if near := did_you_mean(name, names):
+        return SettingError(f'there is no column "{name}" to predict{near}')
+    if name == "y":
+        return SettingError(
+            f'there is no column "y", which is predicted where target= is missing; there are {some}: name one with '
+            "target=, or --target"
+        )
+    return SettingError(f'there is no column "{name}" to predict; there are {some}')
 
 
 def _way(name: str, held: Any, targets: int, task: str | None) -> str:
@@ -108,6 +121,11 @@ def _classes(column: TargetStats, lists: bool) -> list[Any]:
     elif form == "bool":
         found = [value == "true" for value in sorted(values)]
     else:
+        if not lists and column.rows > FEW_ROWS and len(values) > _MOST_CLASSES * column.rows:
+            raise DataError(
+                f'target "{column.name}" has {len(values):,} different values in {column.rows:,} rows; expected '
+                'classes that occur again and again: did you mean task="regression", or --task regression?'
+            )
         found = sorted(int(text) if text.lstrip("-").isdigit() else float(text) for text in values)
         if not all(map(math.isfinite, found)):
             raise DataError(
