@@ -5,14 +5,16 @@ from typing import Any
 import pytest
 import torch
 import torchmetrics
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import classification
 
+from onecycle.core.errors import DataError, SettingError
 from onecycle.train.epoch_metrics import f1_score, r2_score, roc_auc
 from onecycle.train.metrics import (
     accuracy,
     error_rate,
     is_over_the_epoch,
+    is_plain,
     mean_absolute_error,
     mean_squared_error,
     metric_name,
@@ -75,3 +77,62 @@ def test_marked_functions_can_be_pickled():
 )
 def test_names_of_columns(metric: Any, name: str):
     assert metric_name(metric) == name
+
+
+@pytest.mark.parametrize("metric", [accuracy, error_rate, top_k_accuracy])
+@pytest.mark.parametrize(
+    ("preds", "targets"),
+    [
+        (torch.rand(4, 1), torch.rand(4)),  # a regression, where the one output is always the highest
+        (torch.rand(4, 1), torch.rand(4, 1)),
+        (torch.rand(4), torch.rand(4)),
+        (torch.rand(4, 3), torch.rand(4, 3)),  # several targets, or labels
+        (torch.rand(4, 3), torch.ones(4, 3, dtype=torch.long)),
+        (torch.rand(1, 1), torch.rand(1)),
+    ],
+)
+def test_metrics_of_classes_refuse_values(metric: Any, preds: Tensor, targets: Tensor):
+    kind = str(targets.dtype).removeprefix("torch.")
+    with pytest.raises(SettingError) as raised:
+        metric(preds, targets)
+    assert str(raised.value) == (
+        f"{metric.__name__}: the model gives {tuple(preds.shape)} for targets {tuple(targets.shape)} of {kind}; "
+        f"{metric.__name__} is for classes, with outputs (n, classes) for labels (n,). For regression use rmse, mae or "
+        "r2_score, for a single output or several labels of 0 and 1 f1_score, roc_auc or average_precision"
+    )
+
+
+def test_labels_of_classes_may_be_floats_and_stand_in_several_dimensions():
+    preds, labels = torch.eye(4), torch.arange(4)
+    for targets in (labels, labels.float(), labels[:, None]):
+        assert accuracy(preds, targets) == 1
+    assert accuracy(preds.expand(5, 4, 4), labels.expand(5, 4).contiguous()) == 1
+    assert accuracy(preds[:, :1], torch.zeros(4, dtype=torch.long)) == 1  # a single class
+
+
+@pytest.mark.parametrize("metric", [mean_squared_error, mean_absolute_error, root_mean_squared_error])
+def test_metrics_of_values_refuse_classes(metric: Any):
+    name = metric.__name__
+    with pytest.raises(DataError) as raised:
+        metric(torch.rand(64, 4), torch.ones(64, dtype=torch.long))
+    assert str(raised.value) == (
+        f"{name}: the model gives (64, 4) for targets (64,); expected as many numbers. {name} is for regression "
+        '(task="regression"); for classes use accuracy, f1_score or roc_auc'
+    )
+
+
+def test_which_metrics_may_be_called_for_a_trial():
+    scale, seen = 2.0, []
+
+    def scaled(preds: Tensor, targets: Tensor) -> float:
+        return scale
+
+    def counts(preds: Tensor, targets: Tensor) -> float:
+        seen.append(preds)
+        return len(seen)
+
+    for metric in (accuracy, f1_score, partial(f1_score), partial(top_k_accuracy, k=2), scaled, max):
+        assert is_plain(metric)
+    f1 = classification.BinaryF1Score()
+    for metric in (counts, partial(counts), over_the_epoch(counts), f1, f1.update, over_the_epoch(f1), nn.L1Loss()):
+        assert not is_plain(metric)

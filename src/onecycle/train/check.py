@@ -1,7 +1,7 @@
 """Does the model fit the data? Errors in the user's words instead of torch's."""
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,9 @@ from onecycle.data.batches import Batches, InMemoryLoader
 from onecycle.optim.groups import LayerGroup
 from onecycle.train.callbacks import Callback
 from onecycle.train.losses import is_classification
-from onecycle.train.metrics import Metric, is_over_the_epoch
+from onecycle.train.metrics import Metric
 from onecycle.train.step import LossFunc, plain_forward
+from onecycle.train.trial import tried_loss, try_metrics
 
 FAILURES = (RuntimeError, IndexError, ValueError, TypeError)  # what torch raises for what does not fit
 
@@ -81,11 +82,13 @@ def check_before_fit(
     train_dl: Batches,
     valid_dl: Batches | None,
     metrics: Sequence[Metric] = (),
+    restore: Callable[[Tensor], Tensor] | None = None,
 ) -> None:
     """Try model, loss and metrics on a few rows in eval mode and look at all labels, before anything is changed.
 
-    Raises ModelError for rows the model cannot take, and DataError for targets its outputs do not fit, and where there
-    are no batches. Loaders that are not in memory are not looked at; their errors come with the batch that has them.
+    `restore` makes of predictions and targets what metrics are to see. Raises ModelError for rows the model cannot
+    take, DataError for targets its outputs do not fit, and where there are no batches, SettingError for a loss or a
+    metric that fails. Loaders that are not in memory are not looked at; their errors come with the batch that has them.
     """
     if not len(train_dl):
         raise DataError(
@@ -104,25 +107,16 @@ def check_before_fit(
                 preds = plain_forward(model, xb)
                 if isinstance(preds, Tensor):
                     check_targets(loss_func, preds, loader.tensors[-1], name)
-                _check_loss(loss_func(preds, yb))
-                if loader is valid_dl and isinstance(preds, Tensor):
-                    _check_metrics(metrics, preds, yb)
+                _check_loss(tried_loss(loss_func, preds, yb))
+                if loader is valid_dl:
+                    try_metrics(metrics, model, loader, restore)
+        except OneCycleError:
+            raise
         except FAILURES as error:
             raise explain(error, model, loss_func, xb, yb, name) from error
         finally:
             for module, mode in modes:
                 module.training = mode
-
-
-def _check_metrics(metrics: Sequence[Metric], preds: Tensor, targets: Tensor) -> None:
-    """Metrics over the epoch would say only at its end that they do not fit; those by batches may count their calls."""
-    for metric in filter(is_over_the_epoch, metrics):
-        try:
-            metric(preds, targets)
-        except OneCycleError:
-            raise
-        except Exception:
-            continue  # a few rows may be too few for a metric of somebody else
 
 
 def explain(error: Exception, model: nn.Module, loss_func: LossFunc | None, xb: Any, yb: Any, name: str) -> Exception:
@@ -148,7 +142,7 @@ def explain(error: Exception, model: nn.Module, loss_func: LossFunc | None, xb: 
         return error
     try:
         check_targets(loss_func, preds, yb, name)
-        _check_loss(loss_func(preds, yb))
+        _check_loss(tried_loss(loss_func, preds, yb))
     except OneCycleError as ours:
         return ours
     except FAILURES:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from onecycle.core.errors import DataError
-from onecycle.train.metrics import over_the_epoch
+from onecycle.train.metrics import check_as_many, over_the_epoch
 
 
 @over_the_epoch
@@ -158,11 +158,7 @@ def _scores(preds: Tensor, targets: Tensor, name: str) -> tuple[Tensor, Tensor]:
 
 def _pair(preds: Tensor, targets: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """Both as float64 (n, columns). Raises DataError where they do not have as many numbers."""
-    if preds.numel() != targets.numel():
-        raise DataError(
-            f"{name}: the model gives {tuple(preds.shape)} for targets {tuple(targets.shape)}; expected as many "
-            f'numbers. {name} is for regression (task="regression"); for classes use accuracy, f1_score or roc_auc'
-        )
+    check_as_many(preds, targets, name)
     rows = len(targets)
     return _float64(preds).reshape(rows, -1), _float64(targets).reshape(rows, -1)
 

@@ -5,12 +5,16 @@ is marked `over_the_epoch` is called once, with all rows (`epoch_metrics.py` has
 batch by batch (`tally.py`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial, wraps
+from inspect import getclosurevars, unwrap
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
+
+from onecycle.core.errors import DataError, SettingError
 
 Metric: TypeAlias = Callable[[Tensor, Tensor], "Tensor | float"]
 _P = ParamSpec("_P")
@@ -20,21 +24,27 @@ _R = TypeVar("_R")
 def accuracy(preds: Tensor, targets: Tensor) -> Tensor:
     """The share of rows whose highest score is at the target: preds (n, ..., classes), targets (n, ...) integers.
 
-    The mean over a batch's rows.
+    The mean over a batch's rows. Raises SettingError where the targets are no labels of classes.
     """
+    _check_labels(preds, targets, "accuracy")
     return (preds.argmax(dim=-1) == targets.view(preds.shape[:-1])).float().mean()
 
 
 def error_rate(preds: Tensor, targets: Tensor) -> Tensor:
-    """1 - accuracy: preds (n, ..., classes), targets (n, ...) integers. The mean over a batch's rows."""
+    """1 - accuracy: preds (n, ..., classes), targets (n, ...) integers.
+
+    The mean over a batch's rows. Raises SettingError where the targets are no labels of classes.
+    """
+    _check_labels(preds, targets, "error_rate")
     return 1 - accuracy(preds, targets)
 
 
 def top_k_accuracy(preds: Tensor, targets: Tensor, k: int = 5) -> Tensor:
     """The share of rows whose target is among the `k` highest scores: preds (n, classes), targets (n,) integers.
 
-    The mean over a batch's rows.
+    The mean over a batch's rows. Raises SettingError where the targets are no labels of classes.
     """
+    _check_labels(preds, targets, "top_k_accuracy")
     best = preds.topk(min(k, preds.shape[-1]), dim=-1).indices
     return (best == targets.unsqueeze(-1)).any(-1).float().mean()
 
@@ -44,7 +54,7 @@ def mean_squared_error(preds: Tensor, targets: Tensor) -> Tensor:
 
     The mean over a batch's elements. `mse` is the same over the whole epoch, in float64.
     """
-    return (preds.view_as(targets) - targets).square().mean()
+    return _difference(preds, targets, "mean_squared_error").square().mean()
 
 
 def mean_absolute_error(preds: Tensor, targets: Tensor) -> Tensor:
@@ -52,7 +62,7 @@ def mean_absolute_error(preds: Tensor, targets: Tensor) -> Tensor:
 
     The mean over a batch's elements. `mae` is the same over the whole epoch, in float64.
     """
-    return (preds.view_as(targets) - targets).abs().mean()
+    return _difference(preds, targets, "mean_absolute_error").abs().mean()
 
 
 def root_mean_squared_error(preds: Tensor, targets: Tensor) -> Tensor:
@@ -60,7 +70,33 @@ def root_mean_squared_error(preds: Tensor, targets: Tensor) -> Tensor:
 
     Averaged over batches, as the lesson's software does, which is less than the epoch's: that is `rmse`.
     """
-    return mean_squared_error(preds, targets).sqrt()
+    return _difference(preds, targets, "root_mean_squared_error").square().mean().sqrt()
+
+
+def _difference(preds: Tensor, targets: Tensor, name: str) -> Tensor:
+    check_as_many(preds, targets, name)
+    return preds.view_as(targets) - targets
+
+
+def check_as_many(preds: Tensor, targets: Tensor, name: str) -> None:
+    """Raises DataError where predictions and targets do not have as many numbers, as in a regression."""
+    if preds.numel() != targets.numel():
+        raise DataError(
+            f"{name}: the model gives {tuple(preds.shape)} for targets {tuple(targets.shape)}; expected as many "
+            f'numbers. {name} is for regression (task="regression"); for classes use accuracy, f1_score or roc_auc'
+        )
+
+
+def _check_labels(preds: Tensor, targets: Tensor, name: str) -> None:
+    """Raises SettingError where `targets` are no labels of the classes that `preds` has scores for."""
+    values = targets.is_floating_point() and preds.numel() == targets.numel()
+    if values or preds.shape[:-1].numel() != targets.numel():
+        kind = str(targets.dtype).removeprefix("torch.")
+        raise SettingError(
+            f"{name}: the model gives {tuple(preds.shape)} for targets {tuple(targets.shape)} of {kind}; "
+            f"{name} is for classes, with outputs (n, classes) for labels (n,). For regression use rmse, mae or "
+            "r2_score, for a single output or several labels of 0 and 1 f1_score, roc_auc or average_precision"
+        )
 
 
 def over_the_epoch(metric: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -81,6 +117,19 @@ def over_the_epoch(metric: Callable[_P, _R]) -> Callable[_P, _R]:
 def is_over_the_epoch(metric: Metric) -> bool:
     """Whether a metric, or what it is a partial of, is marked `over_the_epoch`."""
     return getattr(metric.func if isinstance(metric, partial) else metric, "over_the_epoch", False)
+
+
+def is_plain(metric: Metric) -> bool:
+    """Whether a metric is a function, or a partial of one, that keeps no state between calls as far as can be seen.
+
+    Objects may, as those of torchmetrics do, and so may a function that encloses a list or an iterator.
+    """
+    inner = unwrap(metric.func if isinstance(metric, partial) else metric)
+    if not isinstance(inner, FunctionType):
+        return isinstance(inner, BuiltinFunctionType)
+    return not any(
+        isinstance(value, list | dict | set | Iterator) for value in getclosurevars(inner).nonlocals.values()
+    )
 
 
 def metric_name(metric: Callable[..., Any]) -> str:

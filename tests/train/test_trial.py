@@ -1,0 +1,156 @@
+"""A loss or metric that does not fit is named before the first step, with the shapes and with what would fit."""
+
+import random
+import warnings
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import classification
+
+from conftest import Net, seeded, toy_arrays
+from onecycle import DataBunch, Learner, accuracy, error_rate, mean_squared_error, over_the_epoch
+from onecycle.core.errors import DataError, SettingError
+from onecycle.train.trial import try_metrics
+
+X, Y = toy_arrays(100)
+VALUE, LABELS = X[:, 0], (X[:, :4] > 0).float()
+
+
+def learner(y: Tensor, outputs: int = 4, **options: Any) -> Learner:
+    data = DataBunch.create((X, y), (X, y), bs=64, seed=1)
+    return Learner(data, seeded(Net(outputs=outputs)), silent=True, **options)
+
+
+def refused(learn: Learner) -> str:
+    """What a fit is refused with; the model is as it was."""
+    before = [parameter.clone() for parameter in learn.model.parameters()]
+    with pytest.raises((SettingError, DataError)) as raised:
+        learn.fit(1, 1e-3)
+    assert all(torch.equal(a, b) for a, b in zip(before, learn.model.parameters(), strict=True))
+    assert learn.recorder is None or not learn.recorder.record.losses
+    return str(raised.value)
+
+
+def broken(preds: Tensor, targets: Tensor) -> float:
+    return 1 / 0
+
+
+def of_each_row(preds: Tensor, targets: Tensor) -> Tensor:
+    return (preds.argmax(1) == targets).float()
+
+
+def of_one(preds: Tensor) -> float:
+    return 1.0
+
+
+@pytest.mark.parametrize(
+    ("learn", "said"),
+    [
+        (learner(VALUE, 1, metrics=accuracy), "accuracy: the model gives (2, 1) for targets (2,) of float32; accuracy is"),
+        (learner(VALUE, 1, metrics=error_rate), "error_rate is for classes, with outputs (n, classes) for labels (n,)."),
+        (learner(LABELS, loss_func=nn.BCEWithLogitsLoss(), metrics=accuracy), "several labels of 0 and 1 f1_score, roc_auc"),
+        (learner(Y, metrics=mean_squared_error), "mean_squared_error: the model gives (2, 4) for targets (2,); expected"),
+        (learner(Y, metrics=of_each_row), 'metric "of_each_row" gives 2 numbers (shape (2,)); expected one'),
+        (learner(Y, metrics=over_the_epoch(of_each_row)), 'metric "of_each_row" gives 2 numbers (shape (2,))'),
+        (
+            learner(Y, metrics=[accuracy, broken]),
+            'metric "broken" fails on outputs (64, 4) of float32 and targets (64,) of int64 (ZeroDivisionError: division by '
+            "zero); expected a function of (outputs, targets) that gives one number, for classes for example accuracy",
+        ),
+        (learner(VALUE, 1, metrics=partial(broken)), "gives one number, for a regression for example rmse, mae or r2_score"),
+        (learner(Y, metrics=over_the_epoch(broken)), 'metric "broken" fails on outputs (36, 4) of float32'),
+        (learner(Y, metrics=of_one), "(TypeError: of_one() takes 1 positional argument but 2 were given); expected a function"),
+    ],
+)  # fmt: skip
+def test_a_metric_that_does_not_fit(learn: Learner, said: str):
+    assert said in refused(learn)
+
+
+@pytest.mark.parametrize(
+    ("y", "outputs", "loss", "said"),
+    [
+        (Y, 4, nn.MSELoss(), "the loss MSELoss is given outputs (2, 4) of float32 and targets (2,) of int64; for labels of classes use nn.CrossEntropyLoss()"),
+        (Y, 4, partial(F.l1_loss), "the loss l1_loss is given outputs (2, 4) of float32 and targets (2,) of int64; for lab"),
+        (Y, 4, nn.BCEWithLogitsLoss(), "(ValueError: Target size (torch.Size([2])) must be the same as input size (torch.Size([2, 4]))); for labels of classes"),
+        (VALUE, 1, nn.MSELoss(), "targets (2,) of float32; expected targets like the outputs: use y.reshape(-1, 1)"),
+        (X[:, :3], 1, nn.MSELoss(), "targets (2, 3) of float32; expected as many outputs for a row as y has columns"),
+        (Y % 2, 1, nn.BCEWithLogitsLoss(), "expected targets like the outputs: use y.reshape(-1, 1).float()"),
+        (Y, 4, broken, "(ZeroDivisionError: division by zero)"),
+        (VALUE[:, None], 1, broken, "(ZeroDivisionError: division by zero); expected a function of (outputs, targets)"),
+    ],
+)  # fmt: skip
+def test_a_loss_that_does_not_fit(y: Tensor, outputs: int, loss: Any, said: str):
+    learn = learner(y, outputs, loss_func=loss)
+    assert said in refused(learn)  # and torch's warnings, which would be errors, are not heard
+    with pytest.raises(SettingError, match="the loss .* is given outputs"):
+        learn.lr_find()
+
+
+def test_batches_of_a_torch_loader_are_explained_as_they_come():
+    data = DataBunch(DataLoader(TensorDataset(X, Y), 64))
+    with pytest.raises(
+        SettingError, match=r"the loss BCEWithLogitsLoss is given outputs \(64, 4\) .*; for labels of class"
+    ):
+        Learner(data, Net(), nn.BCEWithLogitsLoss(), silent=True).fit(1, 1e-3)
+
+
+def test_the_users_own_error_is_the_cause():
+    for options in ({"metrics": broken}, {"loss_func": broken}):
+        with pytest.raises(SettingError) as raised:
+            learner(Y, **options).fit(1, 1e-3)
+        assert isinstance(raised.value.__cause__, ZeroDivisionError)
+
+
+def needs_rows(preds: Tensor, targets: Tensor) -> float:
+    if len(targets) < 30:
+        raise ValueError("too few rows")
+    warnings.warn("heard", stacklevel=2)
+    return 0.5
+
+
+@pytest.mark.parametrize("metric", [needs_rows, over_the_epoch(needs_rows)])
+def test_a_metric_that_needs_more_than_a_few_rows_is_given_them(metric: Any):
+    learn = learner(Y, metrics=metric)
+    try_metrics([metric], learn.model.eval(), learn.data.valid_dl)  # and is not heard of a trial
+    with pytest.warns(UserWarning, match="heard"):
+        learn.fit(1, 1e-3)
+    assert learn.recorder.metrics == [[0.5]]
+
+
+def test_metrics_see_what_restore_makes():
+    def positive(preds: Tensor, targets: Tensor) -> float:
+        assert targets.min() > 0
+        return preds.mean()
+
+    learn = learner(VALUE, 1)
+    loader = learn.data.valid_dl
+    try_metrics([positive], learn.model.eval(), loader, restore=lambda values: values + 100)
+    with pytest.raises(SettingError, match="AssertionError"):
+        try_metrics([positive], learn.model.eval(), loader)
+
+
+def test_a_trial_leaves_no_trace():
+    calls: list[int] = []
+
+    def counts(preds: Tensor, targets: Tensor) -> float:
+        calls.append(len(preds))
+        return 0.0
+
+    def noisy(preds: Tensor, targets: Tensor) -> Tensor:
+        return torch.rand(())
+
+    running = classification.MulticlassF1Score(4)
+    running.update(torch.eye(4), torch.arange(4))
+    learn = learner(Y, metrics=[counts, running, noisy])
+    torch.manual_seed(3)
+    before, python = torch.get_rng_state(), random.getstate()
+    try_metrics(learn.metrics, learn.model.eval(), learn.data.valid_dl)
+    assert calls == []
+    assert running.compute() == 1
+    assert torch.equal(torch.get_rng_state(), before)
+    assert random.getstate() == python
