@@ -1,7 +1,8 @@
 """Put everything a training step can change back as it was."""
 
 import copy
-from collections.abc import Generator, Sequence
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 
 from onecycle.optim.optimizers import GroupedOptimizer
 from onecycle.train.callbacks import Callback
-from onecycle.train.python_state import plain_attributes
 
 
 @contextmanager
@@ -26,27 +26,58 @@ def restored(opt: GroupedOptimizer, *modules: Any) -> Generator[None]:
 
 @contextmanager
 def restored_model(model: nn.Module) -> Generator[None]:
-    """Restore parameters, gradients, `requires_grad`, buffers, and the modules' plain attributes.
+    """Restore all that the modules hold: attributes, parameters with their gradients, buffers, containers, tensors.
 
-    Plain attributes are numbers, text, `training` and tensors; not what a module keeps in lists and dicts of its own.
+    The same objects hold what they held before. An object of any other kind is put back in its place, as it is then.
+    Hooks are left alone.
     """
-    modules = list(model.modules())
-    parameters = [(p, p.detach().clone(), p.requires_grad, p.grad, _copied(p.grad)) for p in model.parameters()]
-    places = [module._buffers for module in modules] + [vars(module) for module in modules]  # pyright: ignore[reportPrivateUsage] -- the only way to put the very same tensor back
-    tensors = [(place, name, t, t.clone()) for place in places for name, t in place.items() if isinstance(t, Tensor)]
-    attributes = [plain_attributes(module) for module in modules]
+    grads = [(p, p.requires_grad, p.grad, _copied(p.grad)) for p in model.parameters()]
+    contents: dict[int, tuple[Any, Any]] = {}
+    tensors: dict[int, tuple[Tensor, Tensor]] = {}
+    for module in model.modules():
+        held = vars(module)
+        contents[id(held)] = held, held.copy()
+        _look_into((value for name, value in held.items() if name not in _HOOKS), contents, tensors)
     try:
         yield
     finally:
+        for container, content in contents.values():
+            container.clear()
+            (container.extend if isinstance(container, list | deque) else container.update)(content)
         with torch.no_grad():
-            for parameter, value, trained, grad, grad_value in parameters:
-                parameter.copy_(value)
+            for tensor, value in tensors.values():
+                tensor.copy_(value)
+            for parameter, trained, grad, grad_value in grads:
                 parameter.requires_grad = trained
                 parameter.grad = grad if grad is None or grad_value is None else grad.copy_(grad_value)
-            for place, name, tensor, value in tensors:
-                place[name] = tensor.copy_(value)
-        for module, values in zip(modules, attributes, strict=True):
-            vars(module).update(values)
+
+
+_CONTAINERS = frozenset({list, dict, set, deque, OrderedDict, defaultdict, Counter})  # none derived from them
+_HOOKS = frozenset(name for name in vars(nn.Module()) if "hook" in name)  # torch's, which need not be looked into
+
+
+def _look_into(
+    held: Iterable[Any], contents: dict[int, tuple[Any, Any]], tensors: dict[int, tuple[Tensor, Tensor]]
+) -> None:
+    """Note what is in the containers among `held`, in those that they hold, and the numbers of all tensors."""
+    for value in held:
+        if isinstance(value, Tensor):
+            if id(value) not in tensors and _can_change(value):
+                tensors[id(value)] = value, value.detach().clone()
+        elif isinstance(value, tuple):
+            _look_into(value, contents, tensors)  # pyright: ignore[reportUnknownArgumentType] -- of a user's module
+        elif type(value) in _CONTAINERS and id(value) not in contents:
+            contents[id(value)] = value, value.copy()
+            _look_into(value.values() if isinstance(value, dict) else value, contents, tensors)  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType] -- the same
+
+
+def _can_change(tensor: Tensor) -> bool:
+    """Whether torch lets a tensor be written to: none made for inference, and none that repeats its memory."""
+    if tensor.is_inference():
+        return False
+    if tensor.layout != torch.strided:
+        return True
+    return all(stride or size < 2 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def copies(callbacks: Sequence[Callback]) -> list[Callback]:

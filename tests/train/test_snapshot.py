@@ -1,0 +1,85 @@
+"""All that a module holds is put back, into the same objects."""
+
+from collections import Counter, OrderedDict, defaultdict, deque
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import Net
+from onecycle import DataBunch, Learner
+from onecycle.train.snapshot import restored_model
+
+
+class Pair(NamedTuple):
+    names: list[str]
+    count: int
+
+
+class Remembers(Net):
+    """A model that keeps whatever it saw, in everything that things can be kept in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+        self.by_name: dict[str, Any] = {"rows": 0, "nested": {"sums": [0.0]}, "mean": torch.zeros(20)}
+        self.labels, self.last = {0}, deque([0], maxlen=3)
+        self.ordered, self.counts, self.kinds = OrderedDict(a=1), Counter(a=1), defaultdict(list)
+        self.pair, self.shape, self.means = Pair(["a"], 0), (0,), [torch.zeros(20)]
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not hasattr(self, "first"):
+            self.first = x[0]
+        self.seen.append(x[0, 0].item())
+        self.by_name["rows"] += len(x)
+        self.by_name["nested"]["sums"].append(x.sum().item())
+        self.by_name["mean"] += x.detach().mean(0)
+        self.by_name[f"batch {len(self.seen)}"] = x
+        self.means[0].data.add_(1)  # which torch's own count of changes does not see
+        self.labels.add(len(self.seen))
+        self.last.append(len(self.seen))
+        self.ordered["b"] = 2
+        self.counts["b"] += 1
+        self.kinds["b"].append(1)
+        self.pair.names.append("b")
+        self.pair, self.shape, self.means = Pair(self.pair.names, 1), tuple(x.shape), [*self.means, x]
+        self.calls += 1
+        return super().forward(x)
+
+
+def held(model: nn.Module) -> dict[str, Any]:
+    own = {name: value for name, value in vars(model).items() if name not in vars(nn.Module())}
+    return {"own": own, "buffers": dict(model.named_buffers()), "training": model.training}
+
+
+def test_finding_leaves_no_trace_in_what_a_module_keeps(toy: DataBunch):
+    model, fresh = Remembers(), Remembers()
+    own = {name: id(value) for name, value in held(model)["own"].items()}
+    Learner(toy, model, silent=True).lr_find(num_it=20)
+    assert str(held(model)) == str(held(fresh))
+    assert {name: id(value) for name, value in held(model)["own"].items()} == own
+
+
+def test_what_cannot_be_written_to_is_left_alone():
+    model = nn.Linear(2, 2)
+    with torch.inference_mode():
+        made = torch.ones(2)
+    model.held = [made, torch.ones(1).expand(3), torch.eye(2).to_sparse(), torch.zeros(())]
+    model.held.append(model.held)  # a list may hold itself
+    with restored_model(model):
+        model.held[3] += 1
+        model.held.pop(0)
+    assert model.held[0] is made
+    assert model.held[3] == 0
+    assert model.held[4] is model.held
+
+
+def test_it_is_put_back_where_something_fails():
+    model = Remembers()
+    with pytest.raises(ZeroDivisionError), restored_model(model):
+        model(torch.ones(2, 20))
+        raise ZeroDivisionError
+    assert model.seen == []
+    assert not hasattr(model, "first")
