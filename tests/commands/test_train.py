@@ -37,7 +37,12 @@ def test_the_main_job(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert out.split() == [f"runs/mnist/{name}" for name in FILES]
     assert sorted(path.name for path in Path("runs/mnist").iterdir()) == sorted(FILES)
-    for line in ("learning rate, valley:", "epoch        train_loss   valid_loss   accuracy", "validation: loss 0."):
+    for line in (
+        "learning rate, valley:",
+        "learning rate: ",
+        "epoch        train_loss   valid_loss   accuracy",
+        "validation: loss 0.",
+    ):
         assert line in err
     record = Record.load("runs/mnist/record.json")
     assert record.lr_curve is not None
@@ -180,8 +185,10 @@ def test_lr_find(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert 1e-7 < float(out) < 10
     assert [line.split(":")[0] for line in err.splitlines()] == [
-        f"learning rate, {name}" for name in ("valley", "steep", "minimum")
+        *(f"learning rate, {name}" for name in ("valley", "steep", "minimum")),
+        "learning rate",
     ]
+    assert err.splitlines()[-1] == f"learning rate: {float(out):.2e} (valley)"
     assert (here / "deep" / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert run(["lr-find", "mnist", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -18,6 +18,7 @@ from onecycle.cli import run
 pytestmark = pytest.mark.slow
 
 Capture = pytest.CaptureFixture[str]
+NOISY = "the finder's curve is too noisy to tell; --lr sets another"
 
 
 def printed(capsys: Capture, *args: str) -> Any:
@@ -190,23 +191,27 @@ def test_a_run_is_not_overwritten(trained: Path, here: Path, capsys: Capture) ->
 
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
-    ("suggestions", "taken"),
+    ("suggestions", "taken", "said"),
     [
-        ({"valley": 2e-2, "minimum": 3e-2}, 2e-2),
-        ({"valley": 4e-7, "minimum": 5e-3}, 5e-3),
-        ({"valley": 4e-7, "minimum": 3e-8}, 3e-3),
-        ({}, 3e-3),
+        ({"valley": 2e-2, "minimum": 3e-2}, 2e-2, "2.00e-02 (valley)"),
+        ({"valley": 4e-7, "minimum": 5e-3}, 5e-3, "5.00e-03 (minimum; the valley is below 0.0001)"),
+        ({"valley": 4e-7, "minimum": 3e-8}, 3e-3, f"3.00e-03 ({NOISY})"),
+        ({}, 3e-3, f"3.00e-03 ({NOISY})"),
     ],
 )
 def test_a_noisy_curve_does_not_spoil_the_training(
-    here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, suggestions: dict[str, float], taken: float
+    here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, suggestions: dict[str, float], taken: float, said: str
 ) -> None:
     monkeypatch.setattr("onecycle.train.lr_find.LRFindResult.suggestions", lambda self: suggestions)
     pq.write_table(people(), "people.parquet")
     args = ["people.parquet", "--target", "score", "--drop", "tags", "--model", "tabular:8"]
-    assert printed(capsys, "train", *args, "--epochs", "1")["lr"] == taken
+    assert run(["train", *args, "--epochs", "1", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["lr"] == taken
+    assert f"learning rate: {said}" in err.splitlines()
+    assert "training: 1 epoch of 10 batches of 32 rows, 10 steps" in err.splitlines()
     assert Record.load("runs/people/record.json").settings["max_lr"] == taken
     assert run(["lr-find", *args]) == 0
     out, err = capsys.readouterr()
     assert float(out) == taken
-    assert ("the finder's curve is too noisy to tell: 0.003 is taken; --lr sets another" in err) == (taken == 3e-3)
+    assert f"learning rate: {said}" in err.splitlines()

@@ -124,9 +124,12 @@ def model_line(facts: dict[str, Any]) -> str:
 
 def training_line(facts: dict[str, Any]) -> str:
     """How long it trains, in a line."""
-    return (
-        f"{facts['epochs']:,} epochs of {facts['batches']:,} batches of {facts['bs']:,} rows, {facts['steps']:,} steps"
-    )
+    epochs, batches = _counted(facts["epochs"], "epoch"), _counted(facts["batches"], "batch", "es")
+    return f"{epochs} of {batches} of {_counted(facts['bs'], 'row')}, {_counted(facts['steps'], 'step')}"
+
+
+def _counted(count: int, what: str, ending: str = "s") -> str:
+    return f"{count:,} {what}{ending if count != 1 else ''}"
 
 
 def model_facts(setup: Setup) -> dict[str, Any]:

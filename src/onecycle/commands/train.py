@@ -159,21 +159,23 @@ def told(settings: TrainSettings, lr: float) -> Generator[None]:
 
 
 def _suggested(found: LRCurve | None, settings: TrainSettings) -> float:
-    """The learning rate to take: the finder's valley.
+    """The learning rate to take, and a line that says which: the finder's valley.
 
     Small batches of a table can make a curve whose valley is noise, at a rate that would train nothing: then a tenth of
     the rate at the curve's minimum is taken, or what `fit_one_cycle` takes.
     """
     suggestions = found.suggestions() if found is not None else {}
-    if settings.data.is_dataset:
-        if "valley" not in suggestions:
-            raise SettingError("the finder saw too few losses to suggest a learning rate; give one with --lr")
-        return suggestions["valley"]
-    for name in ("valley", "minimum"):
-        if suggestions.get(name, 0) >= _CREDIBLE:
-            return suggestions[name]
-    print(f"the finder's curve is too noisy to tell: {_USUAL:g} is taken; --lr sets another", file=sys.stderr)
-    return _USUAL
+    valley, minimum = suggestions.get("valley"), suggestions.get("minimum")
+    if settings.data.is_dataset and valley is None:
+        raise SettingError("the finder saw too few losses to suggest a learning rate; give one with --lr")
+    if valley is not None and (settings.data.is_dataset or valley >= _CREDIBLE):
+        lr, why = valley, "valley"
+    elif minimum is not None and minimum >= _CREDIBLE:
+        lr, why = minimum, f"minimum; the valley is below {_CREDIBLE:g}"
+    else:
+        lr, why = _USUAL, "the finder's curve is too noisy to tell; --lr sets another"
+    print(f"learning rate: {lr:.2e} ({why})", file=sys.stderr)
+    return lr
 
 
 def _scores(learn: Learner, which: str, name: str) -> dict[str, Any]:
