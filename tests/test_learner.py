@@ -1,5 +1,7 @@
 """The learner's own questions: predict, get_preds, validate, on each kind of data."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from conftest import Net, seeded, toy_arrays
-from onecycle import DataBunch, Learner, accuracy
+from onecycle import Callback, DataBunch, Learner, accuracy
 from onecycle.core.errors import DataError
 
 
@@ -110,3 +112,29 @@ def test_metrics_may_give_plain_numbers(toy: DataBunch):
     learner.fit(1, 1e-3)
     assert learner.recorder.record.metric_names == ["rows"]
     assert learner.recorder.metrics[0][0] == pytest.approx((16 * 48 + 2 * 2) / 50)
+
+
+def test_after_a_stopped_fit_the_batches_go_on_with_the_next_order(toy: DataBunch):
+    class Sees(Callback):
+        def __init__(self, stop_after: int | None = None) -> None:
+            self.rows, self.stop_after = list[float](), stop_after
+
+        def on_batch_begin(self, fit: Any) -> None:
+            self.rows += fit.xb[:, 0].tolist()
+
+        def on_batch_end(self, fit: Any) -> None:
+            if fit.iteration == self.stop_after:
+                fit.stop("enough")
+
+    batches = len(toy.train_dl)
+    whole = Sees()
+    Learner(toy, Net(), silent=True).fit(4, 1e-3, callbacks=whole)
+    orders = [whole.rows[i * batches * 16 : (i + 1) * batches * 16] for i in range(4)]
+    for stop_after, epochs in ((batches - 1, 1), (batches, 2), (2 * batches - 1, 2), (None, 3)):
+        learn, then = Learner(toy, Net(), silent=True), Sees()
+        learn.fit(3, 1e-3, callbacks=Sees(stop_after))
+        assert learn.epochs_trained == epochs
+        learn.fit(1, 1e-3, callbacks=then)
+        assert then.rows == orders[epochs]
+        learn.fit(0, 1e-3)
+        assert learn.epochs_trained == epochs + 1
