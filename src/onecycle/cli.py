@@ -141,7 +141,7 @@ def lr_find(
 ) -> Job:
     """Suggest a learning rate.
 
-    Takes what `train` takes. stdout gets the number; stderr gets the other suggestions by name.
+    Takes what `train` takes. stdout gets the number; stderr gets all suggestions by name, and which of them it is.
     """
     settings = TrainSettings.parse(
         source, target=target, task=task, split=split, valid=valid, drop=drop, kinds=kinds, image_size=image_size,
