@@ -51,6 +51,48 @@ def test_iterating_by_hand_shuffles_every_time_and_gives_the_epochs_in_turn():
     assert [order(by_hand), order(by_hand)] == [order(by_hand.epoch(0)), order(by_hand.epoch(1))]
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_all_rows_in_order_of_a_loader_that_shuffles_and_drops(wrapped: bool):
+    shuffled = loader(shuffle=True, drop_last=True)
+    if wrapped:
+        shuffled = TorchLoader(DataLoader(shuffled.dataset, 4, shuffle=True, drop_last=True), CPU, 0)
+    next(iter(shuffled))
+    fixed = DataBunch(shuffled, device="cpu").fix_dl
+    assert fixed is not None
+    assert order(fixed) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert len(order(shuffled)) == 2
+    if isinstance(shuffled, InMemoryLoader) and isinstance(fixed, InMemoryLoader):
+        assert all(a is b for a, b in zip(shuffled.tensors, fixed.tensors, strict=True))
+
+
+def test_somebody_elses_loader_does_not_say_what_its_rows_are():
+    class Theirs:
+        dataset, batch_size, in_order = range(4), 2, True
+
+        def __len__(self) -> int:
+            return 2
+
+        def __iter__(self):
+            return self.epoch(0)
+
+        def epoch(self, number: int):
+            return iter(loader(4, 2, shuffle=True).epoch(number))
+
+    data = DataBunch(Theirs(), device="cpu")
+    assert data.fix_dl is None
+    with pytest.raises(DataError, match="the training rows cannot be had in order: their loader does not say which"):
+        data.dl("fix")
+
+
+def test_the_workers_of_a_loader_read_its_rows_in_order_too():
+    def prepare(worker: int) -> None: ...
+
+    given = DataLoader(Noisy(), 16, shuffle=True, num_workers=1, worker_init_fn=prepare)
+    fixed = DataBunch(given, device="cpu").fix_dl
+    assert isinstance(fixed, TorchLoader)
+    assert (fixed.loader.num_workers, fixed.loader.worker_init_fn) == (1, prepare)
+
+
 def test_the_global_generator_is_not_touched():
     before = torch.get_rng_state()
     list(loader(shuffle=True))
@@ -114,6 +156,15 @@ def test_a_loader_without_a_length():
 
     with pytest.raises(DataError, match="the DataLoader has no length"):
         len(TorchLoader(DataLoader(Stream()), CPU, 0))
+
+
+@pytest.mark.parametrize("batch_size", [2, None])
+def test_a_batch_of_none_is_no_end_of_the_epoch(batch_size: int | None):
+    given = DataLoader([0.0, 1.0, 2.0, 3.0], batch_size, collate_fn=lambda rows: None)  # pyright: ignore
+    with pytest.raises(
+        DataError, match="the DataLoader gives None for a batch; expected tensors: see what its collate"
+    ):
+        list(TorchLoader(given, CPU, 0))
 
 
 class NumpyNoise(Noisy):

@@ -74,6 +74,61 @@ def test_another_data_set_goes_through_torchs_loader():
     assert [y.tolist() for _, y in data.fix_dl] == [[0, 1, 0, 1], [0, 1, 0, 1], [0, 1]]
 
 
+class Squared(TensorDataset):
+    """Rows that are not those of its tensors, as with augmentation."""
+
+    classes = ("cat", "dog", "emu", "fox")
+
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return x.square(), y
+
+
+class Longer(TensorDataset):
+    def __len__(self) -> int:
+        return 2 * super().__len__()
+
+    def __getitem__(self, index):
+        return super().__getitem__(index % len(self.tensors[0]))
+
+
+def test_a_kind_of_tensor_data_set_gives_rows_in_its_own_way():
+    x, y = toy_arrays()
+    data = DataBunch.create(Squared(x, y), Squared(x, y), bs=16, seed=0)
+    assert isinstance(data.train_dl, TorchLoader)
+    assert (data.classes, data.c, data.inputs) == (["cat", "dog", "emu", "fox"], 4, None)
+    for dl in (data.valid_dl, data.fix_dl):
+        assert torch.equal(torch.cat([xb for xb, _ in dl]), x.square())
+    assert len(DataBunch.create(Longer(x, y), bs=16, seed=0).fix_dl.dataset) == 400
+
+
+def test_rows_at_once_count_as_a_way_of_its_own():
+    class AtOnce(TensorDataset):
+        def __getitems__(self, places):
+            return [(self.tensors[0][place] * 2, self.tensors[1][place]) for place in places]
+
+    x, y = toy_arrays()
+    assert torch.equal(next(iter(DataBunch.create(AtOnce(x, y), bs=16).fix_dl))[0], x[:16] * 2)
+
+
+def test_a_tensor_data_set_keeps_its_classes_in_memory():
+    class Named(TensorDataset):
+        @property
+        def classes(self):
+            return ["a", "b", "c", "d", "e"]
+
+    x, y = toy_arrays()
+    data = DataBunch.create(Named(x, y), bs=16)
+    assert isinstance(data.train_dl, InMemoryLoader)
+    assert (data.classes, data.c) == (["a", "b", "c", "d", "e"], 5)
+
+
+def test_a_table_of_a_kind_of_tensor_data_set_has_its_rows():
+    x, y = toy_arrays()
+    found, plain = (DataBunch.from_table(ds, seed=0) for ds in (Squared(x, y), TensorDataset(x.square(), y)))
+    assert torch.equal(found.inputs, plain.inputs)
+
+
 def test_straight_from_torch_loaders():
     x, y = toy_arrays()
     data = DataBunch(DataLoader(TensorDataset(x, y), 32, shuffle=True), DataLoader(TensorDataset(x, y), 50))
@@ -114,6 +169,12 @@ def test_show_batch_draws_images_and_rows(toy: DataBunch):
     assert figure.axes[0].images[0].get_array().shape == (28, 28)
     titles = [ax.get_title() for ax in figure.axes]
     assert sorted(titles) != sorted(set(titles)) or all(title.isdigit() for title in titles)
+
+
+@pytest.mark.parametrize("rows", [0, -1, 1.5])
+def test_no_rows_to_draw(toy: DataBunch, rows: object):
+    with pytest.raises(SettingError, match=r"rows is .*; expected a whole number of at least 1"):
+        toy.show_batch(rows=rows)  # pyright: ignore
 
 
 def test_mnist_is_the_lessons():

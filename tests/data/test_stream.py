@@ -93,6 +93,16 @@ def test_each_row_comes_once_an_epoch(
         assert taken == rows[:whole]
 
 
+def test_all_rows_in_order_of_a_loader_that_shuffles_and_drops(stream: Stream):
+    shuffled = loader(stream, 50, shuffle=True, drop_last=True)
+    next(iter(shuffled))
+    fix = DataBunch(shuffled, device="cpu").fix_dl
+    assert fix is not None
+    assert fix.dataset is shuffled.dataset
+    assert flat(iter(fix)) == rows_on(stream)
+    assert order(shuffled.epoch(0)) == order(loader(stream, 50, shuffle=True, drop_last=True).epoch(0))
+
+
 def test_x_and_y_stay_together(stream: Stream):
     for x, y in loader(stream, 50, shuffle=True, buffer_bytes=4_000):
         assert [row % 3 for row in number(x)] == y.tolist()
@@ -366,12 +376,13 @@ def test_images_train_too(stream: Stream):
 
 def test_the_loaders_are_those_of_a_bunch(converted: Stream):
     loaders = converted.loaders(64, 128, CPU, seed=1)
-    train, valid, fix = loaders["train_dl"], loaders["valid_dl"], loaders["fix_dl"]
+    train, valid = loaders["train_dl"], loaders["valid_dl"]
     assert train is not None
     assert valid is not None
-    assert fix is not None
     assert loaders["test_dl"] is None
     assert (train.batch_size, valid.batch_size) == (64, 128)
+    fix = DataBunch(**loaders, device="cpu").fix_dl
+    assert fix is not None
     assert (len(train), len(fix)) == (converted.rows // 64, -(-converted.rows // 64))
     few = converted.loaders(10**6, 10**6, CPU, seed=1)["train_dl"]
     assert few is not None

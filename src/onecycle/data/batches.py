@@ -6,6 +6,7 @@ the batches of epoch k, a function of (seed, k) alone; iterating by hand gives e
 
 import random
 from collections.abc import Iterator, Sequence
+from copy import copy
 from itertools import islice
 from typing import Any, Protocol
 
@@ -28,6 +29,7 @@ from onecycle.core.errors import DataError
 
 Batch = tuple[Any, Any]
 _ORDER, _WORKERS = 0, 1  # what a derived seed is for
+_END = object()
 
 
 class Batches(Protocol):
@@ -89,7 +91,14 @@ class InMemoryLoader:
     def order(self, number: int) -> Tensor:
         """The order of the rows in epoch `number`, on the device."""
         generator = torch.Generator().manual_seed(derived_seed(self.seed, _ORDER, number))
+        # waits for the device, from pageable memory, once an epoch
         return torch.randperm(len(self.tensors[0]), generator=generator).to(self.device)
+
+    def ordered(self) -> "InMemoryLoader":
+        """A loader of the same tensors that gives all rows in order."""
+        loader = copy(self)
+        loader.shuffle, loader.drop_last, loader._passes = False, False, 0
+        return loader
 
     def peek(self) -> Batch:
         """A few rows in the data set's order, without moving any state."""
@@ -134,13 +143,37 @@ class TorchLoader:
                 batches = iter(self.loader)
             while True:
                 with lent:  # only while the loader works, not while the caller does
-                    batch = next(batches, None)
-                if batch is None:
+                    batch = next(batches, _END)
+                if batch is _END:
                     return
+                if batch is None:
+                    raise DataError(
+                        "the DataLoader gives None for a batch; expected tensors: see what its collate_fn returns"
+                    )
                 yield _pair(batch if isinstance(batch, list | tuple) else [batch], self.device)
         finally:
             for generator, state in zip(own, states, strict=True):
                 generator.set_state(state)
+
+    def ordered(self) -> "TorchLoader | None":
+        """A loader of the same rows, all of them in order; None where the sampler does not say which rows these are."""
+        given = self.loader
+        if type(given.batch_sampler) is not BatchSampler or not hasattr(given.dataset, "__getitem__"):
+            return None
+        dataset: Dataset[Any] = given.dataset
+        if isinstance(given.sampler, SubsetRandomSampler):
+            dataset = Subset(dataset, sorted(given.sampler.indices))
+        elif not isinstance(given.sampler, SequentialSampler | RandomSampler):
+            return None
+        loader = DataLoader(
+            dataset,
+            given.batch_size,
+            num_workers=given.num_workers,
+            collate_fn=given.collate_fn,
+            worker_init_fn=given.worker_init_fn,
+            multiprocessing_context=given.multiprocessing_context,
+        )
+        return TorchLoader(loader, self.device, self.seed)
 
 
 class LentGenerators:
@@ -176,20 +209,6 @@ class LentGenerators:
 def torch_loader(ds: Dataset[Any], bs: int, workers: int, shuffle: bool, drop_last: bool) -> DataLoader[Any]:
     """torch's own loader of a data set."""
     return DataLoader(ds, bs, shuffle=shuffle, drop_last=drop_last, num_workers=workers)
-
-
-def in_order(loader: DataLoader[Any] | Batches) -> DataLoader[Any] | Batches | None:
-    """A loader of the same rows in order, or None where a DataLoader's sampler does not say which rows these are."""
-    if not isinstance(loader, DataLoader):
-        return loader
-    if type(loader.batch_sampler) is not BatchSampler or not hasattr(loader.dataset, "__getitem__"):
-        return None
-    dataset: Dataset[Any] = loader.dataset
-    if isinstance(loader.sampler, SubsetRandomSampler):
-        dataset = Subset(dataset, sorted(loader.sampler.indices))
-    elif not isinstance(loader.sampler, SequentialSampler | RandomSampler):
-        return None
-    return DataLoader(dataset, loader.batch_size, collate_fn=loader.collate_fn)
 
 
 def _pair(parts: Sequence[Any], device: torch.device | None = None, scale: float | None = None) -> Batch:

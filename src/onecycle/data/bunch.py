@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
 from onecycle.core.checks import whole
 from onecycle.core.device import default_seed, pick_device
@@ -19,10 +19,9 @@ from onecycle.data.batches import (
     InMemoryLoader,
     LentGenerators,
     TorchLoader,
-    in_order,
     torch_loader,
 )
-from onecycle.data.tensors import as_dataset
+from onecycle.data.tensors import as_dataset, is_in_memory
 
 if TYPE_CHECKING:  # only a table brings them
     from onecycle.tables.columns import Column
@@ -57,8 +56,8 @@ class DataBunch:
         self.train_dl = self._wrap(train_dl)
         self.valid_dl = self._wrap(valid_dl) if valid_dl is not None else None
         self.test_dl = self._wrap(test_dl) if test_dl is not None else None
-        fixed = fix_dl if fix_dl is not None else in_order(train_dl)
-        self.fix_dl = self._wrap(fixed) if fixed is not None else None
+        ordered = getattr(self.train_dl, "ordered", lambda: None)  # a loader of somebody else's need not have it
+        self.fix_dl: Batches | None = self._wrap(fix_dl) if fix_dl is not None else ordered()
 
     @classmethod
     def create(
@@ -77,8 +76,9 @@ class DataBunch:
         """Make the loaders. Each of the data sets is a TensorDataset, a pair (x, y) of arrays, or a torch Dataset.
 
         Training shuffles and drops the last short batch; validation and test (`val_bs`, by default `bs`) and `fix_dl`
-        (the training set in order) do neither. TensorDatasets and arrays live on the device; any other data set goes
-        through torch's DataLoader with `num_workers`. Inputs of bytes (uint8) stay bytes on the device and become
+        (the training set in order) do neither. TensorDatasets and arrays live on the device; any other data set, one
+        derived from TensorDataset with a `__getitem__` of its own among them, goes through torch's DataLoader with
+        `num_workers`. Inputs of bytes (uint8) stay bytes on the device and become
         floats a batch at a time, divided by `pixel_scale`. Raises SettingError for a batch size below 1 and DataError
         for data that cannot be trained on.
         """
@@ -91,7 +91,7 @@ class DataBunch:
                 "train and valid are single arrays; did you mean DataBunch.create((x, y), (x_valid, y_valid))?"
             )
         train, valid, test = (
-            ds if ds is None or _is_torch_dataset(ds) else as_dataset(ds, name)
+            ds if ds is None or (isinstance(ds, Dataset) and not is_in_memory(ds)) else as_dataset(ds, name)
             for ds, name in ((train_ds, "train"), (valid_ds, "valid"), (test_ds, "test"))
         )
         if train is None:
@@ -106,16 +106,14 @@ class DataBunch:
         def loader(ds: Any, size: int, training: bool = False) -> Batches | None:
             if ds is None:
                 return None
-            if isinstance(ds, TensorDataset):
-                drop = training and rows >= bs
+            drop = training and rows >= bs
+            if is_in_memory(ds):
                 return InMemoryLoader(ds, size, device, seed, training, drop, pixel_scale)
-            return TorchLoader(torch_loader(ds, size, num_workers, training, training and rows >= bs), device, seed)
+            return TorchLoader(torch_loader(ds, size, num_workers, training, drop), device, seed)
 
-        train_dl, fix_dl = loader(train, bs, training=True), loader(train, bs)
+        train_dl = loader(train, bs, training=True)
         assert train_dl is not None  # train is not None
-        if isinstance(train_dl, InMemoryLoader) and isinstance(fix_dl, InMemoryLoader):
-            fix_dl.tensors = train_dl.tensors  # one copy on the device
-        data = cls(train_dl, loader(valid, val_bs), loader(test, val_bs), device, fix_dl=fix_dl, seed=seed, path=path)
+        data = cls(train_dl, loader(valid, val_bs), loader(test, val_bs), device, seed=seed, path=path)
         data.pixel_scale = pixel_scale
         return data
 
@@ -178,12 +176,12 @@ class DataBunch:
     @property
     def inputs(self) -> Tensor | None:
         """The training rows (of several inputs the first) where they are in memory, else None."""
-        return self.train_ds.tensors[0] if isinstance(self.train_ds, TensorDataset) else None
+        return self.train_ds.tensors[0] if is_in_memory(self.train_ds) else None
 
     @property
     def targets(self) -> Tensor | None:
         """The training targets where they are in memory, else None."""
-        tensors = self.train_ds.tensors if isinstance(self.train_ds, TensorDataset) else ()
+        tensors = self.train_ds.tensors if is_in_memory(self.train_ds) else ()
         return tensors[-1] if len(tensors) > 1 else None
 
     @property
@@ -248,17 +246,19 @@ class DataBunch:
             raise SettingError(f'unknown data set "{which}"; expected one of {", ".join(known)}')
         if (found := known[which]) is None:
             if which == "fix":
-                raise DataError("the training rows cannot be had in order: the DataLoader's sampler does not say which")
+                raise DataError("the training rows cannot be had in order: their loader does not say which they are")
             raise DataError(f"there is no {which} set; give DataBunch.create a {which}_ds")
         return found
 
     def show_batch(self, rows: int = 3, which: str = "train") -> Any:
         """Draw `rows` × `rows` examples of a batch with their targets; returns the figure.
 
-        Rows that are square images (28×28, or 784 numbers) are drawn as such, others as lines.
+        Rows that are square images (28×28, or 784 numbers) are drawn as such, others as lines. Raises SettingError for
+        `rows` below 1.
         """
         from onecycle.show.plots import plot_examples
 
+        rows = whole(rows, "rows", least=1)
         x, y = self.one_batch(which)
         x = x[0] if isinstance(x, list) else x
         titles = [str(value) for value in y.tolist()] if y is not None else [""] * len(x)
@@ -277,10 +277,6 @@ def _checked_seed(seed: int | None) -> int:
     if seed is None:
         return default_seed()
     return whole(seed, "seed", least=0)
-
-
-def _is_torch_dataset(ds: Any) -> bool:
-    return isinstance(ds, Dataset) and not isinstance(ds, TensorDataset)
 
 
 def _rows(ds: Any, name: str) -> int:

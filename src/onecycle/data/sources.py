@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset, default_collate
+from torch.utils.data import Dataset, default_collate
 
 from onecycle.core.errors import DataError, FileError, did_you_mean
 from onecycle.data.image_folder import read_image_folder
 from onecycle.data.readers import read_idx, read_npy, read_npz
 from onecycle.data.safe_pickle import load_pickle
-from onecycle.data.tensors import as_tensor
+from onecycle.data.tensors import as_tensor, is_in_memory
 from onecycle.tables.files.read import SUFFIXES, is_table_file
 from onecycle.tables.memory import as_column, as_table, open_table, table_name
 
@@ -127,7 +127,7 @@ def _of_arrays(found: Any, name: str) -> Any:
 
 def _in_memory(source: Any, name: str) -> Any:
     """A pair, a triple of pairs, a dict with x and y or a Dataset, as a table or as Arrays; None for something else."""
-    if isinstance(source, TensorDataset):
+    if is_in_memory(source):
         source = source.tensors
     elif isinstance(source, Dataset) and not hasattr(source, "column_names"):
         source = _collated(source, name)

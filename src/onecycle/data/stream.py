@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -157,6 +158,12 @@ class StreamLoader:
         if kept is not None and not self.drop_last:
             yield pair(kept, scale=self.pixel_scale)
 
+    def ordered(self) -> "StreamLoader":
+        """A loader of the same files that gives all rows in order."""
+        loader = copy(self)
+        loader.shuffle, loader.drop_last, loader._passes = False, False, 0
+        return loader
+
     def peek(self) -> Batch:
         """A few rows in the data set's order, without moving any state."""
         count = min(2, self.batch_size, len(self.dataset))
@@ -222,7 +229,7 @@ class Stream:
         return self.entry.manifest.fitted()
 
     def loaders(self, bs: int, val_bs: int, device: torch.device, seed: int) -> dict[str, Batches | None]:
-        """The loaders by the names that DataBunch takes: train_dl, valid_dl, test_dl, and fix_dl."""
+        """The loaders by the names that DataBunch takes: train_dl, valid_dl and test_dl."""
 
         def loader(side: str, size: int, training: bool = False) -> Batches | None:
             if not self.entry.manifest.rows(side):
@@ -235,7 +242,6 @@ class Stream:
             "train_dl": loader("train", bs, training=True),
             "valid_dl": loader("valid", val_bs),
             "test_dl": loader("test", val_bs),
-            "fix_dl": loader("train", bs),
         }
 
 

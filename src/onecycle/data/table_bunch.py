@@ -84,9 +84,9 @@ def make(
     )
     if stream is not None:
         bs = bs or default_bs(stream.rows)
-        train, valid, test, fix = stream.loaders(bs, bs, device, how.seed).values()
+        train, valid, test = stream.loaders(bs, bs, device, how.seed).values()
         assert train is not None  # it has rows to train on
-        data = kind(train, valid, test, device, fix, how.seed, path)
+        data = kind(train, valid, test, device, seed=how.seed, path=path)
         data.features, data.target, data.columns = stream.fitted
         data.pixel_scale = stream.pixel_scale
         return data

@@ -14,7 +14,8 @@ def as_dataset(data: Any, name: str) -> TensorDataset:
     """A TensorDataset of `data`: a TensorDataset, or a pair (x, y) of arrays or tensors, or x alone.
 
     float64 becomes torch's default dtype, integer targets become int64 (what the losses take); x keeps integers as
-    they are. Raises DataError for no rows, different lengths, NaN or infinity, and for what is not numeric.
+    they are. A TensorDataset's `classes` are kept. Raises DataError for no rows, different lengths, NaN or infinity,
+    and for what is not numeric.
     """
     tensors = data.tensors if isinstance(data, TensorDataset) else data if isinstance(data, list | tuple) else (data,)
     if not tensors:
@@ -27,7 +28,18 @@ def as_dataset(data: Any, name: str) -> TensorDataset:
         raise DataError(f"{name} has no rows; expected at least one")
     if len(parts) > 1 and not parts[-1].is_floating_point():
         parts[-1] = parts[-1].long()
-    return TensorDataset(*parts)
+    made = TensorDataset(*parts)
+    if isinstance(data, TensorDataset) and hasattr(data, "classes"):
+        made.classes = data.classes  # pyright: ignore[reportAttributeAccessIssue] -- a data set may name its classes
+    return made
+
+
+def is_in_memory(data: Any) -> bool:
+    """Whether the rows of `data` are those of its tensors: a TensorDataset that does not give rows in its own way."""
+    ways = ("__len__", "__getitem__", "__getitems__")
+    return isinstance(data, TensorDataset) and all(
+        getattr(type(data), way, None) is getattr(TensorDataset, way, None) for way in ways
+    )
 
 
 def as_tensor(array: Any, name: str) -> Tensor:
