@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -17,6 +19,12 @@ def test_the_environment_decides_where_nothing_is_said(monkeypatch: pytest.Monke
 def test_known_to_torch_but_not_to_us():
     with pytest.raises(DeviceError, match='unknown device "meta"'):
         pick_device("meta")
+
+
+@pytest.mark.parametrize("name", [3.5, True, [], 10**30, -1])
+def test_what_is_no_name_of_a_device(name: object):
+    with pytest.raises(DeviceError, match=f'^unknown device "{re.escape(str(name))}"; expected cpu, cuda'):
+        pick_device(name)  # pyright: ignore
 
 
 def test_seeds_differ_by_what_they_are_for():

@@ -1,5 +1,7 @@
+import json
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -24,10 +26,25 @@ def test_an_architecture_can_be_built_again():
         build({"name": "CNN"})
 
 
-@pytest.mark.parametrize("sizes", [(), (3,), (3, 0)])
-def test_sizes_that_make_no_network(sizes: tuple[int, ...]):
-    with pytest.raises(SettingError, match="expected at least two sizes, each 1 or more"):
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((), "MLP(): expected at least two sizes, for example MLP(784, 50, 10)"),
+        ((3,), "MLP(3,): expected at least two sizes, for example MLP(784, 50, 10)"),
+        ((3, 0), "a size of MLP is 0; expected a whole number of at least 1"),
+        (("a", 3), "a size of MLP is 'a'; expected a whole number of at least 1"),
+        ((10.0, 3), "a size of MLP is 10.0; expected a whole number of at least 1"),
+        (([784, 10],), "a size of MLP is [784, 10]; expected a whole number of at least 1"),
+    ],
+)
+def test_sizes_that_make_no_network(sizes: tuple[Any, ...], message: str):
+    with pytest.raises(SettingError) as error:
         MLP(*sizes)
+    assert str(error.value) == message
+
+
+def test_numpys_whole_numbers_are_sizes():
+    assert json.dumps(architecture(MLP(np.int64(4), np.int32(2)))) == '{"name": "MLP", "sizes": [4, 2]}'
 
 
 def rows(count: int = 5, numbers: int = 3, sizes: tuple[int, ...] = (4, 100), seed: int = 0) -> torch.Tensor:

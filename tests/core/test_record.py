@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onecycle import Record
-from onecycle.core.errors import FileError, OutputError
+from onecycle.core.errors import FileError, OutputError, SettingError
 from onecycle.core.record import LRCurve, Smoother
 from onecycle.core.signed import signed
 
@@ -32,6 +32,17 @@ def test_the_table_is_the_lessons():
         ["0", "0.500000", "0.500000", "0.875000", "01:01"],
         ["1", "0.250000", "#na#", "#na#", "00:04"],
     ]
+
+
+def test_rows_count_from_the_last_one_too():
+    assert example().row() == example().row(-1) == example().row(1)
+    assert example().row(-2) == example().row(0)
+
+
+@pytest.mark.parametrize(("record", "index", "epochs"), [(Record(), -1, 0), (example(), 2, 2), (example(), -3, 2)])
+def test_a_row_that_is_not_there(record: Record, index: int, epochs: int):
+    with pytest.raises(SettingError, match=f"there is no row {index}; the record has {epochs} epochs"):
+        record.row(index)
 
 
 @given(losses=NUMBERS, val_losses=NUMBERS, stopped=st.none() | st.text(max_size=5))

@@ -23,7 +23,7 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
         return torch.device(next((kind for kind in ("cuda", "mps") if _is_there(kind)), "cpu"))
     try:
         device = torch.device(wanted)
-    except RuntimeError:
+    except (RuntimeError, TypeError, ValueError):
         raise _unknown_device(str(wanted)) from None
     if device.type not in KNOWN_DEVICES:
         raise _unknown_device(str(wanted))

@@ -16,16 +16,16 @@ class MLP(nn.Module):
     """A multi-layer perceptron: Linear layers with ReLU between them, none after the last.
 
     `MLP(784, 50, 10)` is the lesson's network. Takes (n, sizes[0]), or anything that flattens to it; gives logits
-    (n, sizes[-1]). Raises SettingError for fewer than two sizes or a size below 1.
+    (n, sizes[-1]). Raises SettingError for fewer than two sizes, and for what is no size.
     """
 
     def __init__(self, *sizes: int) -> None:
         super().__init__()
-        if len(sizes) < 2 or any(size < 1 for size in sizes):
-            raise SettingError(f"MLP{sizes}: expected at least two sizes, each 1 or more, for example MLP(784, 50, 10)")
-        self.sizes = sizes
+        self.sizes = tuple(whole(size, "a size of MLP", least=1) for size in sizes)
+        if len(sizes) < 2:
+            raise SettingError(f"MLP{sizes}: expected at least two sizes, for example MLP(784, 50, 10)")
         layers: list[nn.Module] = []
-        for inputs, outputs in pairwise(sizes):
+        for inputs, outputs in pairwise(self.sizes):
             layers += [_linear(inputs, outputs), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onecycle.core.errors import FileError
+from onecycle.core.errors import FileError, SettingError
 from onecycle.core.files import write_text
 from onecycle.core.signed import signed, unsigned
 
@@ -43,8 +43,14 @@ class Record:
         return ["epoch", "train_loss", "valid_loss", *self.metric_names, "time"]
 
     def row(self, index: int = -1) -> list[str]:
-        """The table's row for one epoch, as text: losses and metrics `.6f`, `#na#` for none, time MM:SS."""
-        index = index % len(self.epochs)
+        """The table's row for one epoch, as text: losses and metrics `.6f`, `#na#` for none, time MM:SS.
+
+        A negative `index` counts from the last epoch. Raises SettingError where there is no such epoch.
+        """
+        epochs = range(len(self.epochs))
+        if not -len(epochs) <= index < len(epochs):
+            raise SettingError(f"there is no row {index}; the record has {len(epochs)} epochs")
+        index = epochs[index]
         batches = sum(self.nb_batches[: index + 1])
         train_loss = self.losses[batches - 1] if 0 < batches <= len(self.losses) else None
         values = [train_loss, self.val_losses[index] if self.val_losses else None]
