@@ -116,6 +116,24 @@ def test_units_that_float32_is_too_coarse_for_are_float64():
     assert large.restore(torch.zeros(1)).item() == pytest.approx(7e60 / 3)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e9])
+def test_values_are_restored_on_their_own_device(scale: float):
+    target = fit(np.arange(100) / 10 + scale)
+    for values in (torch.empty(3, device="meta"), torch.empty(3, 1, device="meta")):  # whose values nobody can read
+        found = target.restore(values)
+        assert (found.device, found.shape) == (values.device, values.shape)
+    assert target.restore(torch.zeros(2)).tolist() == pytest.approx([scale + 4.95] * 2)
+
+
+def test_restored_values_need_no_gradient_and_are_those_of_float64_bit_for_bit():
+    target = Target.fit(pa.table({"a": np.arange(9) / 7, "b": np.arange(9) / 3}), ["a", "b"])
+    values = torch.randn(50, 2, requires_grad=True)
+    found = target.restore(values)
+    expected = values.detach().numpy().astype(np.float64) * np.array(target.std) + np.array(target.mean)
+    assert not found.requires_grad
+    np.testing.assert_array_equal(found.numpy(), expected.astype(np.float32))
+
+
 def test_what_is_no_regression_is_left_as_it_is():
     values = torch.rand(3, 2)
     assert fit(["a", "b"]).restore(values) is values

@@ -49,6 +49,7 @@ class Target:
         self.task, self.names, self.lists = task, list(names), lists
         self.classes = None if classes is None else list(classes)
         self.mean, self.std = list(mean), list(std)
+        self._units: dict[torch.device, torch.Tensor] = {}  # both, on each device that they were wanted on
         self.outputs = len(self.names) if self.classes is None else len(self.classes)
         form, texts = _as_texts(self.classes or [])
         self._coder = FittedCategory(self.names[0], form, texts, flag=False)
@@ -97,17 +98,19 @@ class Target:
     def restore(self, values: "torch.Tensor") -> "torch.Tensor":
         """Standardised values of a regression, (n,) or (n, outputs), in the target's own units; others as they are.
 
-        Computed in float64. The result has the values' dtype, but float64 where float32 would be coarser than a
-        thousandth of the target's deviation.
+        Computed in float64, without waiting for the values' device, but for MPS, which has no float64: there on the
+        CPU. The result has the values' dtype, but float64 where float32 would be coarser than a thousandth of the
+        target's deviation.
         """
         if self.task != "regression":
             return values
         import torch
 
-        mean, std = torch.tensor(self.mean, dtype=torch.float64), torch.tensor(self.std, dtype=torch.float64)
-        if values.ndim < 2:
-            mean, std = mean[0], std[0]
-        found = values.detach().cpu().double() * std + mean  # on the CPU: not every device has float64
+        device = torch.device("cpu") if values.device.type == "mps" else values.device
+        if device not in self._units:  # waits for the device, once
+            self._units[device] = torch.tensor([self.mean, self.std], dtype=torch.float64, device=device)
+        mean, std = self._units[device] if values.ndim > 1 else self._units[device][:, 0]
+        found = values.detach().to(device, torch.float64) * std + mean
         coarse = any(abs(m) * 1e-7 > s * 1e-3 for m, s in zip(self.mean, self.std, strict=True))
         large = any(abs(m) + 1e3 * s > 1e38 for m, s in zip(self.mean, self.std, strict=True))
         return found if coarse or large else found.to(values.device, values.dtype)
