@@ -1,7 +1,7 @@
 """Write a file whole or not at all."""
 
 import os
-import tempfile
+import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,24 +17,28 @@ def atomic_write(path: Path) -> Generator[BinaryIO]:
     A kill in the middle, or two writers at once, leave a whole file or none. An existing file is replaced.
     Raises OutputError, naming `path`, when it cannot be written.
     """
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        opened = temporary.open("xb+")  # others may read it as the umask says, unlike what tempfile makes
     except OSError as error:
         raise unwritable(path, error) from error
-    temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb+") as file:
+        with opened as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name in `path`'s folder that nobody has, for what is to take its place."""
+    return path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -58,9 +62,3 @@ def unwritable(path: Path, error: OSError) -> OutputError:
     """The error for a path that could not be written, with the system's reason."""
     reason = error.strerror or str(error)
     return OutputError(f"{path}: cannot be written ({reason}); choose a folder that you may write to")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -7,7 +7,6 @@ can run code.
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from onecycle.core.errors import FileError, OutputError
-from onecycle.core.files import sync_folder, unwritable
+from onecycle.core.files import sync_folder, temporary_beside, unwritable
 from onecycle.core.record import plain
 from onecycle.keep.manifest import MANIFEST, manifest_text, read_manifest, read_verified
 
@@ -38,11 +37,9 @@ def write_folder(
     check_place(folder, kind, replace)
     replaced = _replaced(folder)
     check_place(replaced, kind, replace=True)
-    temporary = None
+    temporary = temporary_beside(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
-        temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can read
+        temporary.mkdir(parents=True)
         files = {f"{name}.safetensors": save(_plain(group)) for name, group in tensors.items()}
         files[_STATE] = json.dumps(state, indent=1, allow_nan=False, default=plain).encode()
         for name, data in [*files.items(), (MANIFEST, manifest_text(kind, files).encode())]:
@@ -60,8 +57,7 @@ def write_folder(
     except OSError as error:
         raise unwritable(folder, error) from error
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
