@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from onecycle.core.errors import OutputError
-from onecycle.core.lock import Lock
+from onecycle.core.lock import Lock, _locked
 
 
 def test_the_holder_can_be_told(tmp_path: Path):
@@ -33,6 +33,28 @@ def test_shared_locks_exclude_others_only(tmp_path: Path):
     assert one is not None
     assert two is not None
     assert Lock.take(tmp_path / "l", wait=False) is None
+
+
+@pytest.mark.parametrize("made_anew", [True, False])
+def test_a_file_that_goes_between_opening_and_locking_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_anew: bool
+):
+    path = tmp_path / ".lock"
+    asked: list[int] = []
+
+    def after_its_last_holder(descriptor: int, shared: bool, wait: bool) -> bool:
+        asked.append(descriptor)
+        if len(asked) == 1:
+            path.unlink()
+            if made_anew:
+                path.touch()
+        return _locked(descriptor, shared, wait)
+
+    monkeypatch.setattr("onecycle.core.lock._locked", after_its_last_holder)
+    held = Lock.take(path)
+    assert held is not None
+    assert len(asked) == 2
+    assert Lock.take(path, wait=False) is None  # it is on the file that others see
 
 
 def test_a_folder_is_no_lock(tmp_path: Path):

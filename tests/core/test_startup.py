@@ -22,9 +22,30 @@ def test_collecting_is_as_it_was(enabled: bool):
         gc.enable()
 
 
+def in_a_new_process(*lines: str) -> list[str]:
+    run = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    return run.stdout.split()
+
+
+LOOP = (
+    "import gc, weakref",
+    "class Loop: pass",
+    "loop = Loop(); loop.itself = loop; gone = weakref.ref(loop)",
+    "gc.collect()",
+)  # it is old
+AFTER = ("gc.collect(); print(gone() is None)",)
+
+
+def test_garbage_from_before_the_star_import_is_let_go():
+    assert in_a_new_process(*LOOP, "del loop", "from onecycle.basics import *", *AFTER) == ["True"]
+
+
+def test_what_becomes_garbage_later_is_let_go_in_a_program_that_has_torch():
+    assert in_a_new_process("import torch", *LOOP, "from onecycle.basics import *", "del loop", *AFTER) == ["True"]
+
+
 def test_after_the_star_import_nothing_is_left_to_search():
-    code = "from onecycle.basics import *; import gc; print(gc.isenabled(), gc.get_freeze_count() > 100_000, len(gc.get_objects()))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    enabled, frozen, left = run.stdout.split()
+    asked = "import gc; print(gc.isenabled(), gc.get_freeze_count() > 100_000, len(gc.get_objects()))"
+    enabled, frozen, left = in_a_new_process("from onecycle.basics import *", asked)
     assert (enabled, frozen) == ("True", "True")
     assert int(left) < 20_000
