@@ -31,8 +31,8 @@ LOOP = (
     "import gc, weakref",
     "class Loop: pass",
     "loop = Loop(); loop.itself = loop; gone = weakref.ref(loop)",
-    "gc.collect()",
-)  # it is old
+    "gc.collect()",  # it is old now: the small searches in between do not find it
+)
 AFTER = ("gc.collect(); print(gone() is None)",)
 
 
