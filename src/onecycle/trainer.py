@@ -168,7 +168,7 @@ class Trainer(Predictor):
         epochs = whole(job.epochs, "epochs", least=0)
         data = self.data
         try:
-            check_before_fit(self.model, self.loss_func, data.train_dl, data.valid_dl, self.metrics)
+            check_before_fit(self.model, self.loss_func, data.train_dl, data.valid_dl, self.metrics, self._restore())
             callbacks = job.made if job.made is not None else self._all_callbacks(job.callbacks)
             hooks = overridden(callbacks)
             hooks["on_epoch_begin"] = (_let_turn, *hooks["on_epoch_begin"])

@@ -82,6 +82,43 @@ def test_without_a_target_only_the_columns_are_shown(file: str, capsys: Capture)
     assert found["columns"][0].keys() == {"name", "kind", "type", "missing", "distinct", "why", "examples"}
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["1.5,2"], "the table has 1 row; expected at least 2, one of them to validate"),
+        (["1.5,a"] * 30, "target \"y\" has only one class, 'a', in all 30 rows; expected two or more"),
+        (["1.5,a", "1.5,b"] * 20, 'no column is left to learn from; dropped: "x" (constant: always 1.5)'),
+    ],
+)
+def test_it_says_what_training_would_say(rows: list[str], message: str, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "t.csv").write_text("\n".join(["x,y", *rows]))
+    said: list[str] = []
+    for command in ("inspect", "train"):
+        assert run([command, str(tmp_path / "t.csv"), "--target", "y"]) == 2
+        said.append(capsys.readouterr().err.splitlines()[-1])
+    assert said[0] == said[1]
+    assert said[0].startswith(f"error: {message}")
+
+
+def test_columns_that_nothing_can_be_learned_from_are_shown(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "t.csv").write_text("x,y\n1.5,2\n")
+    assert run(["inspect", str(tmp_path / "t.csv")]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{tmp_path / 't.csv'}: 1 row, 2 columns\n")
+    assert "constant: always 1.5" in out
+    assert err.endswith("for example --target y\n")
+
+
+def test_text_that_is_no_date_is_missing_as_it_is_said(tmp_path: Path, capsys: Capture) -> None:
+    rows = [f"2020-01-{1 + i % 28:02},{i * 7 % 11 / 3}" for i in range(100)]
+    for bad in (3, 30, 31, 57):  # some of them among the rows that validate
+        (tmp_path / "t.csv").write_text(
+            "\n".join(["sold,y", *rows[:bad], f"yesterday,{bad}.5", *rows[bad + 1 :]]) + "\n"
+        )
+        assert run(["inspect", str(tmp_path / "t.csv"), "--target", "y", "--json"]) == 0
+        assert "in 1 row it is none, for example 'yesterday', which counts as missing" in capsys.readouterr().out
+
+
 def test_columns_are_shown_before_an_error(file: str, capsys: Capture) -> None:
     assert run(["inspect", file, "--target", "age"]) == 2
     out, err = capsys.readouterr()

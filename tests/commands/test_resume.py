@@ -242,6 +242,13 @@ def test_a_run_made_in_python_is_resumed_there(capsys: pytest.CaptureFixture[str
     )
 
 
+def test_predicting_with_a_run_made_in_python(capsys: pytest.CaptureFixture[str]):
+    in_python("a")
+    assert run(["predict", "a", "rows.npz"]) == 2
+    message = "error: a: made in Python, and has no bundle; learn.export('a/model') makes one\n"
+    assert capsys.readouterr().err == message
+
+
 @pytest.mark.parametrize("more", [[], ["--checkpoint-every", "1 epoch"]])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_fit_in_python_does_not_write_into_a_run_of_the_command_line(more: list[str], overwrite: bool):

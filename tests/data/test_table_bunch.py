@@ -178,3 +178,17 @@ def test_a_label_that_only_validation_has_is_named():
     rows = pa.table({"a": [1.0, 2.0, 3.0, 4.0], "y": ["u", "v", "u", "w"]})
     with pytest.raises(DataError, match="w"):
         DataBunch.from_table(rows, "y", split=[3], seed=0)
+
+
+def test_a_missing_target_is_named_with_its_line(tmp_path: Path):
+    (tmp_path / "t.csv").write_text("x,y\n" + "1.5,2.5\n2,3.5\n" * 10 + "3,\n")
+    with pytest.raises(DataError) as caught:
+        DataBunch.from_table(tmp_path / "t.csv", target="y")
+    assert f"missing in 1 of 21 rows, first in {tmp_path / 't.csv'}:22; expected a value" in str(caught.value)
+
+
+def test_without_a_target_it_says_so():
+    with pytest.raises(
+        SettingError, match='no column "y", which is predicted where target= is missing; there are a, b'
+    ):
+        DataBunch.from_table({"a": [1, 2], "b": [3, 4]})

@@ -178,7 +178,7 @@ def hooked() -> Net:
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (Branches(), "it depends on the values in a batch (an `if`, `.item()` or the like)"),
+        (Branches(), "it depends on the values in a batch (an `if`, `.item()`, a mask or the like)"),
         (Counts(), "its forward pass counts, or draws from Python's or NumPy's generator"),
         (Draws(), "its forward pass counts, or draws from Python's or NumPy's generator"),
         (DrawsWithNumPy(), "its forward pass counts, or draws from Python's or NumPy's generator"),
@@ -409,6 +409,158 @@ def test_a_forward_pass_that_appends_to_a_list_stays_eager(toy: DataBunch):
     learn = Learner(toy, Appends(), engine="fast", silent=True)
     learn.fit(1, 1e-3)
     assert learn._engine._captured is None
+
+
+class Weighted:
+    """A loss that is an object, with a weight that changes from epoch to epoch."""
+
+    weight = 1.0
+
+    def __init__(self) -> None:
+        self.own = [1.0]
+
+    def __call__(self, preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(preds, targets) * self.own[0]
+
+    def method(self, preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return self(preds, targets)
+
+
+SETTINGS = {"weight": 1.0}
+
+
+def helper() -> float:
+    return SETTINGS["weight"]
+
+
+def calls_a_helper(preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(preds, targets) * helper()
+
+
+def reads_a_class(preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(preds, targets) * Weighted.weight
+
+
+def takes_settings(preds: torch.Tensor, targets: torch.Tensor, settings: dict[str, float]) -> torch.Tensor:
+    return F.cross_entropy(preds, targets) * settings["weight"]
+
+
+class Scaled(Net):
+    """Its forward pass calls a method, which reads a global."""
+
+    def scale(self) -> float:
+        return SETTINGS["weight"]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * self.scale()
+
+
+WEIGHTED = Weighted()
+
+
+class Heavier(Callback):
+    """Every epoch weighs more."""
+
+    def on_epoch_begin(self, fit: Any) -> None:
+        SETTINGS["weight"] = WEIGHTED.own[0] = Weighted.weight = 1.0 + fit.epoch
+
+
+@pytest.mark.parametrize(
+    ("loss", "model"),
+    [
+        (WEIGHTED, Net),
+        (WEIGHTED.method, Net),
+        (partial(takes_settings, settings=SETTINGS), Net),
+        (calls_a_helper, Net),
+        (reads_a_class, Net),
+        (nn.CrossEntropyLoss(), Scaled),
+    ],
+)
+def test_it_captures_again_when_a_loss_reads_something_else(loss: Any, model: type[Net], toy: DataBunch):
+    learners = [
+        Learner(toy, seeded(model()), loss_func=loss, engine=engine, silent=True, callbacks=Heavier())
+        for engine in ("fast", "eager")
+    ]
+    for learn in learners:
+        learn.fit(3, 1e-2)
+    assert learners[0]._engine._captured is not None
+    assert learners[0].recorder.record.batch_losses == learners[1].recorder.record.batch_losses
+
+
+class Counts10:
+    """Ten times the loss from the 15th call on."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def __call__(self, preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        self.calls.append(len(targets))
+        return F.cross_entropy(preds, targets) * (10 if len(self.calls) >= 15 else 1)
+
+    def method(self, preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return self(preds, targets)
+
+
+@pytest.mark.parametrize("part", [lambda loss: loss, lambda loss: loss.method, lambda loss: partial(loss.method)])
+def test_a_loss_that_counts_is_called_with_every_batch_and_no_other(part: Any, toy: DataBunch):
+    found = []
+    for engine in ("fast", "eager"):
+        loss = Counts10()
+        learn = Learner(toy, seeded(Net()), loss_func=part(loss), engine=engine, silent=True)
+        learn.fit(3, 1e-2)
+        found.append((loss.calls, learn.recorder.record.batch_losses))
+    assert found[0] == found[1]
+
+
+def rarely_masked() -> DataBunch:
+    """Numbers to predict, of which few are missing, and none in the first batches of the validation set."""
+    x, _ = toy_arrays()
+    y = x.sum(1, keepdim=True)
+    y[torch.arange(150, 200, 17)] = -999.0
+    return DataBunch.create((x, y), (x, y), bs=16, seed=0)
+
+
+def masked_mean(preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    mask = targets != -999.0
+    return ((preds[mask] - targets[mask]) ** 2).mean()
+
+
+def masked_by_length(preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    off = (preds - targets)[targets != -999.0]
+    return off.square().sum() / len(off)
+
+
+def largest(preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    found = max(1, (targets > 2.0).nonzero().shape[0])
+    return (preds - targets).square().flatten().topk(found).values.mean()
+
+
+@pytest.mark.parametrize("loss", [masked_mean, masked_by_length, largest])
+def test_shapes_that_depend_on_a_batch_are_left_to_the_eager_engine(loss: Any):
+    learners = [
+        Learner(rarely_masked(), seeded(Net(outputs=1)), loss_func=loss, engine=engine, silent=True)
+        for engine in ("fast", "eager")
+    ]
+    for learn in learners:
+        learn.fit(3, 1e-3)
+    assert learners[0]._engine._captured is None
+    assert learners[0].recorder.record.batch_losses == learners[1].recorder.record.batch_losses
+
+
+def test_metrics_whose_shapes_depend_on_a_batch_are_called_with_every_batch():
+    learners = [
+        Learner(
+            rarely_masked(), seeded(Net(outputs=1)), nn.MSELoss(), metrics=masked_by_length, engine=engine, silent=True
+        )
+        for engine in ("fast", "eager")
+    ]
+    for learn in learners:
+        learn.fit(2, 1e-3)
+    assert learners[0]._engine._captured is not None
+    assert learners[0].recorder.metrics == learners[1].recorder.metrics
+    assert learners[0].validate() == pytest.approx(
+        learners[0].recorder.val_losses[-1:] + learners[0].recorder.metrics[-1]
+    )
 
 
 def test_a_gradient_that_is_somebody_elses_memory_is_copied(toy: DataBunch):

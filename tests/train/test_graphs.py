@@ -9,6 +9,7 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.optim import SGD, AdamW
 
+import cuda_stand_in
 from conftest import Everything, Net, seeded, toy_arrays
 from cuda_stand_in import RecordedGraph, stand_in
 from onecycle import DataBunch, Learner, accuracy
@@ -117,6 +118,83 @@ def test_what_cannot_be_recorded_goes_on_without_graphs(
         "engine: no CUDA graphs, because a step cannot be recorded (CUDA error: operation not permitted when stream is"
     )
     assert capsys.readouterr().out.count(line) == 1
+
+
+def test_waiting_for_a_value_spoils_a_recording_and_nothing_is_recorded_after_it(
+    graph: type[RecordedGraph], monkeypatch: pytest.MonkeyPatch
+):
+    """Without its overload named, Adam's kernel is tried with a number for the rate first."""
+    add, init, tries = GraphProgram.add_adam, graphs.Graph.__init__, list[int]()
+
+    def vague(self: GraphProgram, *given: Any) -> None:
+        add(self, *given)
+        self.lines = [text.replace("_fused_adam_.tensor_lr", "_fused_adam_") for text in self.lines]
+
+    monkeypatch.setattr(GraphProgram, "add_adam", vague)
+    monkeypatch.setattr(graphs, "_waits", lambda *_: False)  # else it would be refused before CUDA sees it
+    monkeypatch.setattr(graphs.Graph, "__init__", lambda *given: tries.append(1) or init(*given))
+    for _ in range(2):
+        fast = fitted("fast", Net())
+        assert fast._engine._captured is not None
+        assert "previous error during capture" in str(fast._engine._captured.no_graphs())
+        assert_close(fast, fitted("eager", Net()))
+    assert len(tries) == 1
+    assert not graph.replays
+
+
+def test_an_empty_graph_is_not_used(graph: type[RecordedGraph], monkeypatch: pytest.MonkeyPatch):
+    """What is recorded on another device's stream runs at once, and its replay does nothing."""
+    monkeypatch.setattr(cuda_stand_in._Recorder, "undo", lambda _: None)
+    monkeypatch.setattr(RecordedGraph, "replay", lambda _: None)
+    fast = fitted("fast", Net())
+    assert fast._engine._captured is not None
+    assert fast._engine._captured.no_graphs() == "the recorded steps give other numbers"
+    assert_close(fast, fitted("eager", Net()))
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_no_memory_for_the_check_is_no_end(at: int, graph: type[RecordedGraph], monkeypatch: pytest.MonkeyPatch):
+    copies, calls = graphs._copies, list[int]()
+
+    def full(tensors: Any) -> Any:
+        calls.append(1)
+        if len(calls) == at:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return copies(tensors)
+
+    monkeypatch.setattr(graphs, "_copies", full)
+    fast = fitted("fast", Net())
+    assert fast._engine._captured is not None
+    assert "memory" in str(fast._engine._captured.no_graphs())
+    assert_close(fast, fitted("eager", Net()))
+
+
+def test_the_host_is_never_more_than_a_run_ahead(graph: type[RecordedGraph], monkeypatch: pytest.MonkeyPatch):
+    most: list[int] = []
+    replay = RecordedGraph.replay
+    monkeypatch.setattr(RecordedGraph, "replay", lambda self: most.append(cuda_stand_in.Event.waiting) or replay(self))
+    fitted("fast", Net())
+    assert max(most) == 1
+
+
+def test_the_graphs_of_an_earlier_program_are_let_go(graph: type[RecordedGraph]):
+    learn = Learner(data(), Net(), engine="fast", true_wd=False, silent=True)
+    for wd in (0.1, 0.2, 0.3):  # L2 is a part of the program
+        learn.fit(1, 1e-3, wd=wd)
+        assert learn._engine._captured is not None
+        assert len(learn._engine._captured._runs) == 1
+
+
+@pytest.mark.parametrize("mask", [torch.tensor([True, False]), torch.tensor([0])])
+def test_a_mask_is_not_recorded(mask: torch.Tensor):
+    x, refused = torch.ones(2), mask.dtype is torch.bool
+    with graphs._OnlyRepeatable(x.device):
+        for write in (lambda: x[mask], lambda: x.index_put_((mask,), torch.zeros(()))):
+            if refused:
+                with pytest.raises(CannotCaptureError, match="waits for values"):
+                    write()
+            else:
+                write()
 
 
 def test_a_graph_that_gives_other_numbers_is_not_used(graph: type[RecordedGraph], monkeypatch: pytest.MonkeyPatch):

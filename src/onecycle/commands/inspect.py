@@ -60,17 +60,19 @@ def inspect(settings: TrainSettings, as_json: bool) -> int:
 
 
 def _last_used(columns: list[dict[str, Any]]) -> str:
-    return next(column["name"] for column in reversed(columns) if column["kind"] != "dropped")
+    used = [column["name"] for column in columns if column["kind"] != "dropped"]
+    return (used or [column["name"] for column in columns])[-1]
 
 
 def _survey(source: Source, kinds: dict[str, str]) -> list[dict[str, Any]]:
     """Each column of the whole table."""
     if source.table is None:
         return []
-    from onecycle.tables.columns import survey
+    from onecycle.tables.columns import Survey
 
-    found: list[dict[str, Any]] = []
-    for column in survey(source.table, (), kinds):
+    survey, found = Survey(source.table.schema, (), kinds), list[dict[str, Any]]()
+    survey.add(source.table)
+    for column in survey.described():
         values = source.table.column(column.name)
         found.append(
             {
@@ -131,7 +133,8 @@ def _rows(source: Source, setup: Setup | None) -> int:
 
 
 def _print_columns(source: Source, columns: list[dict[str, Any]]) -> None:
-    print(f"{source.name}: {source.table.num_rows:,} rows, {source.table.num_columns:,} columns\n")
+    rows, width = source.table.num_rows, source.table.num_columns
+    print(f"{source.name}: {rows:,} row{'s' * (rows != 1)}, {width:,} column{'s' * (width != 1)}\n")
     head = ["column", "kind", "type", "missing", "distinct", "what"]
     rows = [
         [

@@ -18,6 +18,7 @@ from onecycle.commands.run_settings import can_be_resumed
 from onecycle.commands.setup import metrics_of
 from onecycle.core.errors import FileError
 from onecycle.data.batches import InMemoryLoader
+from onecycle.keep.run_folder import RunFolder
 from onecycle.learner import Learner
 from onecycle.loading import load_learner
 from onecycle.train import loop
@@ -158,6 +159,8 @@ def _bundle(run: Path) -> Path:
         return run / MODEL
     if can_be_resumed(run):
         raise FileError(f"{run}: its training is not finished; go on with it: onecycle train --resume {run}")
+    if RunFolder(run).in_python():
+        raise FileError(f"{run}: made in Python, and has no bundle; learn.export({str(run / MODEL)!r}) makes one")
     if run.is_dir() and not (run / BUNDLE_STATE).is_file():
         raise FileError(
             f"{run} holds no run or bundle; expected a folder that `onecycle train` or `learn.export` wrote"

@@ -9,9 +9,9 @@ from onecycle.commands.settings import DataSettings, ModelChoice, TrainSettings
 from onecycle.core.errors import FileError
 from onecycle.core.record import LRCurve, decode, encode
 from onecycle.keep.folder import read_folder, write_folder
-from onecycle.keep.run_folder import RunFolder
+from onecycle.keep.run_folder import SETTINGS, RunFolder
 
-_FOLDER, _KIND = "settings", "settings"
+_KIND = "settings"
 
 
 def keep_settings(run: Path, settings: TrainSettings, lr: float, found: LRCurve | None) -> None:
@@ -20,24 +20,24 @@ def keep_settings(run: Path, settings: TrainSettings, lr: float, found: LRCurve 
     about = asdict(settings)
     if not settings.data.is_dataset:
         about["data"]["source"] = str(Path(settings.data.source).resolve())  # it may be resumed from another folder
-    write_folder(run / _FOLDER, _KIND, {}, {"settings": about, "lr": lr, "curve": curve}, replace=True)
+    write_folder(run / SETTINGS, _KIND, {}, {"settings": about, "lr": lr, "curve": curve}, replace=True)
 
 
 def forget_settings(run: Path) -> None:
     """Remove what `keep_settings` wrote, where it did."""
-    shutil.rmtree(run / _FOLDER, ignore_errors=True)
+    shutil.rmtree(run / SETTINGS, ignore_errors=True)
 
 
 def can_be_resumed(run: Path) -> bool:
     """Whether `keep_settings` wrote what the run was asked for, and there is a checkpoint."""
-    return (run / _FOLDER).is_dir() and bool(RunFolder(run).names())
+    return (run / SETTINGS).is_dir() and bool(RunFolder(run).names())
 
 
 def kept_settings(run: Path) -> tuple[TrainSettings, float, LRCurve | None]:
     """What `keep_settings` wrote. Raises FileError where it is missing or damaged."""
     if not can_be_resumed(run):
         raise FileError(f"{run}: holds no training to resume; expected the folder of one that had --checkpoint-every")
-    values, _ = read_folder(run / _FOLDER, _KIND)
+    values, _ = read_folder(run / SETTINGS, _KIND)
     try:
         given: dict[str, Any] = dict(values["settings"])
         data = {key: _tuples(value) for key, value in given.pop("data").items()}
@@ -46,7 +46,7 @@ def kept_settings(run: Path) -> tuple[TrainSettings, float, LRCurve | None]:
         found = None if values["curve"] is None else LRCurve(**decode(values["curve"]))
         lr = float(values["lr"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FileError(f"{run / _FOLDER}: not the settings of a run ({error}); start it again") from error
+        raise FileError(f"{run / SETTINGS}: not the settings of a run ({error}); start it again") from error
     if not settings.data.is_dataset and not Path(settings.data.source).exists():
         raise FileError(f"{settings.data.source}: no such file or folder; {run} was trained on it: put it back")
     return settings, lr, found

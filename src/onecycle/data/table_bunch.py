@@ -1,8 +1,9 @@
 """From a table to what a DataBunch is made of: split, preprocessing, target."""
 
+import os
 import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from onecycle.data.sources import TARGET, Arrays, open_source
 from onecycle.data.stream import open_stream
 from onecycle.tables.columns import Column, survey
 from onecycle.tables.features import Features
+from onecycle.tables.files.read import lines_named
 from onecycle.tables.split import Split, column_of, split_rows
 from onecycle.tables.target import Target
 
@@ -91,7 +93,8 @@ def make(
         data.pixel_scale = stream.pixel_scale
         return data
     opened = open_source(source, image_size, how.as_written)
-    made = prepare_arrays(opened, how) if isinstance(opened, Arrays) else prepare_table(opened, how)
+    with lines_named(source) if isinstance(source, str | os.PathLike) else nullcontext():
+        made = prepare_arrays(opened, how) if isinstance(opened, Arrays) else prepare_table(opened, how)
     bs, scale = bs or default_bs(len(made.sets[0])), made.pixel_scale
     data = kind.create(*made.sets, bs, device=device, seed=how.seed, path=path, pixel_scale=scale)
     data.features, data.target, data.columns = made.features, made.target, made.columns
@@ -118,7 +121,7 @@ def prepare_table(table: Any, how: How) -> Prepared:
     drop = [*how.dropped, *([used_by_split] if used_by_split else [])]
     with _numbered(rows.train):
         columns = survey(_without(table, train, drop, names), names, how.kinds)
-        features = Features.fit(train, columns)
+        features = Features.fit(train, columns, table.take(np.concatenate([rows.valid, rows.test])))
 
     def made(part: Any, rows: Any) -> TensorDataset:
         with _numbered(rows):

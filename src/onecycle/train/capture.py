@@ -7,6 +7,8 @@ the same way. Why this and not another way: docs/engine.md.
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
@@ -62,7 +64,7 @@ class Captured:
 
         self._trace = _traced(model, (loss_func,), eager, inputs, own)
         self._step = compiled(step_source(self._trace), "step")
-        _compare(model, by_backward, self._loss_and_grads, inputs)
+        _compare(model, (loss_func,), by_backward, self._loss_and_grads, inputs)
 
     def is_of(self, model: nn.Module, loss_func: LossFunc) -> bool:
         """Whether this is the step of `model` as it is now and of `loss_func`."""
@@ -134,7 +136,7 @@ class CapturedScores:
         with torch.no_grad():
             self._trace = _traced(model, self._of, eager, inputs, lambda outputs, _: outputs)
             step = compiled(step_source(self._trace), "step")
-            _compare(model, eager, lambda given: step(given, self._trace.state), inputs)
+            _compare(model, self._of, eager, lambda given: step(given, self._trace.state), inputs)
         self._width = 1 + len(metrics)
         self._scores: dict[Any, Function] = {}
 
@@ -163,14 +165,14 @@ def _traced(
 ) -> Trace:
     """The trace of `eager(inputs)`, its outputs seen to by `finish`. Raises CannotCaptureError."""
     _check_capturable(model)
-    with _undone(model, inputs):
+    with _undone(model, functions, inputs):
         before = python_state(model, *functions)
         eager(inputs)
         if python_state(model, *functions) != before:
             raise CannotCaptureError("its forward pass counts, or draws from Python's or NumPy's generator")
     tracer = Tracer(inputs)
     try:
-        with _undone(model, inputs):
+        with _undone(model, functions, inputs):
             with tracer:
                 outputs = eager(inputs)
             with tracer, torch.no_grad():
@@ -184,6 +186,7 @@ def _traced(
 
 def _compare(
     model: nn.Module,
+    functions: Sequence[Any],
     eager: Callable[[list[Tensor]], Outputs],
     captured: Callable[[list[Tensor]], Outputs],
     inputs: list[Tensor],
@@ -195,7 +198,7 @@ def _compare(
     other = [part.index_select(0, torch.arange(len(part), device=part.device) // 2 * 2) for part in inputs]
     found: list[Outputs] = []
     for way in (eager, captured):
-        with _undone(model, inputs):
+        with _undone(model, functions, inputs):
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.mul_(1.0625 if parameter.is_floating_point() else 1)
@@ -205,9 +208,16 @@ def _compare(
 
 
 @contextmanager
-def _undone(model: nn.Module, inputs: list[Tensor]) -> Generator[None]:
-    with restored_model(model), borrowed_generators(inputs[0].device):
+def _undone(model: nn.Module, functions: Sequence[Any], inputs: list[Tensor]) -> Generator[None]:
+    with restored_model(model, *map(_holder, functions)), borrowed_generators(inputs[0].device):
         yield
+
+
+def _holder(function: Any) -> Any:
+    """What has the attributes that a call may change: a loss may count its calls."""
+    while isinstance(function, partial):
+        function = function.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- of whatever
+    return function.__self__ if isinstance(function, MethodType) else function  # pyright: ignore[reportUnknownVariableType] -- the same
 
 
 def _of_its_own(

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # the documented way
 
 from onecycle.core.device import generator_states, set_generators
 from onecycle.train.program import Function
-from onecycle.train.trace import CannotCaptureError, all_in
+from onecycle.train.trace import CannotCaptureError, all_in, depends_on_values
 
 _OFF_LOSS, _OFF_WAY = 0.01, 0.1  # what may lie between two ways of a run: of a loss, of the way that weights go
 
@@ -168,7 +168,7 @@ class _OnlyRepeatable(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self._check(func, (args, kwargs))
-        if _depends_on_values(func, args):
+        if _waits(func, args):
             raise CannotCaptureError(f"{func} waits for values")
         found = func(*args, **kwargs)
         self._check(func, found)
@@ -180,11 +180,11 @@ class _OnlyRepeatable(TorchDispatchMode):
                 raise CannotCaptureError(f"{func} works on the {tensor.device}")
 
 
-def _depends_on_values(func: Any, args: Any) -> bool:
+def _waits(func: Any, args: Any) -> bool:
     aten = torch.ops.aten
-    if func.overloadpacket in (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_):
-        return any(tensor.dtype in (torch.bool, torch.uint8) for tensor in all_in(args[1], Tensor))
-    return bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags))
+    if func.overloadpacket in (aten.index_put, aten.index_put_, aten._index_put_impl_):
+        return any(index.dtype in (torch.bool, torch.uint8) for index in all_in(args[1], Tensor))
+    return depends_on_values(func, args)
 
 
 Place = tuple[int, int]

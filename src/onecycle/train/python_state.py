@@ -1,8 +1,11 @@
 """What of Python's own a forward pass may read: a captured step took all of it as fixed."""
 
 import random
+import sys
 from collections.abc import Iterable
-from types import FunctionType
+from contextlib import suppress
+from functools import partial
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,17 +27,75 @@ def python_state(model: nn.Module, *functions: Any) -> Any:
     return random.getstate(), numpy["key"].tobytes(), numpy["pos"], _read_by(model, functions)
 
 
-def plain_attributes(module: nn.Module) -> dict[str, Any]:
-    """The numbers, text and None that a module keeps as attributes, `training` among them."""
-    return {name: value for name, value in vars(module).items() if isinstance(value, _PLAIN)}
-
-
 def _read_by(model: nn.Module, functions: tuple[Any, ...]) -> Any:
-    """The attributes of all modules, with what is in their lists and dicts, and the globals that their code names."""
+    """The attributes of all modules, with what is in their lists and dicts, and what the code reads besides."""
     modules = [m for part in (model, *functions) if isinstance(part, nn.Module) for m in part.modules()]
     attributes = [[(name, _plain(value)) for name, value in _own(module)] for module in modules]
-    read = [type(module).forward for module in modules] + [f for f in functions if isinstance(f, FunctionType)]
-    return attributes, [_globals(function) for function in dict.fromkeys(read) if isinstance(function, FunctionType)]
+    reading = _Reading()
+    for kind in dict.fromkeys(map(type, modules)):
+        reading.code(kind.forward, kind)
+    for function in functions:
+        reading.called(function)
+    return attributes, reading.found
+
+
+class _Reading:
+    """Gathers what code reads besides its arguments, and its helpers and methods; not code of torch or NumPy."""
+
+    def __init__(self) -> None:
+        self.found: list[Any] = []
+        self._seen: set[Any] = set()
+
+    def called(self, given: Any) -> None:
+        """What a function, partial, bound method or callable object reads when it is called."""
+        self.found.append(id(given))
+        if isinstance(given, partial):
+            self.called(given.func)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] -- of whatever
+            self.found.append(_plain([given.args, given.keywords]))
+        elif isinstance(given, MethodType):
+            self.found.append(_plain(given.__self__))
+            self.code(given.__func__, type(given.__self__))
+        elif isinstance(given, FunctionType):
+            self.code(given)
+        elif _is_users(given) and not isinstance(given, nn.Module | type):
+            self.found.append(_plain(given))
+            self.code(type(given).__call__, type(given))
+
+    def code(self, function: Any, owner: type | None = None) -> None:
+        """What a function reads: globals, what encloses it, defaults; `owner` is the class whose method it is."""
+        if not isinstance(function, FunctionType) or (function, owner) in self._seen or not _is_users_own(function):
+            return
+        self._seen.add((function, owner))
+        names = _names(function.__code__)
+        for name in names & function.__globals__.keys():
+            self._value(function.__globals__[name], function, names)
+        for value in (*_enclosed(function), *(function.__defaults__ or ()), function.__kwdefaults__):
+            self._value(value, function, names)
+        for name in names if owner is not None else ():
+            self.code(getattr(owner, name, None), owner)
+
+    def _value(self, value: Any, function: FunctionType, names: set[str]) -> None:
+        if isinstance(value, FunctionType | MethodType | partial):
+            self.called(value)
+        elif isinstance(value, ModuleType | type) and _is_users_own(value):
+            if (key := (id(value), function)) not in self._seen:
+                self._seen.add(key)
+                for name in names & vars(value).keys():
+                    self._value(vars(value)[name], function, names)
+        else:
+            self.found.append(_plain(value))
+
+
+def _names(code: CodeType) -> set[str]:
+    """The globals and attributes that code names, that of functions inside it too."""
+    inner = (_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*inner)
+
+
+def _enclosed(function: FunctionType) -> Iterable[Any]:
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # still empty
+            yield cell.cell_contents
 
 
 def _own(module: nn.Module) -> Iterable[tuple[str, Any]]:
@@ -45,12 +106,6 @@ def _own(module: nn.Module) -> Iterable[tuple[str, Any]]:
 _TORCH = frozenset(vars(nn.Module()))
 
 
-def _globals(function: FunctionType) -> list[Any]:
-    names, cells = function.__code__.co_names, function.__closure__ or ()
-    named = [(name, _plain(function.__globals__[name])) for name in names if name in function.__globals__]
-    return [*named, *(_plain(cell.cell_contents) for cell in cells)]
-
-
 def _plain(value: Any, depth: int = 0) -> Any:
     """What can be compared of a value: plain values as they are, containers by content, anything else by identity."""
     if isinstance(value, _PLAIN):
@@ -59,11 +114,31 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return type(value).__name__, [_plain(item, depth + 1) for item in value]
     if depth < _DEEPEST and isinstance(value, dict):
         return [(_plain(key, depth + 1), _plain(item, depth + 1)) for key, item in value.items()]
-    if depth < _DEEPEST and not isinstance(value, Tensor | nn.Module | type | FunctionType) and _is_users(value):
-        return id(value), _plain(vars(value), depth + 1)
+    if depth < _DEEPEST and not isinstance(value, _BY_IDENTITY) and _is_users(value):
+        return id(value), _plain(_attributes(value), depth + 1)
     return id(value)
 
 
+_BY_IDENTITY = (Tensor, nn.Module, type, FunctionType, MethodType, ModuleType, partial)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    slots = (name for kind in type(value).__mro__ for name in vars(kind).get("__slots__", ()))
+    return {name: getattr(value, name) for name in slots if hasattr(value, name)} | getattr(value, "__dict__", {})
+
+
 def _is_users(value: Any) -> bool:
-    """Whether it is an object with attributes that somebody's own class made, such as a settings object."""
-    return hasattr(value, "__dict__") and type(value).__module__.partition(".")[0] not in ("torch", "numpy", "builtins")
+    """Whether it is an object that may be somebody's settings: argparse's and SimpleNamespace are."""
+    return _package(type(value)) not in ("torch", "numpy", "builtins")
+
+
+def _is_users_own(code: Any) -> bool:
+    """Whether a class, function or module is neither Python's own nor torch's nor NumPy's."""
+    return _package(code) not in _OTHERS
+
+
+_OTHERS = frozenset({"torch", "numpy", *sys.stdlib_module_names}) - {"__main__"}
+
+
+def _package(code: Any) -> str:
+    return str(code.__name__ if isinstance(code, ModuleType) else code.__module__).partition(".")[0]

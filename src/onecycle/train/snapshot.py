@@ -25,17 +25,19 @@ def restored(opt: GroupedOptimizer, *modules: Any) -> Generator[None]:
 
 
 @contextmanager
-def restored_model(model: nn.Module) -> Generator[None]:
+def restored_model(model: nn.Module, *others: Any) -> Generator[None]:
     """Restore all that the modules hold: attributes, parameters with their gradients, buffers, containers, tensors.
 
-    The same objects hold what they held before. An object of any other kind is put back in its place, as it is then.
-    Hooks are left alone.
+    What `others` hold is restored too: modules, and objects and functions with attributes of their own. The same
+    objects hold what they held before. An object of any other kind is put back in its place, as it is then. Hooks are
+    left alone.
     """
     grads = [(p, p.requires_grad, p.grad, _copied(p.grad)) for p in model.parameters()]
     contents: dict[int, tuple[Any, Any]] = {}
     tensors: dict[int, tuple[Tensor, Tensor]] = {}
-    for module in model.modules():
-        held = vars(module)
+    modules = [part for given in (model, *others) if isinstance(given, nn.Module) for part in given.modules()]
+    for holder in (*modules, *(other for other in others if hasattr(other, "__dict__"))):
+        held = vars(holder)
         contents[id(held)] = held, held.copy()
         _look_into((value for name, value in held.items() if name not in _HOOKS), contents, tensors)
     try:

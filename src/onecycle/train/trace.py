@@ -68,8 +68,8 @@ class Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default):
-            raise CannotCaptureError("it depends on the values in a batch (an `if`, `.item()` or the like)")
+        if depends_on_values(func, args):
+            raise CannotCaptureError("it depends on the values in a batch (an `if`, `.item()`, a mask or the like)")
         found = func(*args, **kwargs)
         if func is torch.ops.aten.ones_like.default and not found.ndim:
             self._add_state(found)  # where the backward pass begins: a constant
@@ -123,6 +123,13 @@ class Tracer(TorchDispatchMode):
             del self._seen[key], self._watched[key]
 
         self._seen[key], self._watched[key] = value, ref(tensor, forget)
+
+
+def depends_on_values(func: Any, args: Any) -> bool:
+    """Whether what comes out, or its shape, is a matter of the numbers in a tensor, and not of its shape alone."""
+    if func is torch.ops.aten.index.Tensor:  # by place, or by a mask
+        return any(index.dtype in (torch.bool, torch.uint8) for index in all_in(args[1], Tensor))
+    return bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags))
 
 
 def values_in(structure: Any) -> Iterable[Value]:
