@@ -3,12 +3,12 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice, pairwise
 from typing import Any
 
 from torch import Tensor
 
-from onecycle.data.batches import Batches, InMemoryLoader
+from onecycle.data.batches import Batch, Batches, InMemoryLoader
 from onecycle.optim.program import Program
 from onecycle.optim.schedules import Rates
 from onecycle.train.callbacks import Fit, Hook
@@ -53,11 +53,11 @@ class Epoch:
 def one_by_one(epoch: Epoch, step: Step) -> Iterator[int]:
     """Train, and give the number of batches done after each."""
     fit, set_rates, after_batch = epoch.fit, epoch.fit.opt.set_rates, epoch.hooks["on_batch_end"]
-    losses, batches = list(epoch.losses.unbind()), epoch.loader.epoch(epoch.number)
-    left = range(fit.num_batch, len(epoch))
-    for i, (xb, yb) in zip(
-        left, islice(batches, left.start, None), strict=False
-    ):  # a loader may give more or fewer than it says
+    losses, first, fit.batches = list(epoch.losses.unbind()), fit.num_batch, len(epoch)
+    batches = islice(epoch.loader.epoch(epoch.number), first, len(epoch))  # a loader may give more than it says
+    if epoch.is_watched():
+        batches = _to_the_last(batches, fit)
+    for i, (xb, yb) in enumerate(batches, first):
         set_rates(*epoch.plan[i])
         try:
             losses[i].copy_(step(xb, yb))
@@ -66,6 +66,15 @@ def one_by_one(epoch: Epoch, step: Step) -> Iterator[int]:
         for hook in after_batch:
             hook(fit)
         yield i + 1
+
+
+def _to_the_last(batches: Iterator[Batch], fit: Fit) -> Iterator[Batch]:
+    """The same batches; with the last of them `fit.batches` is right, also where a loader gives fewer than it says."""
+    for done, (batch, after) in enumerate(pairwise(chain(batches, [None])), fit.num_batch + 1):
+        if after is None:
+            fit.batches = done
+        assert batch is not None  # only what comes after the last is
+        yield batch
 
 
 def in_runs(epoch: Epoch, done: int, captured: Captured, program: Program) -> Iterator[int]:
