@@ -16,7 +16,6 @@ from onecycle.optim.schedules import Rates
 
 STEPS = 32  # in a graph; what is left of an epoch goes in graphs of one
 _STEADY = 0.9
-_MOST_MOM = 1 - 1e-6  # at 1 Adam's step is not defined
 
 
 @dataclass
@@ -39,7 +38,7 @@ class GraphProgram(Program):
         """The numbers of each step of `plan`; `mom` is the momentum where it has none."""
         found: list[list[float]] = []
         for step, (lrs, own) in enumerate(plan, self.taken + 1):
-            mom = min(mom if own is None else own, _MOST_MOM)
+            mom = mom if own is None else own
             correction, factors = 1.0, list[float]()
             if self.adam:
                 scale = (1 - _STEADY) / (1 - mom)
