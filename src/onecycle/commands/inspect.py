@@ -9,6 +9,7 @@ from onecycle.commands.plan import model_line, number, plan, split_line, target_
 from onecycle.commands.settings import TrainSettings
 from onecycle.commands.setup import Setup, Source, column_names, open_source, quoted, set_up, suggested_target
 from onecycle.core.device import pick_device
+from onecycle.core.words import number_of
 
 _EXAMPLES, _LOOKED_AT = 3, 10_000  # values of a column that are shown, and rows in which they are looked for
 _MOST_CLASSES = 12  # that get a line
@@ -133,8 +134,8 @@ def _rows(source: Source, setup: Setup | None) -> int:
 
 
 def _print_columns(source: Source, columns: list[dict[str, Any]]) -> None:
-    rows, width = source.table.num_rows, source.table.num_columns
-    print(f"{source.name}: {rows:,} row{'s' * (rows != 1)}, {width:,} column{'s' * (width != 1)}\n")
+    rows, width = number_of(source.table.num_rows, "row"), number_of(source.table.num_columns, "column")
+    print(f"{source.name}: {rows}, {width}\n")
     head = ["column", "kind", "type", "missing", "distinct", "what"]
     rows = [
         [

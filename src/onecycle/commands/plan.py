@@ -8,6 +8,7 @@ from torch import Tensor
 
 from onecycle.commands.setup import Setup
 from onecycle.core.models import architecture
+from onecycle.core.words import number_of
 from onecycle.data.bunch import DataBunch
 from onecycle.train.losses import default_loss, loss_name
 from onecycle.train.metrics import metric_name
@@ -124,12 +125,8 @@ def model_line(facts: dict[str, Any]) -> str:
 
 def training_line(facts: dict[str, Any]) -> str:
     """How long it trains, in a line."""
-    epochs, batches = _counted(facts["epochs"], "epoch"), _counted(facts["batches"], "batch", "es")
-    return f"{epochs} of {batches} of {_counted(facts['bs'], 'row')}, {_counted(facts['steps'], 'step')}"
-
-
-def _counted(count: int, what: str, ending: str = "s") -> str:
-    return f"{count:,} {what}{ending if count != 1 else ''}"
+    epochs, batches = number_of(facts["epochs"], "epoch"), number_of(facts["batches"], "batch", "es")
+    return f"{epochs} of {batches} of {number_of(facts['bs'], 'row')}, {number_of(facts['steps'], 'step')}"
 
 
 def model_facts(setup: Setup) -> dict[str, Any]:

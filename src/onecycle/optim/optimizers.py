@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from onecycle.core.errors import SettingError
+from onecycle.core.partials import called
 from onecycle.optim.fused import FusedAdam
 from onecycle.optim.groups import BATCH_NORMS, LayerGroup
 
@@ -190,7 +191,7 @@ def _fused(opt_func: OptFunc, groups: Sequence[LayerGroup]) -> dict[str, bool]:
     Only Adam's: torch's fused SGD cannot take a parameter whose first gradient comes late.
     """
     asked: dict[str, Any] = opt_func.keywords if isinstance(opt_func, partial) else {}
-    kind: Any = opt_func.func if isinstance(opt_func, partial) else opt_func
+    kind = called(opt_func)
     decided = asked.keys() & {"fused", "foreach", "capturable", "differentiable"}
     plain = all(parameter.is_floating_point() for group in groups for leaf in group for parameter in leaf.parameters())
     return {"fused": True} if kind in (torch.optim.Adam, torch.optim.AdamW) and plain and not decided else {}

@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onecycle.core.errors import DataError, SettingError, did_you_mean
+from onecycle.core.words import number_of
 from onecycle.tables.choose import Mask, Rows
 from onecycle.tables.fit.dates import as_days
 from onecycle.tables.fit.values import plain, sort_of
@@ -38,7 +39,7 @@ class SplitColumn:
             order, missing = self._sorted()
         if missing is not None and (absent := int(missing.sum())):
             raise DataError(
-                f"{self.where} is missing in {absent:,} row{'s' * (absent > 1)} (the first: row {missing.argmax()}); "
+                f"{self.where} is missing in {number_of(absent, 'row')} (the first: row {missing.argmax()}); "
                 "expected a time in each: fill them, or drop these rows"
             )
         chosen = np.zeros(len(order), np.bool_)

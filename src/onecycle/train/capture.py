@@ -7,7 +7,6 @@ the same way. Why this and not another way: docs/engine.md.
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from onecycle.core.device import borrowed_generators
+from onecycle.core.partials import called
 from onecycle.data.batches import InMemoryLoader
 from onecycle.optim.graph_program import GraphProgram
 from onecycle.optim.program import Program
@@ -215,9 +215,8 @@ def _undone(model: nn.Module, functions: Sequence[Any], inputs: list[Tensor]) ->
 
 def _holder(function: Any) -> Any:
     """What has the attributes that a call may change: a loss may count its calls."""
-    while isinstance(function, partial):
-        function = function.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- of whatever
-    return function.__self__ if isinstance(function, MethodType) else function  # pyright: ignore[reportUnknownVariableType] -- the same
+    function = called(function)
+    return function.__self__ if isinstance(function, MethodType) else function
 
 
 def _of_its_own(

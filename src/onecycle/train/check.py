@@ -2,7 +2,6 @@
 
 import reprlib
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from onecycle.core.errors import DataError, ModelError, OneCycleError, SettingError
+from onecycle.core.partials import called
 from onecycle.data.batches import Batches, InMemoryLoader
 from onecycle.optim.groups import LayerGroup
 from onecycle.train.callbacks import Callback
@@ -47,7 +47,7 @@ def check_opt_func(opt_func: Any, groups: Sequence[LayerGroup]) -> None:
         raise SettingError(
             f"opt_func is {reprlib.repr(opt_func)}; expected what makes an optimizer: opt_func=torch.optim.Adam"
         )
-    kind = opt_func.func if isinstance(opt_func, partial) else opt_func
+    kind = called(opt_func)
     if kind is torch.optim.LBFGS:
         raise SettingError(
             "opt_func: LBFGS asks for the loss several times in a step; expected an optimizer that takes one gradient "

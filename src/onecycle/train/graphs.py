@@ -5,7 +5,6 @@ reads and writes the same places in memory for ever: rows and numbers are copied
 everything else has to be where it was.
 """
 
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -15,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode  # the documented way in, private by name only
 
-from onecycle.core.device import generator_states, set_generators
+from onecycle.core.device import borrowed_generators, generator_states, set_generators
 from onecycle.train.program import Function
-from onecycle.train.trace import CannotCaptureError, all_in, depends_on_values
+from onecycle.train.trace import CannotCaptureError, all_in, depends_on_values, has_mask
 
 _OFF_LOSS, _OFF_WAY = 0.01, 0.1  # what may lie between two ways of a run: of a loss, of the way that weights go
 
@@ -33,7 +32,7 @@ class GraphedRun:
         self._run = run
         self._graphs: dict[int, Graph] = {}
         self._places: list[int] = []
-        self._under_way: deque[Any] = deque()
+        self._under_way: Any = None  # the event after the last run
         self.refused: str | None = Graph.broken
 
     def __call__(
@@ -84,7 +83,7 @@ class GraphedRun:
             return run(rows, numbers)
         losses = run(rows, numbers)  # warms up, too
         try:
-            with _kept(changed, device) as after:
+            with _kept(changed) as after, borrowed_generators(device):
                 _put(changed, before)
                 graph = Graph(run, rows, numbers, others)
                 _put(changed, before)  # had it run while it was recorded, a replay that does nothing would pass
@@ -108,10 +107,10 @@ class GraphedRun:
 
     def _wait_for_the_last(self) -> None:
         """Wait for the run before this one, so that the display and Ctrl-C are never many runs late."""
-        self._under_way.append(torch.cuda.Event())
-        self._under_way[-1].record()
-        if len(self._under_way) > 1:
-            self._under_way.popleft().synchronize()
+        before, self._under_way = self._under_way, torch.cuda.Event()
+        self._under_way.record()
+        if before is not None:
+            before.synchronize()
 
 
 class Graph:
@@ -183,7 +182,7 @@ class _OnlyRepeatable(TorchDispatchMode):
 def _waits(func: Any, args: Any) -> bool:
     aten = torch.ops.aten
     if func.overloadpacket in (aten.index_put, aten.index_put_, aten._index_put_impl_):
-        return any(index.dtype in (torch.bool, torch.uint8) for index in all_in(args[1], Tensor))
+        return has_mask(args[1])
     return depends_on_values(func, args)
 
 
@@ -205,14 +204,13 @@ def _put(tensors: Sequence[Tensor], values: dict[Place, Tensor]) -> None:
 
 
 @contextmanager
-def _kept(tensors: Sequence[Tensor], device: torch.device) -> Generator[dict[Place, Tensor]]:
-    """Whatever the block does, put back the tensors, whose values it is given, and the random number generators."""
-    values, noise = _copies(tensors), generator_states(device)
+def _kept(tensors: Sequence[Tensor]) -> Generator[dict[Place, Tensor]]:
+    """Whatever the block does, put the tensors back, whose values it is given."""
+    values = _copies(tensors)
     try:
         yield values
     finally:
         _put(tensors, values)
-        set_generators(noise, device)
 
 
 def _by_role(groups: list[list[list[Tensor]]]) -> list[list[Tensor]]:

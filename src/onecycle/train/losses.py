@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onecycle.core.errors import DataError
+from onecycle.core.partials import called
 from onecycle.train.step import LossFunc
 
 
@@ -36,7 +36,7 @@ def activation(loss_func: Any) -> Callable[[Tensor], Tensor]:
 
 def loss_name(loss_func: Any) -> str:
     """The name of a loss function or module; of a partial, what it calls."""
-    inner = loss_func.func if isinstance(loss_func, partial) else loss_func
+    inner = called(loss_func)
     return getattr(inner, "__name__", type(inner).__name__)
 
 

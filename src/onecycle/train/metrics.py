@@ -6,7 +6,7 @@ batch by batch (`tally.py`).
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial, wraps
+from functools import wraps
 from inspect import getclosurevars, unwrap
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, ParamSpec, TypeAlias, TypeVar
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from onecycle.core.errors import DataError, SettingError
+from onecycle.core.partials import called
 
 Metric: TypeAlias = Callable[[Tensor, Tensor], "Tensor | float"]
 _P = ParamSpec("_P")
@@ -116,7 +117,7 @@ def over_the_epoch(metric: Callable[_P, _R]) -> Callable[_P, _R]:
 
 def is_over_the_epoch(metric: Metric) -> bool:
     """Whether a metric, or what it is a partial of, is marked `over_the_epoch`."""
-    return getattr(metric.func if isinstance(metric, partial) else metric, "over_the_epoch", False)
+    return getattr(called(metric), "over_the_epoch", False)
 
 
 def is_plain(metric: Metric) -> bool:
@@ -124,7 +125,7 @@ def is_plain(metric: Metric) -> bool:
 
     Objects may, as those of torchmetrics do, and so may a function that encloses a list or an iterator.
     """
-    inner = unwrap(metric.func if isinstance(metric, partial) else metric)
+    inner = unwrap(called(metric))
     if not isinstance(inner, FunctionType):
         return isinstance(inner, BuiltinFunctionType)
     return not any(
@@ -134,7 +135,7 @@ def is_plain(metric: Metric) -> bool:
 
 def metric_name(metric: Callable[..., Any]) -> str:
     """The name of a metric's column: the function's, also under a partial; of a torchmetrics metric, its class's."""
-    inner: Any = metric.func if isinstance(metric, partial) else metric
+    inner = called(metric)
     return getattr(inner, "__name__", type(inner).__name__)
 
 

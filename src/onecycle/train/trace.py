@@ -128,8 +128,13 @@ class Tracer(TorchDispatchMode):
 def depends_on_values(func: Any, args: Any) -> bool:
     """Whether what comes out, or its shape, is a matter of the numbers in a tensor, and not of its shape alone."""
     if func is torch.ops.aten.index.Tensor:  # by place, or by a mask
-        return any(index.dtype in (torch.bool, torch.uint8) for index in all_in(args[1], Tensor))
+        return has_mask(args[1])
     return bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags))
+
+
+def has_mask(indices: Any) -> bool:
+    """Whether one of the indices picks rows by true and false."""
+    return any(index.dtype in (torch.bool, torch.uint8) for index in all_in(indices, Tensor))
 
 
 def values_in(structure: Any) -> Iterable[Value]:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from onecycle.core.words import number_of
 from onecycle.tables.fit.categories import MOST, ValueCounts
 from onecycle.tables.fit.dates import ISO, as_days, iso
 from onecycle.tables.fit.moments import PIECE
@@ -179,9 +180,7 @@ class _Texts(ValueCounts):
         why = f"text of dates, {_day(moments.min())} to {_day(moments.max())}"
         if others := asked - found:
             example = texts.filter(_mask(~good & ~marked))[0].as_py()
-            why += (
-                f"; in {others:,} row{'s' * (others > 1)} it is none, for example {example!r}, which counts as missing"
-            )
+            why += f"; in {number_of(others, 'row')} it is none, for example {example!r}, which counts as missing"
         return Column(self.name, "date", why, self.missing + int(counts[~good].sum()), len(texts), others)
 
     def _read_as_numbers(self, texts: Any, counts: Array) -> "Column | str":
