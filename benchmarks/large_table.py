@@ -85,7 +85,7 @@ def peak() -> int:
 
 def opened(path: Path, limit: str) -> Any:
     """The converted table."""
-    from onecycle.data.stream import open_stream
+    from onecycle.data.disk_loader import open_stream
 
     found = open_stream(path, "y", memory_limit=limit)
     if found is None:
@@ -98,7 +98,7 @@ def bunch(stream: Any, device: str = "cpu") -> Any:
     import torch
 
     from onecycle import DataBunch
-    from onecycle.data.table_bunch import default_bs
+    from onecycle.data.from_table import default_bs
 
     bs = default_bs(stream.rows)
     data = DataBunch(**stream.loaders(bs, bs, torch.device(device), seed=1), device=device, seed=1)
@@ -148,7 +148,7 @@ def again(path: Path, limit: str, **_: Any) -> dict[str, Any]:
 def speed(path: Path, limit: str, rounds: int = 5) -> dict[str, Any]:
     """Epochs over the first rows of the files, from disk and memory in turn; the first round is not counted."""
     from onecycle import MLP, DataBunch, Learner
-    from onecycle.data.stream import Reader, StoredRows, Stream
+    from onecycle.data.disk_loader import Reader, StoredRows, Stream
 
     stream = opened(path, limit)
     manifest = stream.entry.manifest
@@ -213,7 +213,7 @@ def measured(phase: str, path: Path, options: argparse.Namespace, home: Path) ->
 
 def all_phases(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Make the file, measure, and say what was found."""
-    from onecycle.tables.cached.size import parse_size
+    from onecycle.tables.cache.sizes import parse_size
 
     path = folder / f"rows.{options.format}"
     say(f"making {options.rows:,} rows in {path} …")

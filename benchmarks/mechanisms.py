@@ -23,18 +23,21 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 import onecycle
+from onecycle.core.display import SilentDisplay
 from onecycle.core.record import Record
-from onecycle.data.batches import InMemoryLoader
+from onecycle.data.loaders import InMemoryLoader
+from onecycle.engine.capture import CapturedStep
+from onecycle.engine.engine import make_engine
 from onecycle.optim.groups import leaves
-from onecycle.optim.optimizers import GroupedOptimizer
+from onecycle.optim.optimizer import GroupedOptimizer
 from onecycle.optim.schedules import one_cycle
-from onecycle.train.callbacks import Fit, overridden
-from onecycle.train.capture import Captured
-from onecycle.train.engine import Engine
-from onecycle.train.epoch import Epoch, one_by_one
-from onecycle.train.step import Step, eager, plain_forward, plain_step
+from onecycle.train.callbacks.base import collect_hooks
+from onecycle.train.fit import Fit
+from onecycle.train.loop import Epoch, Run, eager_gradients, eager_steps
+from onecycle.train.recorder import Recorder
+from onecycle.train.step import Gradients, Objective
 
-Run = Callable[[int], Tensor]  # from the number of an epoch to the losses of its steps
+TrainEpoch = Callable[[int], Tensor]  # from the number of an epoch to the losses of its steps
 LOSS, BETAS, WD, BS = nn.CrossEntropyLoss(), (0.9, 0.99), 1e-2, 64
 UNROLLED = 11  # steps in one compiled function; they divide the 781
 FLOOR = "floor: gather and matrix products alone"
@@ -64,13 +67,13 @@ class Lesson:
 
     def trained(self, fit: Fit, number: int, steps: Callable[[Epoch], Iterator[int]]) -> Tensor:
         """The losses of an epoch that `steps` trains."""
-        plan, losses = [([rate], BETAS[0]) for rate in self.rates], torch.empty(self.steps)
-        epoch = Epoch(fit, number, self.loader, LOSS, overridden([]), plan, losses)
-        collections.deque(steps(epoch), maxlen=0)
+        rates, losses = [([rate], BETAS[0]) for rate in self.rates], torch.empty(self.steps)
+        run = Run(fit, self.loader, None, Objective(LOSS), collect_hooks([]), Recorder(), SilentDisplay(), seed=0)
+        collections.deque(steps(Epoch(run, number, rates, losses, time.perf_counter())), maxlen=0)
         return losses
 
 
-def torch_optim(lesson: Lesson) -> Run:
+def torch_optim(lesson: Lesson) -> TrainEpoch:
     """The step as one writes it."""
     model = lesson.network()
     opt = torch.optim.AdamW(model.parameters(), betas=BETAS, weight_decay=WD, fused=True)
@@ -89,28 +92,35 @@ def torch_optim(lesson: Lesson) -> Run:
     return run
 
 
-def step_by_step(make: Callable[[Fit], Step]) -> Callable[[Lesson], Run]:
+def step_by_step(make: Callable[[Epoch], Gradients]) -> Callable[[Lesson], TrainEpoch]:
     """What `make` gives sets the gradients; gather and optimizer are called from Python."""
 
-    def mechanism(lesson: Lesson) -> Run:
-        fit = lesson.fit()
-        step = plain_step(fit, make(fit))
-        return lambda number: lesson.trained(fit, number, lambda epoch: one_by_one(epoch, step))
+    def mechanism(lesson: Lesson) -> TrainEpoch:
+        fit, made = lesson.fit(), list[Gradients]()
+
+        def steps(epoch: Epoch) -> Iterator[int]:
+            if not made:
+                made.append(make(epoch))
+            return eager_steps(epoch, made[0])
+
+        return lambda number: lesson.trained(fit, number, steps)
 
     return mechanism
 
 
-def captured(fit: Fit) -> Step:
+def captured(epoch: Epoch) -> Gradients:
     """Forward and backward as a program, captured on some batch."""
-    return Captured(fit.model, LOSS, torch.rand(BS, 784), torch.arange(BS) % 10)
+    return CapturedStep(epoch.run.fit.model, epoch.run.objective, torch.rand(BS, 784), torch.arange(BS) % 10)
 
 
-def compiled(fit: Fit) -> Step:
+def compiled(epoch: Epoch) -> Gradients:
     """torch.compile of forward and loss, and with them of backward."""
+
+    model = epoch.run.fit.model
 
     @torch.compile(fullgraph=True)
     def loss_of(x: Tensor, y: Tensor) -> Tensor:
-        return LOSS(fit.model(x), y)
+        return LOSS(model(x), y)
 
     def step(x: Tensor, y: Tensor) -> Tensor:
         loss = loss_of(x, y)
@@ -120,22 +130,20 @@ def compiled(fit: Fit) -> Step:
     return step
 
 
-def runs(lesson: Lesson) -> Run:
+def runs(lesson: Lesson) -> TrainEpoch:
     """The fast engine: gather and optimizer are in the program, too."""
-    fit, engine = lesson.fit(), Engine("fast")
-    return lambda number: lesson.trained(
-        fit, number, lambda epoch: engine.train(epoch, plain_forward, lesson.steps, print)
-    )
+    fit, engine = lesson.fit(), make_engine("fast")
+    return lambda number: lesson.trained(fit, number, engine.steps)
 
 
-def compiled_steps(count: int) -> Callable[[Lesson], Run]:
+def compiled_steps(count: int) -> Callable[[Lesson], TrainEpoch]:
     """torch.compile of `count` whole steps as one graph.
 
     Neither `backward()` nor an optimizer's `step()` goes into one graph: the gradients are torch.func's, and AdamW is
     called as the function that its `step()` calls.
     """
 
-    def mechanism(lesson: Lesson) -> Run:
+    def mechanism(lesson: Lesson) -> TrainEpoch:
         model = lesson.network()
         names, params = zip(*((name, p.detach()) for name, p in model.named_parameters()), strict=True)
         means, squares = ([torch.zeros_like(p) for p in params] for _ in range(2))
@@ -171,7 +179,7 @@ def compiled_steps(count: int) -> Callable[[Lesson], Run]:
     return mechanism
 
 
-def floor(lesson: Lesson) -> Run:
+def floor(lesson: Lesson) -> TrainEpoch:
     """What no way of training can do without."""
     w1, w2 = torch.rand(50, 784), torch.rand(10, 50)
 
@@ -186,9 +194,9 @@ def floor(lesson: Lesson) -> Run:
     return run
 
 
-MECHANISMS: dict[str, Callable[[Lesson], Run]] = {
+MECHANISMS: dict[str, Callable[[Lesson], TrainEpoch]] = {
     "torch.optim, eager": torch_optim,
-    'Adam\'s kernel called directly, eager (`engine="eager"`)': step_by_step(lambda fit: eager(fit, LOSS)),
+    'Adam\'s kernel called directly, eager (`engine="eager"`)': step_by_step(eager_gradients),
     "a program run by Python, a step at a time": BY_PYTHON(step_by_step(captured)),
     "the same, run by TorchScript": step_by_step(captured),
     "up to 64 steps in a program, run by Python": lambda lesson: BY_PYTHON(runs(lesson)),

@@ -20,10 +20,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import onecycle
-from onecycle.optim.program import Program, program_of
-from onecycle.train.capture import Captured
-from onecycle.train.program import compiled, run_source
-from onecycle.train.trace import Trace, Value, values_in
+from onecycle.engine.capture import CapturedStep
+from onecycle.engine.optimizer_program import OptimizerProgram, program_of
+from onecycle.engine.program import compiled, run_source
+from onecycle.engine.trace import Trace, Value, values_in
+from onecycle.train.step import Objective
 
 BS, RUN = 64, 64  # rows in a batch, steps in a run of the program
 PARTS = ("gather", "forward", "loss", "backward", "optimizer")
@@ -106,8 +107,11 @@ def eager(train: TensorDataset) -> Callable[[], Seconds]:
 def fast(train: TensorDataset) -> Callable[[], Seconds]:
     """engine="fast", and its program cut off after each part."""
     learn, opt = learner(train, "fast")
-    loader, captured = learn.data.train_dl, Captured(learn.model, learn.loss_func, *learn.data.one_batch())
-    trace, program, steps = captured._trace, program_of(Program, opt, captured.trained), len(loader)
+    loader, captured = (
+        learn.data.train_dl,
+        CapturedStep(learn.model, Objective(learn.loss_func), *learn.data.one_batch()),
+    )
+    trace, program, steps = captured._trace, program_of(OptimizerProgram, opt, captured.trained), len(loader)
     numbers = [[1e-3, 0.9]] * RUN
     cut = [compiled(source, "run") for source in (*cut_off(trace), run_source(trace, ["", ""], program.lines))]
 

@@ -111,8 +111,8 @@ def write_set(name: str, rows: int, path: Path) -> None:
 
 def onecycle_score(path: Path, target: str, seed: int) -> dict[str, Any]:
     """What `onecycle train` prints for a file, and how long it took."""
-    from onecycle.commands.settings import TrainSettings
-    from onecycle.commands.train import train
+    from onecycle.cli.settings import TrainSettings
+    from onecycle.cli.train import train
     from onecycle.core.record import Record
 
     settings = TrainSettings.parse(str(path), target=target, seed=str(seed), device="cpu")
@@ -135,7 +135,7 @@ def same_rows(path: Path, target: str, seed: int) -> dict[str, Any]:
     import numpy as np
 
     from onecycle.data.bunch import DataBunch
-    from onecycle.tables.files.read import read_table
+    from onecycle.tables.read import read_table
     from onecycle.tables.split import split_rows
     from onecycle.tables.target import Target
 

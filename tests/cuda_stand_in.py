@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from onecycle.optim.graph_program import GraphProgram
-from onecycle.train import engine, graphs
-from onecycle.train.trace import all_in
+from onecycle.engine import cuda_graphs as graphs
+from onecycle.engine import engine
+from onecycle.engine.graph_program import GraphProgram
+from onecycle.engine.trace import all_in
 
 
 class RecordedGraph:
@@ -97,7 +98,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[RecordedGraph]:
     }  # fmt: skip
     for name, value in cuda.items():
         monkeypatch.setattr(torch.cuda, name, value)
-    monkeypatch.setattr(engine, "_kind", lambda _: GraphProgram)
+    monkeypatch.setattr(engine, "_program_type", lambda _: GraphProgram)
     monkeypatch.setattr(graphs.Graph, "broken", None)
     monkeypatch.setattr(RecordedGraph, "replays", 0)
     monkeypatch.setattr(Event, "waiting", 0)

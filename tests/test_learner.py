@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from conftest import Net, seeded, toy_arrays
 from onecycle import Callback, DataBunch, Learner, accuracy
-from onecycle.core.errors import DataError
+from onecycle.errors import DataError
 
 
 @pytest.fixture

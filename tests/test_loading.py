@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from conftest import seeded, toy_arrays
 from onecycle import MLP, DataBunch, Learner, load_learner
-from onecycle.core.errors import DataError
-from onecycle.train.losses import NamedLoss, flat_mse_loss, loss_called, loss_name
+from onecycle.errors import DataError
+from onecycle.train.losses import NamedLoss, flat_mse_loss, loss_by_name, loss_name
 
 
 def floats() -> DataBunch:
@@ -70,5 +70,5 @@ def test_a_loss_that_nobody_knows_is_asked_for(tmp_path: Path, loss_func: Any):
     "name", ["Module", "Linear", "_Loss", "__all__", "LinearCrossEntropyLoss", "relu", "<lambda>", ""]
 )
 def test_a_name_in_a_bundle_makes_a_loss_or_nothing(name: str):
-    assert isinstance(loss_called(name), NamedLoss)
-    assert loss_name(loss_called(name)) == name
+    assert isinstance(loss_by_name(name), NamedLoss)
+    assert loss_name(loss_by_name(name)) == name

@@ -21,7 +21,7 @@ from conftest import Net, seeded, toy_arrays
 from onecycle import (
     EMA,
     Callback,
-    Checkpoints,
+    CheckpointConfig,
     DataBunch,
     EarlyStopping,
     GradientAccumulation,
@@ -31,9 +31,9 @@ from onecycle import (
     accuracy,
     error_rate,
 )
-from onecycle.core.errors import FileError, NonFiniteLossError, SettingError
-from onecycle.keep import saver
-from onecycle.keep.run_folder import RunFolder
+from onecycle.checkpoint import writer as saver
+from onecycle.checkpoint.run_folder import RunFolder
+from onecycle.errors import FileError, NonFiniteLossError, SettingError
 
 Make = Callable[[], Learner]
 
@@ -142,14 +142,14 @@ def test_resuming_at_every_batch_is_invisible(case: str, engine: str, tmp_path: 
     batches = len(plain.data.train_dl)
     for every, count in ((1, 2 * batches + 1), ("1 epoch", 2)):
         kept, run = make(), tmp_path / f"{count}"
-        kept.fit_one_cycle(2, 1e-2, checkpoint=Checkpoints(run, every, keep=10**6))
+        kept.fit_one_cycle(2, 1e-2, checkpoint=CheckpointConfig(run, every, keep=10**6))
         assert_equal(everything(kept), everything(plain))
         names = RunFolder(run).names()
         assert len(names) == count
         for name in names[1:]:
             copy = tmp_path / name
             shutil.copytree(run, copy)
-            RunFolder(copy).keep_only({name})
+            RunFolder(copy).prune({name})
             resumed = make()
             resumed.resume(copy)
             assert_equal(everything(resumed), everything(plain), name)
@@ -166,8 +166,8 @@ def test_a_second_fit_is_resumed_with_its_orders(tmp_path: Path):
     plain = trained()
     plain.fit(2, 1e-3)
     kept = trained()
-    kept.fit(2, 1e-3, checkpoint=Checkpoints(tmp_path, every=5, keep=100))
-    RunFolder(tmp_path).keep_only({RunFolder(tmp_path).names()[-1]})
+    kept.fit(2, 1e-3, checkpoint=CheckpointConfig(tmp_path, every=5, keep=100))
+    RunFolder(tmp_path).prune({RunFolder(tmp_path).names()[-1]})
     resumed = learner("fast")
     resumed.resume(tmp_path)
     assert_equal(everything(resumed), everything(plain))
@@ -270,14 +270,14 @@ def test_nothing_to_resume(tmp_path: Path):
 def test_an_earlier_run_goes_only_when_the_new_one_is_there(run: Path, options: dict[str, Any]):
     learn, names = learner("eager", callbacks=[lambda: EarlyStopping("acuracy")]), RunFolder(run).names()
     with pytest.raises(SettingError, match='did you mean "accuracy"'):
-        learn.fit(1, 1e-2, checkpoint=Checkpoints(run, overwrite=True, **options))
+        learn.fit(1, 1e-2, checkpoint=CheckpointConfig(run, overwrite=True, **options))
     assert RunFolder(run).names() == names
 
 
 def test_another_fit_in_the_folder_is_not_extended(run: Path):
     learn = learner("eager")
-    learn.fit_one_cycle(1, 1e-2, checkpoint=Checkpoints(run, overwrite=True))
-    learner("eager").fit_one_cycle(3, 1e-2, checkpoint=Checkpoints(run, overwrite=True))
+    learn.fit_one_cycle(1, 1e-2, checkpoint=CheckpointConfig(run, overwrite=True))
+    learner("eager").fit_one_cycle(3, 1e-2, checkpoint=CheckpointConfig(run, overwrite=True))
     with pytest.raises(SettingError, match="the fit that is to go on is not the one that is kept there any more"):
         learn.extend(1)
 
@@ -287,7 +287,7 @@ def test_an_earlier_run_is_not_replaced_unasked(run: Path):
     with pytest.raises(SettingError, match=r"holds checkpoints of an earlier fit: go on with learn.resume\("):
         learn.fit(1, 1e-2, checkpoint=run)
     names = RunFolder(run).names()
-    learn.fit(1, 1e-2, checkpoint=Checkpoints(run, overwrite=True))
+    learn.fit(1, 1e-2, checkpoint=CheckpointConfig(run, overwrite=True))
     assert RunFolder(run).names() == names
 
 
@@ -302,13 +302,13 @@ def test_a_run_in_use_is_refused(run: Path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"every": 5}, "every=5 says how often a fit is kept, but not where: give checkpoint= too"),
+        ({"every": 5}, "every=5 needs checkpoint=, the folder of the run that the fit is saved in"),
         (
-            {"every": 5, "checkpoint": Checkpoints("a")},
-            r"every=5 belongs into Checkpoints: Checkpoints\(folder, every=5\)",
+            {"every": 5, "checkpoint": CheckpointConfig("a")},
+            r"every must be passed inside CheckpointConfig: CheckpointConfig\(folder, every=5\)",
         ),
-        ({"checkpoint": ""}, "checkpoint: expected the folder of a run, or Checkpoints.*; found ''"),
-        ({"checkpoint": True}, "checkpoint: expected the folder of a run, or Checkpoints.*; found True"),
+        ({"checkpoint": ""}, "checkpoint is ''; expected the folder of a run, or CheckpointConfig"),
+        ({"checkpoint": True}, "checkpoint is True; expected the folder of a run, or CheckpointConfig"),
     ],
 )
 def test_where_and_how_often(options: dict[str, Any], message: str):
@@ -387,7 +387,7 @@ def test_nothing_is_kept_after_a_loss_that_is_no_number(tmp_path: Path):
 
 def test_a_failure_is_not_that_of_the_fit_before(run: Path):
     with pytest.raises(ZeroDivisionError):
-        learner("eager").fit(1, 1e-2, callbacks=[Breaks(3)], checkpoint=Checkpoints(run, overwrite=True))
+        learner("eager").fit(1, 1e-2, callbacks=[Breaks(3)], checkpoint=CheckpointConfig(run, overwrite=True))
     assert RunFolder(run).failure() is None
 
 
@@ -403,7 +403,7 @@ def test_a_fit_that_failed_before_anything_was_kept_leaves_nothing(tmp_path: Pat
 def test_a_damaged_checkpoint_is_named_and_the_next_older_one_used(tmp_path: Path):
     plain = learner("eager")
     plain.fit_one_cycle(3, 1e-2)
-    learner("eager").fit_one_cycle(3, 1e-2, checkpoint=Checkpoints(tmp_path, keep=3))
+    learner("eager").fit_one_cycle(3, 1e-2, checkpoint=CheckpointConfig(tmp_path, keep=3))
     newest, middle, oldest = RunFolder(tmp_path).names()
     for name in (newest, middle):
         path = tmp_path / "checkpoints" / name / "optimizer.safetensors"

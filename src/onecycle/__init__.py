@@ -7,28 +7,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onecycle.checkpoint.save_best import SaveBest as SaveBest
+    from onecycle.checkpoint.writer import CheckpointConfig as CheckpointConfig
     from onecycle.core.config import Config as Config
-    from onecycle.core.errors import OneCycleError as OneCycleError
     from onecycle.core.models import MLP as MLP
     from onecycle.core.models import TabularModel as TabularModel
     from onecycle.core.record import Record as Record
     from onecycle.data.bunch import DataBunch as DataBunch
-    from onecycle.data.fetch import fetch as fetch
-    from onecycle.data.lesson import mnist as mnist
-    from onecycle.data.safe_pickle import load_pickle as load_pickle
-    from onecycle.keep.save_best import SaveBest as SaveBest
-    from onecycle.keep.saver import Checkpoints as Checkpoints
+    from onecycle.data.datasets import fetch as fetch
+    from onecycle.data.datasets import mnist as mnist
+    from onecycle.data.pickles import load_pickle as load_pickle
+    from onecycle.errors import OneCycleError as OneCycleError
     from onecycle.learner import Learner as Learner
-    from onecycle.loading import load_bundle as load_bundle
-    from onecycle.loading import load_learner as load_learner
-    from onecycle.optim.optimizers import AdamW as AdamW
+    from onecycle.learner import load_learner as load_learner
+    from onecycle.optim.optimizer import AdamW as AdamW
+    from onecycle.predictor import load_predictor as load_predictor
     from onecycle.show.interpret import ClassificationInterpretation as ClassificationInterpretation
-    from onecycle.train.accumulate import GradientAccumulation as GradientAccumulation
-    from onecycle.train.callbacks import Callback as Callback
-    from onecycle.train.callbacks import GradientClip as GradientClip
-    from onecycle.train.csv_log import CSVLog as CSVLog
-    from onecycle.train.early_stopping import EarlyStopping as EarlyStopping
-    from onecycle.train.ema import EMA as EMA
+    from onecycle.train.callbacks.base import Callback as Callback
+    from onecycle.train.callbacks.csv_log import CSVLog as CSVLog
+    from onecycle.train.callbacks.early_stopping import EarlyStopping as EarlyStopping
+    from onecycle.train.callbacks.ema import EMA as EMA
+    from onecycle.train.callbacks.gradient_accumulation import GradientAccumulation as GradientAccumulation
+    from onecycle.train.callbacks.gradient_clip import GradientClip as GradientClip
     from onecycle.train.epoch_metrics import average_precision as average_precision
     from onecycle.train.epoch_metrics import f1_score as f1_score
     from onecycle.train.epoch_metrics import mae as mae
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from onecycle.train.epoch_metrics import roc_auc as roc_auc
     from onecycle.train.lr_find import LRFindResult as LRFindResult
     from onecycle.train.metrics import accuracy as accuracy
+    from onecycle.train.metrics import epoch_metric as epoch_metric
     from onecycle.train.metrics import error_rate as error_rate
     from onecycle.train.metrics import mean_absolute_error as mean_absolute_error
     from onecycle.train.metrics import mean_squared_error as mean_squared_error
-    from onecycle.train.metrics import over_the_epoch as over_the_epoch
     from onecycle.train.metrics import root_mean_squared_error as root_mean_squared_error
     from onecycle.train.metrics import top_k_accuracy as top_k_accuracy
 
@@ -53,7 +53,7 @@ __all__ = [
     "AdamW",
     "CSVLog",
     "Callback",
-    "Checkpoints",
+    "CheckpointConfig",
     "ClassificationInterpretation",
     "Config",
     "DataBunch",
@@ -68,18 +68,18 @@ __all__ = [
     "TabularModel",
     "accuracy",
     "average_precision",
+    "epoch_metric",
     "error_rate",
     "f1_score",
     "fetch",
-    "load_bundle",
     "load_learner",
     "load_pickle",
+    "load_predictor",
     "mae",
     "mean_absolute_error",
     "mean_squared_error",
     "mnist",
     "mse",
-    "over_the_epoch",
     "r2_score",
     "rmse",
     "roc_auc",
@@ -87,26 +87,27 @@ __all__ = [
     "top_k_accuracy",
 ]
 
+# fmt: off
 _HOMES = {
+    "checkpoint.save_best": ("SaveBest",),
+    "checkpoint.writer": ("CheckpointConfig",),
     "core.config": ("Config",),
-    "core.errors": ("OneCycleError",),
     "core.models": ("MLP", "TabularModel"),
     "core.record": ("Record",),
     "data.bunch": ("DataBunch",),
-    "data.fetch": ("fetch",),
-    "data.lesson": ("mnist",),
-    "data.safe_pickle": ("load_pickle",),
-    "keep.save_best": ("SaveBest",),
-    "keep.saver": ("Checkpoints",),
-    "learner": ("Learner",),
-    "loading": ("load_bundle", "load_learner"),
-    "optim.optimizers": ("AdamW",),
+    "data.datasets": ("fetch", "mnist"),
+    "data.pickles": ("load_pickle",),
+    "errors": ("OneCycleError",),
+    "learner": ("Learner", "load_learner"),
+    "predictor": ("load_predictor",),
+    "optim.optimizer": ("AdamW",),
     "show.interpret": ("ClassificationInterpretation",),
-    "train.accumulate": ("GradientAccumulation",),
-    "train.callbacks": ("Callback", "GradientClip"),
-    "train.csv_log": ("CSVLog",),
-    "train.early_stopping": ("EarlyStopping",),
-    "train.ema": ("EMA",),
+    "train.callbacks.base": ("Callback",),
+    "train.callbacks.csv_log": ("CSVLog",),
+    "train.callbacks.early_stopping": ("EarlyStopping",),
+    "train.callbacks.ema": ("EMA",),
+    "train.callbacks.gradient_accumulation": ("GradientAccumulation",),
+    "train.callbacks.gradient_clip": ("GradientClip",),
     "train.epoch_metrics": ("average_precision", "f1_score", "mae", "mse", "r2_score", "rmse", "roc_auc"),
     "train.lr_find": ("LRFindResult",),
     "train.metrics": (
@@ -114,7 +115,7 @@ _HOMES = {
         "error_rate",
         "mean_absolute_error",
         "mean_squared_error",
-        "over_the_epoch",
+        "epoch_metric",
         "root_mean_squared_error",
         "top_k_accuracy",
     ),

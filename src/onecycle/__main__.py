@@ -1,5 +1,5 @@
 """`python -m onecycle` is the command `onecycle`."""
 
-from onecycle.cli import main
+from onecycle.cli.app import main
 
 main()

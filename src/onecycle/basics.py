@@ -5,9 +5,9 @@ import pickle
 from functools import partial
 from pathlib import Path
 
-from onecycle.core.startup import lasting
+from onecycle.core.startup import freeze_import_objects
 
-with lasting():
+with freeze_import_objects():
     import matplotlib.pyplot as plt
     import numpy as np
     import torch
@@ -20,7 +20,7 @@ with lasting():
         MLP,
         AdamW,
         Callback,
-        Checkpoints,
+        CheckpointConfig,
         ClassificationInterpretation,
         Config,
         CSVLog,
@@ -36,18 +36,18 @@ with lasting():
         TabularModel,
         accuracy,
         average_precision,
+        epoch_metric,
         error_rate,
         f1_score,
         fetch,
-        load_bundle,
         load_learner,
         load_pickle,
+        load_predictor,
         mae,
         mean_absolute_error,
         mean_squared_error,
         mnist,
         mse,
-        over_the_epoch,
         r2_score,
         rmse,
         roc_auc,
@@ -61,7 +61,7 @@ __all__ = [
     "AdamW",
     "CSVLog",
     "Callback",
-    "Checkpoints",
+    "CheckpointConfig",
     "ClassificationInterpretation",
     "Config",
     "DataBunch",
@@ -80,13 +80,14 @@ __all__ = [
     "TensorDataset",
     "accuracy",
     "average_precision",
+    "epoch_metric",
     "error_rate",
     "f1_score",
     "fetch",
     "gzip",
-    "load_bundle",
     "load_learner",
     "load_pickle",
+    "load_predictor",
     "mae",
     "mean_absolute_error",
     "mean_squared_error",
@@ -95,7 +96,6 @@ __all__ = [
     "nn",
     "np",
     "optim",
-    "over_the_epoch",
     "partial",
     "pickle",
     "plt",

@@ -1,99 +1,479 @@
-"""Learner: joins data, model, loss and optimizer, and hands each task to the room it belongs to."""
+"""Learner: trains a model on a DataBunch, and gives each task to the room it belongs to."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
-from onecycle.continuing import Continuing
-from onecycle.core.device import pick_device
-from onecycle.core.errors import DataError, SettingError
+from onecycle.checkpoint.resume import ResumePoint
+from onecycle.checkpoint.state import restore_state
+from onecycle.checkpoint.weights import load_checkpoint, save_checkpoint, weights_of
+from onecycle.checkpoint.writer import CheckpointConfig, CheckpointWriter, acquire_run_lock
+from onecycle.core.checks import as_list, check_int
+from onecycle.core.choices import EngineName, Precision, SetName
+from onecycle.core.device import pick_device, versions
 from onecycle.core.models import TabularModel
-from onecycle.data.batches import Batches
+from onecycle.core.record import Record
 from onecycle.data.bunch import DataBunch
-from onecycle.keep.checkpoint import load_checkpoint, save_checkpoint
-from onecycle.optim.groups import LayerGroup, freeze_groups, leaves, split_layers
-from onecycle.optim.optimizers import AdamW, GroupedOptimizer, OptFunc
-from onecycle.train import loop
-from onecycle.train.callbacks import Callback
-from onecycle.train.check import check_arguments
-from onecycle.train.engine import Engine
-from onecycle.train.losses import default_loss
-from onecycle.train.metrics import Metric
+from onecycle.data.loaders import Loader, data_fingerprint
+from onecycle.engine.engine import make_engine
+from onecycle.errors import DataError, SettingError
+from onecycle.export.bundle import BundleInfo
+from onecycle.optim.groups import LayerGroup, Rate, freeze_groups, leaves, per_group, split_layers
+from onecycle.optim.optimizer import AdamW, GroupedOptimizer, OptFunc
+from onecycle.optim.schedules import (
+    Constant,
+    ExponentialRamp,
+    Schedule,
+    annealed,
+    extended,
+    momentum_pair,
+    one_cycle_schedule,
+)
+from onecycle.predictor import Predictor, load_bundle, metrics_by_name
+from onecycle.show.progress import make_display
+from onecycle.train.callbacks.base import Callback, collect_hooks
+from onecycle.train.checks import check_arguments, check_before_fit, check_callbacks, check_opt_func
+from onecycle.train.describe import describe, resume_signature
+from onecycle.train.evaluate import evaluate
+from onecycle.train.fit import Fit, Position
+from onecycle.train.loop import Run, run_fit
+from onecycle.train.losses import NamedLoss, default_loss, loss_by_name, loss_name
+from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs
+from onecycle.train.metrics import Metric, metric_name
 from onecycle.train.recorder import Recorder
-from onecycle.train.step import LossFunc, forward_in
-from onecycle.trainer import as_list
+from onecycle.train.signals import FINISHED, INTERRUPTED, RESUMABLE
+from onecycle.train.snapshot import copy_callbacks, restored
+from onecycle.train.step import LossFunc, Objective, forward_in
+
+DEFAULT_LR = slice(3e-3)
+WeightDecay: TypeAlias = float | Sequence[float]
+CallbackFactory: TypeAlias = "Callable[[Learner], Callback]"
 
 
-class Learner(Continuing):
+@dataclass
+class FitPlan:
+    """What a fit is asked to do, and where it starts.
+
+    Attributes:
+        epochs: How many epochs.
+        schedule: Learning rates and momentum.
+        wd: Weight decay, or None for the learner's.
+        callbacks: Callbacks of this fit, besides the learner's.
+        recorder: Receives losses and rows.
+        checkpoints: How the fit is saved, or None.
+        start: Where to continue, or None for a new fit.
+        first_epoch: Epochs that the learner had trained when the fit began; None if it begins now.
+        resume_point: The checkpoint to restore, or None.
+        resolved_callbacks: All callbacks, if they continue from an earlier fit.
+    """
+
+    epochs: int
+    schedule: Schedule
+    wd: WeightDecay | None
+    callbacks: Callback | Sequence[Callback] | None
+    recorder: Recorder
+    checkpoints: CheckpointConfig | None = None
+    start: Position | None = None
+    first_epoch: int | None = None
+    resume_point: ResumePoint | None = None
+    resolved_callbacks: list[Callback] | None = None
+
+
+class Learner(Predictor):
     """A model, its data, and how to train the one on the other.
 
-    `model` is by default a TabularModel for data from a table. `loss_func` is by default cross-entropy for classes,
-    binary cross-entropy for several labels, and mean squared error for floats. `opt_func` makes a torch optimizer from
-    parameter groups. `wd` is the weight decay, `true_wd` decouples it from the gradient, `bn_wd=False` spares norms and
-    biases. `callback_fns` are called with the learner at each fit and give a callback. `path / model_dir` is where
-    `save` writes. `silent=True` shows nothing. `engine` is auto, eager or fast, `precision` fp32 or bf16, see
-    docs/engine.md.
+    Args:
+        data: Training, validation and test data. Without data (None, or what a bundle says) it only predicts.
+        model: Any torch module; by default a TabularModel for data from a table.
+        loss_func: Function (outputs, targets) -> scalar; by default cross-entropy for classes, binary cross-entropy for
+            multilabel targets and mean squared error for floats.
+        opt_func: Makes a torch optimizer from parameter groups. Optimizers that need a closure (LBFGS) do not work.
+        metrics: Functions (outputs, targets) -> number, or torchmetrics metrics; computed in validation.
+        wd: Weight decay; a sequence has one value for each layer group.
+        true_wd: Decouple the weight decay from the gradient (AdamW) instead of adding it to the loss (L2).
+        bn_wd: Decay the parameters of normalisation layers and biases too.
+        callbacks: Callbacks of every fit.
+        callback_fns: Functions (learner) -> callback, called at each fit.
+        path: Folder that files are written to; by default the data's.
+        model_dir: Sub-folder of `path` that `save` writes to.
+        silent: Show no progress. None shows it.
+        engine: "eager" runs every step in Python, "fast" captures the step, "auto" captures it on a CPU if there are
+            enough steps. All give the same numbers (docs/engine.md).
+        precision: "fp32", or "bf16" for bfloat16 autocast.
+
+    Attributes:
+        model: The model.
+        opt: The optimizer, or None before the first fit.
+        recorder: What happened in the last fit or LR finder run.
+        layer_groups: The layer groups, see `split`.
+        epochs_trained: Epochs trained so far, over all fits; decides the batch order of the next epoch.
+
+    Raises:
+        SettingError: If an argument is not of the kind described.
+        DataError: If `data` is not a DataBunch.
+
+    Example:
+        >>> learn = Learner(mnist(), MLP(784, 50, 10), metrics=accuracy)
+        >>> learn.fit_one_cycle(1, 1e-2)
     """
 
     def __init__(
         self,
-        data: DataBunch | None,
+        data: DataBunch | BundleInfo | None,
         model: nn.Module | None = None,
         loss_func: LossFunc | None = None,
         opt_func: OptFunc = AdamW,
         metrics: Metric | Sequence[Metric] | None = None,
-        wd: float | Sequence[float] = 1e-2,
+        wd: WeightDecay = 1e-2,
         true_wd: bool = True,
         bn_wd: bool = True,
         callbacks: Callback | Sequence[Callback] | None = None,
-        callback_fns: Callable[["Learner"], Callback] | Sequence[Callable[["Learner"], Callback]] | None = None,
+        callback_fns: CallbackFactory | Sequence[CallbackFactory] | None = None,
         path: str | Path | None = None,
         model_dir: str | Path = "models",
         silent: bool | None = None,
-        engine: str = "auto",
-        precision: str = "fp32",
+        engine: EngineName = "auto",
+        precision: Precision = "fp32",
     ) -> None:
-        if data is not None and not isinstance(data, DataBunch):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+        if not isinstance(data, DataBunch | BundleInfo | None):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
             raise DataError(f"Learner takes a DataBunch, not a {type(data).__name__}; see DataBunch.create")
-        if model is None and data is not None and data.features is not None:
-            model = TabularModel(data.features.numbers, data.features.sizes, data.c)
+        bunch = data if isinstance(data, DataBunch) else None
+        if model is None and bunch is not None and bunch.features is not None:
+            model = TabularModel(bunch.features.numbers, bunch.features.sizes, bunch.c)
         check_arguments(model, loss_func, as_list(metrics))
-        assert model is not None  # check_arguments raises for that
-        super().__init__(model, data.device if data is not None else pick_device(), data, None)
-        self.loss_func: LossFunc = loss_func or default_loss(data.task if data is not None else "classes")
+        assert model is not None  # check_arguments raises otherwise
+        super().__init__(
+            model,
+            loss_func or default_loss(bunch.task if bunch is not None else "classes"),
+            data,
+            bunch.device if bunch is not None else pick_device(),
+            as_list(metrics),
+            path if path is not None else bunch.path if bunch is not None else ".",
+            forward_in(precision),
+        )
         self.opt_func, self.wd, self.true_wd, self.bn_wd = opt_func, wd, true_wd, bn_wd
-        self.metrics: list[Metric] = as_list(metrics)
         self.callbacks: list[Callback] = as_list(callbacks)
-        self.callback_fns: list[Callable[[Learner], Callback]] = as_list(callback_fns)
-        self.path = Path(path if path is not None else data.path if data is not None else ".")
-        self.model_dir, self.silent = Path(model_dir), silent
+        self.callback_fns: list[CallbackFactory] = as_list(callback_fns)
+        self.model_dir, self.silent, self.precision = Path(model_dir), silent, precision
+        self.engine = make_engine(engine)
         self.layer_groups: list[LayerGroup] = [leaves(self.model)]
         self.opt: GroupedOptimizer | None = None
         self.recorder = Recorder()
-        self.precision, self._forward = precision, forward_in(precision)
-        self._engine = Engine(engine)
-        self.epochs_trained = 0  # decides the batch order of the next epoch
+        self.epochs_trained = 0
+        self._last_fit: tuple[FitPlan, Fit] | None = None
+        self._is_fitting = False
 
     def __repr__(self) -> str:
-        return f"Learner({type(self.model).__name__}, {self._data!r})"
+        return f"Learner({type(self.model).__name__}, {self._source!r})"
 
-    # --- layer groups --------------------------------------------------------------------------------------------
+    # --- training ----------------------------------------------------------------------------------------------------
 
-    def split(self, at: nn.Module | Iterable[nn.Module] | Callable[[nn.Module], Any]) -> "Learner":
-        """Cut the model into layer groups, each starting at one of the modules `at`; the optimizer is made anew."""
+    def fit(
+        self,
+        epochs: int,
+        lr: Rate = DEFAULT_LR,
+        wd: WeightDecay | None = None,
+        callbacks: Callback | Sequence[Callback] | None = None,
+        checkpoint: str | Path | CheckpointConfig | None = None,
+        every: int | str | None = None,
+    ) -> None:
+        """Train at a constant learning rate. Ctrl-C ends the fit after the current step; `recorder.stopped` says so.
+
+        Args:
+            epochs: Number of epochs.
+            lr: Learning rate. `slice(a, b)` spreads it over the layer groups from a to b, `slice(b)` gives b to the
+                last group and b/10 to the others, a sequence has one value for each group.
+            wd: Weight decay of this fit; by default the learner's.
+            callbacks: Further callbacks of this fit.
+            checkpoint: Folder of the run in which the fit is saved while it runs, or a `CheckpointConfig`.
+            every: How often it is saved: a number of batches, or text such as "1 epoch" (the default) or "30 s".
+
+        Raises:
+            SettingError: For a number that cannot be used.
+            DataError: If there are no batches, or the targets do not fit the outputs.
+            ModelError: If the model cannot take the rows.
+            OutputError: If a checkpoint cannot be written.
+            NonFiniteLossError: If the loss becomes NaN or infinite.
+
+        Example:
+            >>> learn.fit(2, 1e-2)
+        """
+        lrs = per_group(lr, len(self.layer_groups))
+        recorder = self._new_recorder(epochs, wd, {"schedule": "constant", "lr": lrs[-1]})
+        checkpoints = CheckpointConfig.from_arguments(checkpoint, every)
+        self._fit(FitPlan(epochs, Constant(lrs), wd, callbacks, recorder, checkpoints))
+
+    def fit_one_cycle(
+        self,
+        cyc_len: int,
+        max_lr: Rate = DEFAULT_LR,
+        moms: float | tuple[float, float] = (0.95, 0.85),
+        div_factor: float = 25.0,
+        pct_start: float = 0.3,
+        final_div: float | None = None,
+        wd: WeightDecay | None = None,
+        callbacks: Callback | Sequence[Callback] | None = None,
+        checkpoint: str | Path | CheckpointConfig | None = None,
+        every: int | str | None = None,
+    ) -> None:
+        """Train for one cycle (Leslie Smith, https://arxiv.org/abs/1803.09820).
+
+        The learning rate rises from `max_lr / div_factor` to `max_lr`, then falls to `max_lr / final_div`, both along
+        half a cosine wave; the momentum mirrors it.
+
+        Args:
+            cyc_len: Number of epochs.
+            max_lr: Highest learning rate; spread over layer groups as `lr` in `fit`.
+            moms: Momentum at the ends and at the peak of the cycle; one number for both.
+            div_factor: `max_lr` divided by the first learning rate.
+            pct_start: Fraction of the steps in which the learning rate rises.
+            final_div: `max_lr` divided by the last learning rate; by default `div_factor * 1e4`.
+            wd: Weight decay of this fit; by default the learner's.
+            callbacks: Further callbacks of this fit.
+            checkpoint: As in `fit`.
+            every: As in `fit`.
+
+        Raises:
+            OneCycleError: As `fit` does.
+
+        Example:
+            >>> learn.fit_one_cycle(1, learn.lr_find().suggestion)
+        """
+        peaks, moms = per_group(max_lr, len(self.layer_groups), "max_lr"), momentum_pair(moms)
+        steps = len(self.data.train_dl) * check_int(cyc_len, "cyc_len", least=0)
+        cycle = one_cycle_schedule(steps, peaks, moms, div_factor, pct_start, final_div)
+        about = {"schedule": "one cycle", "max_lr": peaks[-1], "moms": list(moms), "div_factor": cycle.div_factor}
+        about |= {"pct_start": cycle.pct_start, "final_div": cycle.final_div}
+        recorder = self._new_recorder(cyc_len, wd, about)
+        self._fit(FitPlan(cyc_len, cycle, wd, callbacks, recorder, CheckpointConfig.from_arguments(checkpoint, every)))
+
+    def lr_find(
+        self,
+        start_lr: Rate = 1e-7,
+        end_lr: Rate = 10,
+        num_it: int = 100,
+        stop_div: bool = True,
+        wd: WeightDecay | None = None,
+    ) -> LRFindResult:
+        """Try learning rates from `start_lr` to `end_lr` (Leslie Smith, https://arxiv.org/abs/1506.01186).
+
+        Everything the steps change is restored: a fit after it equals one without it. `recorder.plot()` draws the
+        result until the next fit.
+
+        Args:
+            start_lr: First learning rate.
+            end_lr: Last learning rate.
+            num_it: Number of steps.
+            stop_div: Stop early if the smoothed loss exceeds 4 times its minimum.
+            wd: Weight decay; by default the learner's.
+
+        Returns:
+            The learning rates, the smoothed losses and the suggestion.
+
+        Raises:
+            KeyboardInterrupt: On Ctrl-C, after everything is restored.
+
+        Example:
+            >>> found = learn.lr_find()
+            >>> found.plot()
+            >>> learn.fit_one_cycle(1, found.suggestion)
+        """
+        groups, batches = len(self.layer_groups), len(self.data.train_dl)
+        starts, ends = per_group(start_lr, groups, "start_lr"), per_group(end_lr, groups, "end_lr")
+        opt = self.opt or self._make_opt()
+        range_test, recorder = RangeTest(num_it, stop_div), Recorder(stop_at_nan=False)
+        display = make_display(self.silent, table=False)
+        with restored(opt, self.model, self.loss_func):
+            objective = replace(self._objective, metrics=())
+            check_before_fit(self.model, objective, self.data.train_dl, None)
+            fit = self._new_fit(range_epochs(num_it, batches), ExponentialRamp(starts, ends, num_it), opt, wd, recorder)
+            hooks = collect_hooks([range_test, *copy_callbacks(self._resolve_callbacks(None))]) | {"on_epoch_end": ()}
+            run_fit(
+                Run(
+                    fit=fit,
+                    train_dl=self.data.train_dl,
+                    valid_dl=None,
+                    objective=objective,
+                    hooks=hooks,
+                    recorder=recorder,
+                    display=display,
+                    seed=self.data.seed,
+                    first_epoch=self.epochs_trained,
+                    total_steps=num_it,
+                )
+            )
+        if fit.stop_reason == INTERRUPTED:
+            raise KeyboardInterrupt
+        self.recorder = recorder
+        display.message("LR Finder is complete, type {learner_name}.recorder.plot() to see the graph.")
+        return LRFindResult(recorder.lrs, recorder.losses)
+
+    def validate(self, which: SetName | Loader = "valid") -> list[float]:
+        """Return the loss and each metric on a data set, batch means weighted by batch size.
+
+        Args:
+            which: "valid", "train", "test" or "fix", or a loader.
+
+        Raises:
+            DataError: If there is no such set.
+
+        Example:
+            >>> loss, accuracy = learn.validate()
+        """
+        return evaluate(self.model, self._loader(which), self._objective)
+
+    # --- earlier fits ------------------------------------------------------------------------------------------------
+
+    def resume(self, folder: str | Path, callbacks: Callback | Sequence[Callback] | None = None) -> None:
+        """Resume a fit from the newest intact checkpoint of a run. A fit that is finished is only loaded.
+
+        With a learner set up like the one of the run, the result equals a fit that was never stopped, bit for bit on
+        the same device with the same number of threads.
+
+        Args:
+            folder: The folder that the fit had as `checkpoint`.
+            callbacks: The callbacks that the fit had.
+
+        Raises:
+            FileError: If there is no intact checkpoint.
+            SettingError: If the run is in use, or data, model or settings differ; the message names them.
+
+        Example:
+            >>> learn.resume("runs/first")
+        """
+        resolved = self._resolve_callbacks(callbacks)
+        names, batches = [type(callback).__name__ for callback in resolved], len(self.data.train_dl)
+        point = ResumePoint.latest(folder, self._resume_signature, names, batches, len(self.layer_groups))
+        recorder = Recorder(point.record)
+        recorder.prime_smoothing()
+        make_display(self.silent).message(point.progress_message(batches))
+        self._fit(
+            FitPlan(
+                point.epochs,
+                point.schedule,
+                point.wd,
+                callbacks,
+                recorder,
+                checkpoints=point.checkpoints,
+                start=point.position,
+                first_epoch=point.first_epoch,
+                resume_point=point,
+                resolved_callbacks=resolved,
+            )
+        )
+
+    def anneal_now(self, epochs: int = 1) -> None:
+        """End a cycle early: lower the learning rate to where the cycle would have ended.
+
+        During a fit (from a callback, another thread or a signal handler) this takes effect with the next epoch, unless
+        the fit ends as early anyway or anneals already. After a fit that was stopped it is a fit of its own.
+
+        Args:
+            epochs: Number of epochs for it.
+
+        Raises:
+            SettingError: If there was no fit, or it is finished.
+
+        Example:
+            >>> learn.anneal_now(2)
+        """
+        epochs = check_int(epochs, "epochs", least=1)
+        if self._last_fit is None:
+            raise SettingError("anneal_now: there was no fit yet; expected one that runs, or was stopped")
+        plan, fit = self._last_fit
+        if self._is_fitting:
+            fit.anneal(epochs)
+            return
+        if not fit.record.stopped:
+            raise SettingError("anneal_now: the last fit is finished; lengthen it with extend")
+        batches = len(self.data.train_dl)
+        lrs, mom = fit.schedule(fit.iteration)
+        schedule = annealed(fit.schedule, fit.iteration, epochs * batches, fit.epochs * batches)
+        schedule = replace(schedule, before=Constant(lrs, mom), start=0)
+        recorder = self._new_recorder(epochs, plan.wd, {"schedule": "annealing", "lr": lrs[-1]})
+        self._fit(FitPlan(epochs, schedule, plan.wd, plan.callbacks, recorder))
+
+    def extend(self, epochs: int) -> None:
+        """Lengthen the last fit, as if its cycle had been longer from here on.
+
+        The learning rate rises to that of the longer cycle within a twentieth of the new steps, and falls with it. The
+        record continues, and so do the checkpoints if there are any.
+
+        Args:
+            epochs: Number of further epochs.
+
+        Raises:
+            SettingError: If the last fit is not finished, or had other metrics.
+
+        Example:
+            >>> learn.extend(2)
+        """
+        epochs = check_int(epochs, "epochs", least=1)
+        if self._last_fit is None:
+            raise SettingError("extend: there was no fit yet; expected one that is finished")
+        plan, fit = self._last_fit
+        done, batches = len(fit.record.epochs), len(self.data.train_dl)
+        if fit.record.stopped or done != fit.epochs:
+            raise SettingError("extend: the last fit was stopped; continue it (resume), or end it with anneal_now")
+        if fit.record.metric_names != [metric_name(metric) for metric in self.metrics]:
+            raise SettingError(f"extend: the fit's metrics were {fit.record.metric_names}; expected the same")
+        plan.epochs, plan.schedule = fit.epochs + epochs, extended(fit.schedule, fit.iteration, epochs * batches)
+        plan.start, plan.first_epoch = Position(done, 0, fit.iteration), self.epochs_trained - done
+        fit.record.settings |= {"epochs": plan.epochs, "extended from step": fit.iteration}
+        self._fit(plan)
+
+    # --- layer groups ------------------------------------------------------------------------------------------------
+
+    def split(self, at: nn.Module | Iterable[nn.Module] | Callable[[nn.Module], Any]) -> Learner:
+        """Cut the model into layer groups. The optimizer is created anew.
+
+        Args:
+            at: The modules that start a new group, or a function (model) -> such modules or lists of modules.
+
+        Returns:
+            The learner.
+
+        Raises:
+            SettingError: If something in `at` is not a part of the model.
+
+        Example:
+            >>> learn.split(model.head).freeze()
+        """
         self.layer_groups = split_layers(self.model, [at] if isinstance(at, nn.Module) else at)
         self.opt = None
         return self
 
     def freeze_to(self, n: int) -> None:
-        """Train only the layer groups from `n` on (and BatchNorm layers everywhere); the optimizer is made anew."""
+        """Train only the layer groups from index `n` on, and BatchNorm layers everywhere.
+
+        The optimizer is created anew.
+
+        Args:
+            n: Index of the first group to train; negative numbers count from the end.
+
+        Raises:
+            SettingError: If `n` is not an integer.
+
+        Example:
+            >>> learn.freeze_to(-2)
+        """
         freeze_groups(self.layer_groups, n)
         self.opt = None
 
     def freeze(self) -> None:
-        """Train only the last layer group. Raises SettingError where there is only one."""
+        """Train only the last layer group.
+
+        Raises:
+            SettingError: If there is only one.
+
+        Example:
+            >>> learn.freeze()
+        """
         if len(self.layer_groups) < 2:
             raise SettingError(
                 "freeze: the model has one layer group; cut it first, for example learn.split(model.lin2)"
@@ -101,29 +481,215 @@ class Learner(Continuing):
         self.freeze_to(-1)
 
     def unfreeze(self) -> None:
-        """Train all layer groups."""
+        """Train all layer groups.
+
+        Example:
+            >>> learn.unfreeze()
+        """
         self.freeze_to(0)
 
-    def validate(self, which: str | Batches = "valid") -> list[float]:
-        """The loss and each metric on the valid (or train, test, fix) set, averages weighed by batch size."""
-        loader, restore = self.loader(which), self._restore()
-        return loop.evaluate(self.model, loader, self.loss_func, self.metrics, self._forward, restore=restore)
-
-    # --- files ---------------------------------------------------------------------------------------------------
+    # --- files -------------------------------------------------------------------------------------------------------
 
     def save(self, name: str, with_opt: bool = True) -> Path:
-        """Write weights and, `with_opt`, the optimizer's state to `path / model_dir / name`; returns that folder.
+        """Save the model's weights. An earlier save of that name is replaced.
 
-        A checkpoint of the same name is replaced. Raises OutputError where it cannot be written.
+        Args:
+            name: Name of the folder, in `path / model_dir`.
+            with_opt: Save the optimizer's state too.
+
+        Returns:
+            The folder.
+
+        Raises:
+            OutputError: If it cannot be written.
+
+        Example:
+            >>> learn.save("mini_train")
         """
         folder = self.path / self.model_dir / name
         save_checkpoint(folder, self.model, self.opt if with_opt else None, self.epochs_trained)
         return folder
 
-    def load(self, name: str, with_opt: bool = True) -> "Learner":
-        """Take over what `save` wrote. Raises FileError where it is missing or damaged, ModelError for another's."""
+    def load(self, name: str, with_opt: bool = True) -> Learner:
+        """Load what `save` wrote.
+
+        Args:
+            name: The name given to `save`.
+            with_opt: Load the optimizer's state too, if it was saved.
+
+        Returns:
+            The learner.
+
+        Raises:
+            FileError: If it is missing or damaged.
+            ModelError: If the weights belong to another model.
+
+        Example:
+            >>> learn.load("mini_train")
+        """
         opt = (self.opt or self._make_opt()) if with_opt else None
-        found, epochs_trained = load_checkpoint(self.path / self.model_dir / name, self.model, opt)
-        if found:
+        has_opt, epochs_trained = load_checkpoint(self.path / self.model_dir / name, self.model, opt)
+        if has_opt:
             self.opt, self.epochs_trained = opt, epochs_trained
         return self
+
+    # --- how a fit is put together -----------------------------------------------------------------------------------
+
+    def _fit(self, plan: FitPlan) -> None:
+        point = plan.resume_point
+        try:
+            run = self._make_run(plan)
+        except BaseException:
+            if point is not None:
+                point.release()
+            raise
+        self.recorder, self._last_fit, self._is_fitting = plan.recorder, (plan, run.fit), True
+        try:
+            run_fit(run)
+        finally:
+            self._is_fitting, plan.resume_point = False, None  # the point holds all tensors of the checkpoint
+            self.epochs_trained = run.first_epoch + (run.fit.epoch + 1 if run.fit.iteration else 0)
+
+    def _make_run(self, plan: FitPlan) -> Run:
+        epochs, data, objective = check_int(plan.epochs, "epochs", least=0), self.data, self._objective
+        check_before_fit(self.model, objective, data.train_dl, data.valid_dl)
+        callbacks = plan.resolved_callbacks
+        plan.resolved_callbacks = callbacks = (
+            self._resolve_callbacks(plan.callbacks) if callbacks is None else callbacks
+        )
+        hooks = collect_hooks(callbacks)
+        self.opt = self.opt or self._make_opt()
+        fit = self._new_fit(epochs, plan.schedule, self.opt, plan.wd, plan.recorder)
+        valid_columns = ("valid_loss", *fit.record.metric_names) if data.valid_dl is not None else ()
+        fit.columns = ("train_loss", *valid_columns)
+        first_epoch = self.epochs_trained if plan.first_epoch is None else plan.first_epoch
+        if plan.resume_point is not None:
+            self._restore_checkpoint(plan.resume_point, fit, callbacks)
+        return Run(
+            fit=fit,
+            train_dl=data.train_dl,
+            valid_dl=data.valid_dl,
+            objective=objective,
+            hooks=hooks,
+            recorder=plan.recorder,
+            display=make_display(self.silent),
+            seed=data.seed,
+            engine=self.engine,
+            first_epoch=first_epoch,
+            checkpointer=self._make_checkpointer(plan, fit, callbacks, first_epoch),
+            start=plan.start,
+        )
+
+    def _restore_checkpoint(self, point: ResumePoint, fit: Fit, callbacks: list[Callback]) -> None:
+        restore_state(point.state, fit, callbacks, point.checkpoints.folder)
+        position = point.position
+        fit.iteration = position.iteration
+        fit.epoch = position.epoch if position.num_batch else max(position.epoch - 1, 0)
+        if point.ended not in (None, FINISHED, *RESUMABLE):
+            fit.stop_reason = point.ended  # a callback ended it
+
+    def _make_checkpointer(
+        self, plan: FitPlan, fit: Fit, callbacks: list[Callback], first_epoch: int
+    ) -> CheckpointWriter | None:
+        config, point = plan.checkpoints, plan.resume_point
+        if config is None:
+            return None
+        weights_of(self.model)  # raises before training if the model cannot be saved
+        extra = {
+            "wd": self.wd if plan.wd is None else plan.wd,
+            "first_epoch": first_epoch,
+            "checkpoints": {"every": config.every, "keep": config.keep, "best": config.best},
+        }
+        if config.monitor is not None:
+            config.monitor.check(fit)
+        lock = point.lock if point is not None else acquire_run_lock(config, plan.start)
+        return CheckpointWriter(config, fit, callbacks, self._resume_signature, lock, extra, is_new=plan.start is None)
+
+    @property
+    def _objective(self) -> Objective:
+        target = self.target
+        inverse_transform = target.inverse_transform if target is not None and target.task == "regression" else None
+        return Objective(self.loss_func, self.metrics, self._forward, inverse_transform)
+
+    def _new_fit(
+        self, epochs: int, schedule: Schedule, opt: GroupedOptimizer, wd: WeightDecay | None, recorder: Recorder
+    ) -> Fit:
+        opt.set_wd(self.wd if wd is None else wd)
+        return Fit(self.model, opt, epochs, recorder.record, self.device, schedule)
+
+    def _new_recorder(self, epochs: int, wd: WeightDecay | None, about: dict[str, Any]) -> Recorder:
+        data = self.data
+        settings = {
+            **about,
+            "epochs": epochs,
+            "bs": data.train_dl.batch_size,
+            "seed": data.seed,
+            **describe(self.model, self.loss_func, self.opt_func, self.true_wd),
+            "wd": self.wd if wd is None else wd,
+            "true_wd": self.true_wd,
+            "bn_wd": self.bn_wd,
+            "precision": self.precision,
+        }
+        names = [metric_name(metric) for metric in self.metrics]
+        return Recorder(Record(metric_names=names, settings=settings, versions=versions(self.device)))
+
+    def _resume_signature(self) -> dict[str, Any]:
+        """What must be the same to resume a fit, by part and name."""
+        data = self.data
+        settings = {"seed": data.seed, "true_wd": self.true_wd, "bn_wd": self.bn_wd, "precision": self.precision}
+        return {
+            "training data": data_fingerprint(data.train_dl),
+            "validation data": data_fingerprint(data.valid_dl),
+            **resume_signature(self.model, self.loss_func, self.opt or self._make_opt(), self.device),
+            "settings": {**settings, "metrics": [metric_name(metric) for metric in self.metrics]},
+        }
+
+    def _make_opt(self) -> GroupedOptimizer:
+        check_opt_func(self.opt_func, self.layer_groups)
+        return GroupedOptimizer(self.opt_func, self.layer_groups, self.true_wd, self.bn_wd)
+
+    def _resolve_callbacks(self, extra: Callback | Sequence[Callback] | None) -> list[Callback]:
+        """The learner's callbacks, those that `callback_fns` make, and `extra`."""
+        more: list[Callback] = as_list(extra)
+        check_callbacks([*self.callbacks, *more], self.callback_fns)
+        return [*self.callbacks, *(make(self) for make in self.callback_fns), *more]
+
+
+def load_learner(
+    path: str | Path,
+    model: nn.Module | type[nn.Module] | None = None,
+    data: DataBunch | None = None,
+    device: str | None = None,
+) -> Learner:
+    """Load a bundle that `export` wrote as a learner, which with `data` can be trained further.
+
+    The library's own metrics come back with it. The loss comes back if it is the default for the data or one of
+    torch.nn's, without its settings; of any other only the name is known, which decides what predictions are: set
+    `loss_func` before training.
+
+    Args:
+        path: The bundle: a folder or a .zip file.
+        model: The model's class or an instance, if the bundle asks for it. A traced model cannot be trained.
+        data: Data to train on.
+        device: Where to predict; by default the data's device, else the fastest there is.
+
+    Returns:
+        The learner.
+
+    Raises:
+        FileError: If the bundle is missing or damaged.
+        ModelError: If the model's class is needed, or does not fit.
+
+    Example:
+        >>> learn = load_learner("digits.onecycle", data=data)
+        >>> learn.fit(1, 1e-4)
+    """
+    place = data.device if data is not None else pick_device(device)
+    module, info = load_bundle(path, model)
+    learner = Learner(data or info, module, metrics=metrics_by_name(info.metrics))
+    if data is None:
+        learner.model, learner.device = module.to(place), place
+        learner.loss_func = NamedLoss(info.loss)
+    elif info.loss != loss_name(learner.loss_func):
+        learner.loss_func = loss_by_name(info.loss)
+    return learner

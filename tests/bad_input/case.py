@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from onecycle.cli import run
+from onecycle.cli.app import run
 
 Capture = pytest.CaptureFixture[str]
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bad_input.makers import PIXELS, Y, parquet, photos
-from commands.conftest import leave_out_pictures
-from onecycle.cli import run
+from cli.conftest import leave_out_pictures
+from onecycle.cli.app import run
 
 QUICK = ["--epochs", "1", "--lr", "0.01", "--device", "cpu", "--model"]
 

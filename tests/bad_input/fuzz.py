@@ -35,7 +35,7 @@ class Target:
 
     def __call__(self, content: bytes) -> None:
         """Read a file of this content."""
-        from onecycle.core.errors import OneCycleError
+        from onecycle.errors import OneCycleError
 
         (self.out / f"{self.name}.last").write_bytes(content)  # what is left where the process crashes
         self.count += 1

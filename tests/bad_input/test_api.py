@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from bad_input.case import snapshot
 from bad_input.makers import PIXELS, WORDS, X, Y, csv_text, good, parquet, written
 from onecycle import DataBunch, load_learner, load_pickle
-from onecycle.core.errors import DataError, DeviceError, FileError, OneCycleError, SettingError
+from onecycle.errors import DataError, DeviceError, FileError, OneCycleError, SettingError
 
 TABLE = {"age": X[:, 0], "town": ["Ulm", "Bonn", "Kiel"] * 20, "y": WORDS}
 NO_TABLE = "is no table; expected the path of a file"

@@ -25,7 +25,7 @@ from bad_input.makers import (
     pickled,
     written,
 )
-from onecycle.cli import run
+from onecycle.cli.app import run
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bad_input.formats import FORMATS, good_state, table
 from onecycle import DataBunch
-from onecycle.core.errors import DataError, OneCycleError
+from onecycle.errors import DataError, OneCycleError
 from onecycle.tables.features import Features
 from onecycle.tables.target import Target
 

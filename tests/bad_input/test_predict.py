@@ -13,7 +13,7 @@ import pytest
 
 from bad_input.case import Capture, Case, copied, each, refused
 from bad_input.makers import PIXELS, Make, X, csv_text, cut, good, npy, parquet, signed, written
-from onecycle.core.signed import signed as sign
+from onecycle.core.files import with_checksum
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def manifest(change: Callable[[dict[str, Any]], object]) -> Make:
         found = json.loads(MANIFEST.read_text())
         del found["sha256"]
         change(found)
-        MANIFEST.write_text(sign(found))
+        MANIFEST.write_text(with_checksum(found))
 
     return make
 
@@ -238,13 +238,13 @@ RUNS = [
     Case(
         "a column less than the model takes",
         WRITE,
-        "table/model: the model takes 2 numbers and gives 2, which is not what the preprocessing makes",
+        "table/model: the model has 2 inputs and 2, outputs which is not what the preprocessing makes",
         state(lambda found: found["info"]["features"]["columns"].pop()),
     ),
     Case(
         "a class more than the model has",
         WRITE,
-        "table/model: the model takes 2 numbers and gives 2, which is not what the preprocessing makes",
+        "table/model: the model has 2 inputs and 2, outputs which is not what the preprocessing makes",
         state(lambda found: found["info"]["target"]["classes"].append("z")),
     ),
     Case(

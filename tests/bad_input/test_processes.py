@@ -13,8 +13,8 @@ import pytest
 
 from bad_input.case import Case, check_refusal, copied, snapshot
 from bad_input.makers import Evil, Make, bomb_gz, bomb_npz, csv_text, parquet, pickled, written
-from onecycle.core.errors import OneCycleError
-from onecycle.tables.files.read import read_table
+from onecycle.errors import OneCycleError
+from onecycle.tables.read import read_table
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 import onecycle
-from onecycle import MLP, Callback, DataBunch, Learner, TabularModel, predictor, rmse, trainer
-from onecycle.core.errors import OutputError
+from onecycle import MLP, Callback, DataBunch, Learner, TabularModel, learner, predictor, rmse
+from onecycle.errors import OutputError
 
 HERE = Path(__file__).parent
 
@@ -103,7 +103,7 @@ def main() -> None:
     if folder.exists():
         raise OutputError(f"{folder} exists, and what it holds is kept as it is; change the version first")
     said = {"onecycle": onecycle.__version__, "torch": torch.__version__}
-    predictor.versions = trainer.versions = lambda device: said  # nothing of the machine: these files are kept
+    predictor.versions = learner.versions = lambda device: said  # nothing of the machine: these files are kept
     torch.manual_seed(0)
     expected = {}
     for name, learn in learners().items():

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from compat.make import Foreign, Stops, learners, rows_of
-from onecycle import Record, load_bundle, load_learner
+from onecycle import Record, load_learner, load_predictor
 
 VERSIONS = sorted(path for path in Path(__file__).parent.iterdir() if (path / "expected.json").exists())
 
@@ -24,7 +24,7 @@ def test_there_are_some():
 @pytest.mark.parametrize("folder", VERSIONS, ids=lambda folder: folder.name)
 def test_a_bundle_predicts_what_it_did(folder: Path, name: str, suffix: str):
     expected = json.loads((folder / "expected.json").read_text())[name]
-    found = load_bundle(folder / f"{name}.{suffix}", device="cpu").outputs(rows_of(name))
+    found = load_predictor(folder / f"{name}.{suffix}", device="cpu").get_preds(rows_of(name))[0]
     assert np.allclose(found, expected, rtol=1e-5, atol=1e-6)
     if name == "foreign":
         assert load_learner(folder / f"{name}.{suffix}", Foreign, device="cpu").model.norm.eps == 1e-5

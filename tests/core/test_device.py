@@ -3,8 +3,8 @@ import re
 import pytest
 import torch
 
-from onecycle.core.device import borrowed_generators, default_seed, derived_seed, pick_device, seed_generators
-from onecycle.core.errors import DeviceError
+from onecycle.core.device import default_seed, derived_seed, pick_device, preserve_rng_state, seed_generators
+from onecycle.errors import DeviceError
 
 
 def test_the_environment_decides_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch):
@@ -44,7 +44,7 @@ def test_the_default_seed_is_torchs_and_reading_it_moves_nothing():
 def test_generators_are_given_back_after_an_error():
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    with pytest.raises(ZeroDivisionError), borrowed_generators(torch.device("cpu")):
+    with pytest.raises(ZeroDivisionError), preserve_rng_state(torch.device("cpu")):
         torch.rand(3)
         raise ZeroDivisionError
     assert torch.equal(before, torch.get_rng_state())
@@ -52,7 +52,7 @@ def test_generators_are_given_back_after_an_error():
 
 def test_the_seed_itself_is_given_back():
     torch.manual_seed(5)
-    with borrowed_generators(torch.device("cpu")):
+    with preserve_rng_state(torch.device("cpu")):
         seed_generators(9, torch.device("cpu"))
         assert default_seed() == 9
     assert default_seed() == 5

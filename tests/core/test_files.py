@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from onecycle import Config
-from onecycle.core.errors import OutputError
 from onecycle.core.files import atomic_write, write_text
+from onecycle.errors import OutputError
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path):

@@ -8,8 +8,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 from onecycle import MLP, DataBunch, Learner, TabularModel
-from onecycle.core.errors import SettingError
 from onecycle.core.models import architecture, build
+from onecycle.errors import SettingError
 
 
 def test_the_lessons_network():

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onecycle import Record
-from onecycle.core.errors import FileError, OutputError, SettingError
+from onecycle.core.files import with_checksum
 from onecycle.core.record import LRCurve, Smoother
-from onecycle.core.signed import signed
+from onecycle.errors import FileError, OutputError, SettingError
 
 NUMBERS = st.lists(st.floats(), max_size=5)
 
@@ -89,7 +89,7 @@ def test_files_that_are_no_record(tmp_path: Path, text: str):
 
 @pytest.mark.parametrize("text", ['{"losses": [1], "lrs": [1, 2]}', '{"epochs": [0], "metrics": [1]}'])
 def test_a_record_that_was_made_up(tmp_path: Path, text: str):
-    (tmp_path / "record.json").write_text(signed(json.loads(text)))
+    (tmp_path / "record.json").write_text(with_checksum(json.loads(text)))
     with pytest.raises(FileError, match=r"record\.json: not a readable record \((lrs|metrics) is not a list"):
         Record.load(tmp_path / "record.json")
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from onecycle.core.startup import lasting
+from onecycle.core.startup import freeze_import_objects
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -14,7 +14,7 @@ def test_collecting_is_as_it_was(enabled: bool):
     try:
         if not enabled:
             gc.disable()
-        with pytest.raises(ValueError, match="x"), lasting():
+        with pytest.raises(ValueError, match="x"), freeze_import_objects():
             assert not gc.isenabled()
             raise ValueError("x")
         assert gc.isenabled() is enabled

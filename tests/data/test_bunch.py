@@ -5,8 +5,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from conftest import toy_arrays
 from onecycle import DataBunch, mnist
-from onecycle.core.errors import DataError, DeviceError, SettingError
-from onecycle.data.batches import InMemoryLoader, TorchLoader
+from onecycle.data.loaders import InMemoryLoader, TorchLoader
+from onecycle.errors import DataError, DeviceError, SettingError
 
 
 def test_the_lessons_defaults(toy: DataBunch):

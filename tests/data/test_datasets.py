@@ -4,9 +4,9 @@ import shutil
 import numpy as np
 import pytest
 
-from onecycle.core.errors import FileError, SettingError
 from onecycle.data import datasets
 from onecycle.data.datasets import find_dataset, mnist_arrays, mnist_floats
+from onecycle.errors import FileError, SettingError
 
 
 def test_mnist_parts():

@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onecycle.core.errors import OutputError, SettingError
-from onecycle.data.datasets import DataSet, mnist_arrays
-from onecycle.data.fetch import fetch
-from onecycle.data.safe_pickle import load_pickle
+from onecycle.data.datasets import DataSet, fetch, mnist_arrays
+from onecycle.data.pickles import load_pickle
+from onecycle.errors import OutputError, SettingError
 
 REAL_FILE = Path(__file__).parents[2].parent / "shared" / "data" / "mnist.pkl.gz"
-FETCH = [sys.executable, "-c", "from onecycle.data.fetch import fetch; print(fetch('mnist'))"]
+FETCH = [sys.executable, "-c", "from onecycle.data.datasets import fetch; print(fetch('mnist'))"]
 TINY = DataSet("tiny.pkl.gz", 4 * 8, lambda: ((np.arange(2), np.arange(2)),))
 
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from onecycle.core.errors import DataError, FileError, SettingError, UnsafeFileError
 from onecycle.data.readers import read_idx, read_npy, read_npz, read_png
+from onecycle.errors import DataError, FileError, SettingError, UnsafeFileError
 
 
 def idx_bytes(array: np.ndarray, code: int) -> bytes:

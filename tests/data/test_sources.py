@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, TensorDataset
 
-from onecycle.core.errors import DataError, FileError
 from onecycle.data.sources import Arrays, open_source
+from onecycle.errors import DataError, FileError
 
 X = np.linspace(0, 1, 30).reshape(10, 3)
 Y = np.arange(10) % 2

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-from onecycle import MLP, Checkpoints, Learner, accuracy, mnist
-from onecycle.keep.saver import FitSaver
+from onecycle import MLP, CheckpointConfig, Learner, accuracy, mnist
+from onecycle.checkpoint.writer import CheckpointWriter
 
 
 def main() -> None:
@@ -30,21 +30,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     data, delays, seconds = mnist(bs=64, seed=0, device="cpu"), list[float](), dict[str, list[float]]()
-    save = FitSaver.save
+    save = CheckpointWriter.save
 
-    def timed(self: FitSaver, *args: Any) -> None:
+    def timed(self: CheckpointWriter, *args: Any) -> None:
         started = time.perf_counter()
         save(self, *args)
         delays.append(time.perf_counter() - started)
 
-    FitSaver.save = timed  # pyright: ignore[reportAttributeAccessIssue] -- measured where it is called
+    CheckpointWriter.save = timed  # pyright: ignore[reportAttributeAccessIssue] -- measured where it is called
     for number in range(options.rounds + 1):
         for kept in (False, True):
             with TemporaryDirectory() as folder:
                 torch.manual_seed(0)
                 learn = Learner(data, MLP(784, 50, 10), metrics=accuracy, silent=True)
                 started = time.perf_counter()
-                wanted = Checkpoints(folder, options.every) if kept else None
+                wanted = CheckpointConfig(folder, options.every) if kept else None
                 learn.fit_one_cycle(options.epochs, 1e-2, checkpoint=wanted)
                 if number:  # the first round warms up
                     seconds.setdefault(f"kept: {kept}", []).append(time.perf_counter() - started)

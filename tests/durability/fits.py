@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 from durability.training import learner
-from onecycle import Checkpoints
+from onecycle import CheckpointConfig
 
 
 def resident() -> int:
@@ -36,7 +36,7 @@ def torture(fits: int, folder: Path) -> tuple[float, int]:
     before = (0, 0)
     for number in range(fits):
         learn = learner("fast" if number % 2 else "eager")
-        learn.fit_one_cycle(1, 1e-2, checkpoint=Checkpoints(folder / "run", overwrite=True))
+        learn.fit_one_cycle(1, 1e-2, checkpoint=CheckpointConfig(folder / "run", overwrite=True))
         again = learner()
         again.callbacks = learn.callbacks
         again.resume(folder / "run")

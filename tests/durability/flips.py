@@ -16,10 +16,10 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from durability.training import learner
-from onecycle import Checkpoints, load_learner
-from onecycle.core.errors import FileError
+from onecycle import CheckpointConfig, load_learner
+from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.core.record import Record
-from onecycle.keep.run_folder import RunFolder
+from onecycle.errors import FileError
 
 STEP = 4096
 
@@ -27,7 +27,7 @@ STEP = 4096
 def places(folder: Path) -> dict[Path, Callable[[], object]]:
     """Folders that the library wrote, each with what reads it."""
     learn = learner()
-    learn.fit_one_cycle(1, 1e-2, checkpoint=Checkpoints(folder / "run", keep=1))
+    learn.fit_one_cycle(1, 1e-2, checkpoint=CheckpointConfig(folder / "run", keep=1))
     learn.path = folder
     saved, bundle, packed = learn.save("saved"), learn.export("digits.onecycle"), learn.export("packed/digits.zip")
     run, records = RunFolder(folder / "run"), folder / "records"

@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 from durability.training import digest, forked, go_on
-from onecycle.core.errors import FileError
-from onecycle.keep.run_folder import RunFolder
+from onecycle.checkpoint.run_folder import RunFolder
+from onecycle.errors import FileError
 
 LONGEST = 0.6  # seconds until a kill
 

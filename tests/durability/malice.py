@@ -36,7 +36,7 @@ from durability.malice_states import programs, states
 from durability.malice_tensors import tensor_files
 from durability.malice_zips import zips
 from durability.training import forked
-from onecycle.core.errors import OneCycleError
+from onecycle.errors import OneCycleError
 
 MOST = 256  # MB that a read may take. Most take less than 5; a zip file of 100,000 names, and files of 30 MB, more
 PATIENCE = 60  # seconds after which a reader is taken for one that never ends

@@ -22,12 +22,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
+from data.test_pickles import CALLS, DAMAGED, RECONSTRUCT, SAMPLE, UNSAFE, python_2_array
 
 from bad_input import formats
 from bad_input.makers import bomb_npz, signed
-from data.test_safe_pickle import CALLS, DAMAGED, RECONSTRUCT, SAMPLE, UNSAFE, python_2_array
 from durability.training import learner
-from onecycle import Checkpoints, Learner, load_bundle, load_pickle
+from onecycle import CheckpointConfig, Learner, load_pickle, load_predictor
 from onecycle import GradientClip as Clip
 from onecycle.data.sources import open_source
 
@@ -62,7 +62,7 @@ def make_good(folder: Path) -> None:
     learn.path, learn.model_dir = folder, "."
     learn.callbacks = [GradientClip(1.0)]
     with suppress(InterruptedError):
-        learn.fit_one_cycle(1, 1e-2, checkpoint=Checkpoints(folder / "run", every=31, keep=1))
+        learn.fit_one_cycle(1, 1e-2, checkpoint=CheckpointConfig(folder / "run", every=31, keep=1))
     learn = learner()
     learn.path, learn.model_dir = folder, "."
     learn.fit(1, 1e-3)
@@ -93,8 +93,8 @@ class Place:
 
 
 PLACES = {
-    "bundle": Place("bundle", "bundle", "it", lambda: load_bundle("it", device="cpu").outputs(ROWS)),
-    "zip": Place("bundle", "bundle", "it", lambda: load_bundle("it.zip", device="cpu").outputs(ROWS)),
+    "bundle": Place("bundle", "bundle", "it", lambda: load_predictor("it", device="cpu").get_preds(ROWS)[0]),
+    "zip": Place("bundle", "bundle", "it", lambda: load_predictor("it.zip", device="cpu").get_preds(ROWS)[0]),
     "checkpoint": Place("checkpoint", "checkpoint", "models/it", lambda: own_learner().load("it")),
     "run": Place("fit", "run/checkpoints/0000000031", "it/checkpoints/0000000031", lambda: own_learner().resume("it")),
 }

@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data.test_safe_pickle import CALLS
+from data.test_pickles import CALLS
+
 from durability.malice_files import EITHER, PLACES, READ, REFUSED, Case, put
 from onecycle import Record
-from onecycle.core.errors import FileError
-from onecycle.core.signed import signed
-from onecycle.keep.run_folder import RunFolder
+from onecycle.checkpoint.run_folder import RunFolder
+from onecycle.core.files import with_checksum
+from onecycle.errors import FileError
 
 CODE = "__import__('os').system('touch canary')"
 HUGE = 10**30
@@ -75,7 +76,7 @@ def write_record(change: Callable[[Any], object], good: Path) -> None:
     found = json.loads((good / "record.json").read_text())
     del found["sha256"]
     change(found)
-    Path("record.json").write_text(signed(found))
+    Path("record.json").write_text(with_checksum(found))
 
 
 RECORDS = {
@@ -149,7 +150,7 @@ def signed_manifest(change: Callable[[Any], object]) -> Callable[[Path], object]
         found = json.loads((folder / "manifest.json").read_text())
         del found["sha256"]
         change(found)
-        (folder / "manifest.json").write_text(signed(found))
+        (folder / "manifest.json").write_text(with_checksum(found))
 
     return write
 
@@ -174,7 +175,7 @@ def records() -> Iterator[Case]:
         harmless = name.startswith(RECORDS_THAT_DO_NO_HARM)
         yield Case("record.json", name, partial(write_record, change), read_record, EITHER if harmless else REFUSED)
     for value in ({}, {"failure": 3}, {"failure": "x" * 10**7}, {"failure": nested(150)}, {"other": 1}):
-        write = partial(the_file, "it/failure.json", signed(value).encode())
+        write = partial(the_file, "it/failure.json", with_checksum(value).encode())
         yield Case("failure.json", f"{value!r}"[:40], write, read_failure, EITHER)
     yield Case("record.json", "a good one", partial(write_record, lambda found: None), read_record, READ)
     for kind in ("bundle", "checkpoint", "run"):

@@ -6,14 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from keep.test_program import UNLISTED
+
 from bad_input import formats
 from durability.malice_files import EITHER, PLACES, READ, REFUSED, Case, Place, put
 from durability.malice_json import CODE, HUGE, ODD, at, edited
-from keep.test_program import UNLISTED
-from onecycle import load_bundle
+from onecycle import load_predictor
 
 Change = Callable[[Any], object]
-TABLE = Place("bundle", "table", "it", lambda: load_bundle("it", device="cpu").outputs(formats.table()))
+TABLE = Place("bundle", "table", "it", lambda: load_predictor("it", device="cpu").get_preds(formats.table())[0])
 
 # --- states: wrong types in every place; a few of them fit, and then nothing may happen but what fits ------------------
 
@@ -208,7 +209,7 @@ LONG: dict[str, Change] = {  # nor can anybody say how long a model may compute
 
 def loaded() -> object:
     """The bundle, not asked for a prediction: that takes what its model takes (SECURITY.md)."""
-    return load_bundle("it", device="cpu")
+    return load_predictor("it", device="cpu")
 
 
 def programs() -> Iterator[Case]:

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data.test_safe_pickle import CALLS
+from data.test_pickles import CALLS
+
 from durability.malice_files import EITHER, PLACES, READ, REFUSED, Case
 from onecycle.data.sources import open_source
 

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
+from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.core.record import Record
-from onecycle.keep.run_folder import RunFolder
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 TRAIN = ["--lr", "0.01", "--bs", "16", "--model", "mlp:16", "--device", "cpu"]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from onecycle import MLP, Checkpoints, DataBunch, GradientClip, Learner, accuracy
-from onecycle.keep.run_folder import RunFolder
+from onecycle import MLP, CheckpointConfig, DataBunch, GradientClip, Learner, accuracy
+from onecycle.checkpoint.run_folder import RunFolder
 
 EPOCHS, BATCHES = 40, 62
 RATE = 1e-2
@@ -33,7 +33,7 @@ def go_on(run: Path, every: int | str = 1, engine: str = "eager") -> Learner:
     if RunFolder(run).names():
         learn.resume(run)
     else:
-        learn.fit_one_cycle(EPOCHS, RATE, checkpoint=Checkpoints(run, every, keep=3))
+        learn.fit_one_cycle(EPOCHS, RATE, checkpoint=CheckpointConfig(run, every, keep=3))
     return learn
 
 

@@ -4,14 +4,14 @@ import pytest
 from torch import nn
 
 from conftest import Net, WithNorms
-from onecycle.core.errors import SettingError
+from onecycle.errors import SettingError
 from onecycle.optim.groups import freeze_groups, per_group, split_layers
 
 
 def test_split_and_freeze():
     model = WithNorms()
     groups = split_layers(model, [model.head])
-    assert [type(leaf).__name__ for leaf in groups[1]] == ["LayerNorm", "Linear", "Linear", "LoneParameter"]
+    assert [type(leaf).__name__ for leaf in groups[1]] == ["LayerNorm", "Linear", "Linear", "DirectParameter"]
     freeze_groups(groups, -1)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trained == {"bn.weight", "bn.bias", "scale", *(f"head.{n}" for n in ("0.weight", "0.bias", "1.weight")),

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onecycle.core.errors import SettingError
+from onecycle.errors import SettingError
 from onecycle.optim.schedules import (
     Constant,
+    ExponentialRamp,
     OneCycle,
-    Range,
     annealed,
     cosine,
     exponential,
@@ -18,7 +18,7 @@ from onecycle.optim.schedules import (
     momentum_pair,
     one_cycle,
     one_cycle_schedule,
-    schedule_of,
+    schedule_from_dict,
 )
 
 CYCLE = OneCycle(100, [1e-3, 1e-2], (0.95, 0.85), 25.0, 0.3, 1e4)
@@ -74,7 +74,7 @@ def test_cosine_is_half_a_wave():
 
 
 SCHEDULES = [
-    *(Constant([1e-3]), Constant([1e-3, 1e-2], 0.9), Range([1e-7], [10.0], 50), CYCLE),
+    *(Constant([1e-3]), Constant([1e-3, 1e-2], 0.9), ExponentialRamp([1e-7], [10.0], 50), CYCLE),
     *(annealed(CYCLE, 40, 20, 100), annealed(Constant([1.0]), 10, 10, 10), extended(CYCLE, 100, 60)),
     extended(extended(CYCLE, 100, 60), 160, 10),
 ]
@@ -82,7 +82,7 @@ SCHEDULES = [
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule.kind)
 def test_a_schedule_is_data(schedule: Any):
-    again = schedule_of(json.loads(json.dumps(schedule.to_dict())))
+    again = schedule_from_dict(json.loads(json.dumps(schedule.to_dict())))
     assert [again(step) for step in range(200)] == [schedule(step) for step in range(200)]
     assert again.anneals_from == schedule.anneals_from
 
@@ -102,7 +102,7 @@ def test_a_schedule_is_data(schedule: Any):
 )
 def test_what_is_no_schedule(written: Any):
     with pytest.raises(ValueError, match="is no schedule"):
-        schedule_of(written)
+        schedule_from_dict(written)
 
 
 def test_annealing_goes_from_where_the_cycle_was_to_where_it_would_have_ended():

@@ -15,10 +15,9 @@ from matplotlib.text import Text
 
 from onecycle.core.record import Record
 from onecycle.show import fonts
-from onecycle.show.interpret import ClassificationInterpretation
+from onecycle.show.interpret import ClassificationInterpretation, plot_predictions
 from onecycle.show.plots import plot_confusion_matrix, plot_losses, plot_metrics
 from onecycle.show.svg import inline_svg
-from onecycle.show.values import plot_predictions
 
 CHINESE = ("猫", "飞机")
 

@@ -3,8 +3,8 @@ import pytest
 
 from conftest import Net, seeded, toy_arrays
 from onecycle import ClassificationInterpretation, DataBunch, Learner, Record, accuracy, error_rate
-from onecycle.core.errors import DataError, SettingError
 from onecycle.core.record import LRCurve
+from onecycle.errors import DataError, SettingError
 from onecycle.show.plots import as_image, plot_lr_find, plot_metrics
 
 

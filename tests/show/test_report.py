@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onecycle.core.errors import OutputError
 from onecycle.core.record import Record
-from onecycle.show.interpret import ClassificationInterpretation, label_counts
+from onecycle.errors import OutputError
+from onecycle.show.interpret import ClassificationInterpretation, RegressionInterpretation, label_counts
 from onecycle.show.report import drawable, render_report, write_report
-from onecycle.show.values import RegressionInterpretation
 
 VOID = {"meta", "img", "br"}
 NAN = float("nan")

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onecycle.core.errors import DataError
-from onecycle.tables.columns import Column, survey
+from onecycle.errors import DataError
+from onecycle.tables import numbers as fit_moments
 from onecycle.tables.features import Features
-from onecycle.tables.fit import moments as fit_moments
-from onecycle.tables.fit.numbers import CLIP
-from onecycle.tables.fit.values import with_dictionaries
+from onecycle.tables.numbers import CLIP
+from onecycle.tables.profile import Column, survey
+from onecycle.tables.values import with_dictionaries
 
 pytestmark = pytest.mark.slow
 

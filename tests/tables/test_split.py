@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onecycle.core.errors import DataError, SettingError
-from onecycle.tables.choose import nearest_sum
-from onecycle.tables.split import Split, column_of, parse_split, split_rows
+from onecycle.errors import DataError, SettingError
+from onecycle.tables.split import Split, excluded_feature, parse_split, split_rows
+from onecycle.tables.split_masks import nearest_sum
 
 NUMBERS = pa.table({"x": np.arange(100)})
 
@@ -208,8 +208,8 @@ def test_a_short_search_still_gives_some_of_the_groups_and_not_all(
 ):
     wanted = min(max(round(share * sum(sizes)), 1), sum(sizes) - 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("onecycle.tables.choose._SEARCH", search)
-        patch.setattr("onecycle.tables.choose._SLACK", slack)
+        patch.setattr("onecycle.tables.split_masks._SEARCH", search)
+        patch.setattr("onecycle.tables.split_masks._SLACK", slack)
         chosen = nearest_sum(np.array(sizes), wanted)
     assert len(set(chosen)) == len(chosen)
     assert 0 < len(chosen) < len(sizes)
@@ -236,10 +236,10 @@ def test_a_column_says_which_rows_are_which(values: list[object], expected: tupl
 
 
 def test_which_columns_are_no_features():
-    assert column_of("column:set") == "set"
-    assert column_of("group:patient") == "patient"
+    assert excluded_feature("column:set") == "set"
+    assert excluded_feature("group:patient") == "patient"
     for how in ("time:date", "random", "auto", [1, 2], np.array([True]), None):
-        assert column_of(how) is None
+        assert excluded_feature(how) is None
 
 
 def test_a_split_is_parsed_into_its_way_and_column():

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from onecycle.core.errors import DataError, SettingError
+from onecycle.errors import DataError, SettingError
 from onecycle.tables.target import Target, class_weights
 
 
@@ -96,39 +96,39 @@ def test_numbers_are_standardised_and_restored():
     y = target.transform(table)
     np.testing.assert_allclose(y, (x - x.mean(0)) / x.std(0), rtol=1e-5, atol=1e-6)
     assert y.dtype == np.float32
-    restored = target.restore(torch.from_numpy(y))
+    restored = target.inverse_transform(torch.from_numpy(y))
     assert restored.dtype == torch.float32
     np.testing.assert_allclose(restored.numpy(), x, rtol=1e-6)
     one = Target.fit(table, ["a"])
     flat = torch.from_numpy(one.transform(table))
     assert flat.shape == (100,)
-    np.testing.assert_allclose(one.restore(flat).numpy(), x[:, 0], rtol=1e-6)
-    np.testing.assert_allclose(one.restore(flat[:, None]).numpy(), x[:, :1], rtol=1e-6)
+    np.testing.assert_allclose(one.inverse_transform(flat).numpy(), x[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(one.inverse_transform(flat[:, None]).numpy(), x[:, :1], rtol=1e-6)
 
 
 def test_units_that_float32_is_too_coarse_for_are_float64():
     values = np.arange(100) * 1e-3 + 1e9
     target = fit(values)
-    restored = target.restore(torch.from_numpy(target.transform(pa.table({"y": values}))))
+    restored = target.inverse_transform(torch.from_numpy(target.transform(pa.table({"y": values}))))
     assert restored.dtype == torch.float64
     np.testing.assert_allclose(restored.numpy(), values, rtol=0, atol=1e-6)
     large = fit([1e60, 2e60, 4e60])
-    assert large.restore(torch.zeros(1)).item() == pytest.approx(7e60 / 3)
+    assert large.inverse_transform(torch.zeros(1)).item() == pytest.approx(7e60 / 3)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e9])
 def test_values_are_restored_on_their_own_device(scale: float):
     target = fit(np.arange(100) / 10 + scale)
     for values in (torch.empty(3, device="meta"), torch.empty(3, 1, device="meta")):  # whose values nobody can read
-        found = target.restore(values)
+        found = target.inverse_transform(values)
         assert (found.device, found.shape) == (values.device, values.shape)
-    assert target.restore(torch.zeros(2)).tolist() == pytest.approx([scale + 4.95] * 2)
+    assert target.inverse_transform(torch.zeros(2)).tolist() == pytest.approx([scale + 4.95] * 2)
 
 
 def test_restored_values_need_no_gradient_and_are_those_of_float64_bit_for_bit():
     target = Target.fit(pa.table({"a": np.arange(9) / 7, "b": np.arange(9) / 3}), ["a", "b"])
     values = torch.randn(50, 2, requires_grad=True)
-    found = target.restore(values)
+    found = target.inverse_transform(values)
     expected = values.detach().numpy().astype(np.float64) * np.array(target.std) + np.array(target.mean)
     assert not found.requires_grad
     np.testing.assert_array_equal(found.numpy(), expected.astype(np.float32))
@@ -136,7 +136,7 @@ def test_restored_values_need_no_gradient_and_are_those_of_float64_bit_for_bit()
 
 def test_what_is_no_regression_is_left_as_it_is():
     values = torch.rand(3, 2)
-    assert fit(["a", "b"]).restore(values) is values
+    assert fit(["a", "b"]).inverse_transform(values) is values
 
 
 def test_labels_become_zeros_and_ones():
@@ -289,7 +289,7 @@ def test_a_description_gives_the_same_target(columns: Any, task: str | None):
     assert (again.outputs, again.task) == (target.outputs, target.task)
     assert again.transform(table).tobytes() == target.transform(table).tobytes()
     values = torch.randn(5, target.outputs)
-    assert torch.equal(again.restore(values), target.restore(values))
+    assert torch.equal(again.inverse_transform(values), target.inverse_transform(values))
 
 
 CLASSES = Target.fit(pa.table({"y": ["a", "b"]}), ["y"]).to_dict()
@@ -358,5 +358,5 @@ def test_every_number_is_found_again(values: list[float]):
     target = fit(values, "regression")
     if not np.isfinite(target.std[0]) or target.std[0] < 1e-30:
         return
-    restored = target.restore(torch.from_numpy(target.transform(pa.table({"y": values}))))
+    restored = target.inverse_transform(torch.from_numpy(target.transform(pa.table({"y": values}))))
     np.testing.assert_allclose(restored.numpy(), values, rtol=1e-5, atol=1e-2 * target.std[0])

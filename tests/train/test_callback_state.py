@@ -28,8 +28,8 @@ from onecycle.core.display import SilentDisplay
 from onecycle.core.record import Record
 from onecycle.optim.schedules import one_cycle_schedule
 from onecycle.train import loop
-from onecycle.train.callbacks import Fit, overridden
-from onecycle.train.position import Position
+from onecycle.train.callbacks.base import collect_hooks
+from onecycle.train.fit import Fit, Position
 from onecycle.train.recorder import Recorder
 
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ class Kept:
     position: Position | None = None
     parts: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    def longest_run(self, fit: Fit) -> int:
+    def steps_until_due(self, fit: Fit) -> int:
         return 1
 
     def is_due(self, fit: Fit) -> bool:
@@ -91,9 +91,9 @@ class Run:
             learn.model.load_state_dict(model)
             learn.opt.load_state_dict(opt)
         schedule = one_cycle_schedule(BATCHES * EPOCHS, [0.03], (0.95, 0.85), 25, 0.3, 1e4)
-        self.fit = learn._start(EPOCHS, schedule, learn.opt, None, self.recorder)
+        self.fit = learn._new_fit(EPOCHS, schedule, learn.opt, None, self.recorder)
         self.fit.columns = ("train_loss", "valid_loss", "accuracy")
-        self.hooks = overridden(self.callbacks)
+        self.hooks = collect_hooks(self.callbacks)
         if kept is not None:
             for hook in self.hooks["on_train_begin"] if begins else ():
                 hook(self.fit)
@@ -105,9 +105,11 @@ class Run:
         if saver is not None:
             saver.run = self
         learn, data = self.learn, self.learn.data
-        loop.fit(
-            self.fit, data.train_dl, data.valid_dl, learn.loss_func, learn.metrics, self.hooks, self.recorder,
-            SilentDisplay(), learn._engine, learn._forward, data.seed, start=start, saver=saver,
+        loop.run_fit(
+            loop.Run(
+                self.fit, data.train_dl, data.valid_dl, learn._objective, self.hooks, self.recorder, SilentDisplay(),
+                data.seed, learn.engine, checkpointer=saver, start=start,
+            )
         )  # fmt: skip
         return self
 

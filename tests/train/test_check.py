@@ -9,7 +9,7 @@ from torch import nn
 
 from conftest import Net
 from onecycle import DataBunch, GradientClip, Learner
-from onecycle.core.errors import SettingError
+from onecycle.errors import SettingError
 
 ADAM = "expected .*opt_func=torch.optim.Adam"
 

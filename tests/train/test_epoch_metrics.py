@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from onecycle.core.errors import DataError
+from onecycle.errors import DataError
 from onecycle.train.epoch_metrics import average_precision, f1_score, mae, mse, r2_score, rmse, roc_auc
-from onecycle.train.metrics import is_over_the_epoch
+from onecycle.train.metrics import is_epoch_metric
 
 EXACT = {"rel": 1e-9, "abs": 1e-12, "nan_ok": True}
 seeds = st.integers(0, 2**32 - 1)
@@ -245,7 +245,7 @@ def test_regression_needs_as_many_outputs_as_targets(metric: Any):
 
 def test_all_of_them_are_over_the_epoch_and_named_after_themselves():
     metrics = [f1_score, roc_auc, average_precision, r2_score, mse, rmse, mae]
-    assert all(is_over_the_epoch(metric) for metric in metrics)
+    assert all(is_epoch_metric(metric) for metric in metrics)
     names = ["f1_score", "roc_auc", "average_precision", "r2_score", "mse", "rmse", "mae"]
     assert [metric.__name__ for metric in metrics] == names
     assert all(metric.__doc__ for metric in metrics)

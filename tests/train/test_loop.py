@@ -15,7 +15,7 @@ from torch.optim import SGD
 
 from conftest import Net, seeded, toy_arrays
 from onecycle import Callback, DataBunch, GradientClip, Learner, accuracy, rmse
-from onecycle.core.errors import DataError, ModelError, NonFiniteLossError, SettingError
+from onecycle.errors import DataError, ModelError, NonFiniteLossError, SettingError
 
 
 def learner(data: DataBunch, model: nn.Module | None = None, **options: Any) -> Learner:
@@ -145,7 +145,7 @@ def test_moments_persist_across_fits_and_momentum_stays_where_the_cycle_left_it(
     assert learn.opt is None
     learn.fit_one_cycle(1, 1e-2, moms=(0.93, 0.8))
     opt = learn.opt
-    assert opt.mom == pytest.approx(0.93)
+    assert opt.momentum == pytest.approx(0.93)
     assert opt.groups[0]["lr"] == pytest.approx(1e-2 / 25e4)
     steps = opt.torch_opt.state[learn.model.lin1.weight]["step"].item()
     learn.fit(1, 1e-3, wd=0.3)
@@ -167,7 +167,7 @@ def test_a_cycle_that_is_cut_short_leaves_the_momentum_of_the_next_step(toy: Dat
     whole = learner(toy)
     whole.fit_one_cycle(2, 1e-2)
     assert len(learn.recorder.losses) == 5
-    assert learn.opt.mom == pytest.approx(whole.recorder.moms[5])
+    assert learn.opt.momentum == pytest.approx(whole.recorder.moms[5])
     assert learn.recorder.stopped == "enough"
     assert learn.recorder.record.rows() == []
 

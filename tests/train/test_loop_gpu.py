@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from conftest import Net, seeded, toy_arrays
 from onecycle import DataBunch, GradientClip, Learner, accuracy, load_learner
-from onecycle.core.errors import DataError
+from onecycle.errors import DataError
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

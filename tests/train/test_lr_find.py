@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from conftest import Net, seeded
 from onecycle import Callback, DataBunch, Learner, accuracy
-from onecycle.core.errors import SettingError
+from onecycle.errors import SettingError
 
 MESSAGE = "LR Finder is complete, type {learner_name}.recorder.plot() to see the graph."
 

@@ -8,17 +8,17 @@ import torchmetrics
 from torch import Tensor, nn
 from torchmetrics import classification
 
-from onecycle.core.errors import DataError, SettingError
+from onecycle.errors import DataError, SettingError
 from onecycle.train.epoch_metrics import f1_score, r2_score, roc_auc
 from onecycle.train.metrics import (
     accuracy,
+    epoch_metric,
     error_rate,
-    is_over_the_epoch,
-    is_plain,
+    is_epoch_metric,
+    is_stateless,
     mean_absolute_error,
     mean_squared_error,
     metric_name,
-    over_the_epoch,
     root_mean_squared_error,
     top_k_accuracy,
 )
@@ -41,21 +41,21 @@ def spread(preds: Tensor, targets: Tensor, scale: float = 1.0) -> float:
     return scale * (preds.max() - preds.min()).item()
 
 
-marked_spread = over_the_epoch(spread)
+marked_spread = epoch_metric(spread)
 
 
 def test_a_function_is_marked_without_being_changed():
     assert (marked_spread.__name__, marked_spread.__doc__) == ("spread", "The range of the predictions.")
-    assert is_over_the_epoch(marked_spread)
-    assert is_over_the_epoch(partial(marked_spread, scale=2.0))
-    assert not is_over_the_epoch(spread)
+    assert is_epoch_metric(marked_spread)
+    assert is_epoch_metric(partial(marked_spread, scale=2.0))
+    assert not is_epoch_metric(spread)
     assert marked_spread(torch.tensor([1.0, 3.0]), torch.zeros(2), scale=2.0) == 4
 
 
 def test_anything_callable_can_be_marked():
-    auroc = over_the_epoch(partial(torchmetrics.functional.auroc, task="multiclass", num_classes=4))
-    assert (metric_name(auroc), is_over_the_epoch(auroc)) == ("auroc", True)
-    assert not is_over_the_epoch(torchmetrics.functional.auroc)
+    auroc = epoch_metric(partial(torchmetrics.functional.auroc, task="multiclass", num_classes=4))
+    assert (metric_name(auroc), is_epoch_metric(auroc)) == ("auroc", True)
+    assert not is_epoch_metric(torchmetrics.functional.auroc)
 
 
 def test_marked_functions_can_be_pickled():
@@ -132,7 +132,7 @@ def test_which_metrics_may_be_called_for_a_trial():
         return len(seen)
 
     for metric in (accuracy, f1_score, partial(f1_score), partial(top_k_accuracy, k=2), scaled, max):
-        assert is_plain(metric)
+        assert is_stateless(metric)
     f1 = classification.BinaryF1Score()
-    for metric in (counts, partial(counts), over_the_epoch(counts), f1, f1.update, over_the_epoch(f1), nn.L1Loss()):
-        assert not is_plain(metric)
+    for metric in (counts, partial(counts), epoch_metric(counts), f1, f1.update, epoch_metric(f1), nn.L1Loss()):
+        assert not is_stateless(metric)

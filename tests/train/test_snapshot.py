@@ -25,7 +25,7 @@ class Remembers(Net):
         self.seen: list[float] = []
         self.by_name: dict[str, Any] = {"rows": 0, "nested": {"sums": [0.0]}, "mean": torch.zeros(20)}
         self.labels, self.last = {0}, deque([0], maxlen=3)
-        self.ordered, self.counts, self.kinds = OrderedDict(a=1), Counter(a=1), defaultdict(list)
+        self.unshuffled, self.counts, self.kinds = OrderedDict(a=1), Counter(a=1), defaultdict(list)
         self.pair, self.shape, self.means = Pair(["a"], 0), (0,), [torch.zeros(20)]
         self.register_buffer("calls", torch.zeros(()))
 
@@ -40,7 +40,7 @@ class Remembers(Net):
         self.means[0].data.add_(1)  # which torch's own count of changes does not see
         self.labels.add(len(self.seen))
         self.last.append(len(self.seen))
-        self.ordered["b"] = 2
+        self.unshuffled["b"] = 2
         self.counts["b"] += 1
         self.kinds["b"].append(1)
         self.pair.names.append("b")

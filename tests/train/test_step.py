@@ -70,7 +70,7 @@ def test_both_engines_do_so():
         learn.fit_one_cycle(3, 1.0)
         found.append(learn)
     eager, fast = found
-    assert fast._engine._captured is not None
-    assert "hardshrink" in str(fast._engine._captured._trace.ops)
+    assert fast.engine.captured is not None
+    assert "hardshrink" in str(fast.engine.captured._trace.ops)
     assert fast.recorder.record.batch_losses == eager.recorder.record.batch_losses
     assert all(map(torch.equal, fast.model.parameters(), eager.model.parameters()))

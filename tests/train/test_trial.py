@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import classification
 
 from conftest import Net, seeded, toy_arrays
-from onecycle import DataBunch, Learner, accuracy, error_rate, mean_squared_error, over_the_epoch
-from onecycle.core.errors import DataError, SettingError
-from onecycle.train.trial import try_metrics
+from onecycle import DataBunch, Learner, accuracy, epoch_metric, error_rate, mean_squared_error
+from onecycle.errors import DataError, SettingError
+from onecycle.train.checks import try_metrics
+from onecycle.train.step import Objective
 
 X, Y = toy_arrays(100)
 VALUE, LABELS = X[:, 0], (X[:, :4] > 0).float()
@@ -56,14 +57,14 @@ def of_one(preds: Tensor) -> float:
         (learner(LABELS, loss_func=nn.BCEWithLogitsLoss(), metrics=accuracy), "several labels of 0 and 1 f1_score, roc_auc"),
         (learner(Y, metrics=mean_squared_error), "mean_squared_error: the model gives (2, 4) for targets (2,); expected"),
         (learner(Y, metrics=of_each_row), 'metric "of_each_row" gives 2 numbers (shape (2,)); expected one'),
-        (learner(Y, metrics=over_the_epoch(of_each_row)), 'metric "of_each_row" gives 2 numbers (shape (2,))'),
+        (learner(Y, metrics=epoch_metric(of_each_row)), 'metric "of_each_row" gives 2 numbers (shape (2,))'),
         (
             learner(Y, metrics=[accuracy, broken]),
             'metric "broken" fails on outputs (64, 4) of float32 and targets (64,) of int64 (ZeroDivisionError: division by '
             "zero); expected a function of (outputs, targets) that gives one number, for classes for example accuracy",
         ),
         (learner(VALUE, 1, metrics=partial(broken)), "gives one number, for a regression for example rmse, mae or r2_score"),
-        (learner(Y, metrics=over_the_epoch(broken)), 'metric "broken" fails on outputs (36, 4) of float32'),
+        (learner(Y, metrics=epoch_metric(broken)), 'metric "broken" fails on outputs (36, 4) of float32'),
         (learner(Y, metrics=of_one), "(TypeError: of_one() takes 1 positional argument but 2 were given); expected a function"),
     ],
 )  # fmt: skip
@@ -113,10 +114,12 @@ def needs_rows(preds: Tensor, targets: Tensor) -> float:
     return 0.5
 
 
-@pytest.mark.parametrize("metric", [needs_rows, over_the_epoch(needs_rows)])
+@pytest.mark.parametrize("metric", [needs_rows, epoch_metric(needs_rows)])
 def test_a_metric_that_needs_more_than_a_few_rows_is_given_them(metric: Any):
     learn = learner(Y, metrics=metric)
-    try_metrics([metric], learn.model.eval(), learn.data.valid_dl)  # and is not heard of a trial
+    try_metrics(
+        Objective(learn.loss_func, [metric]), learn.model.eval(), learn.data.valid_dl
+    )  # and is not heard of a trial
     with pytest.warns(UserWarning, match="heard"):
         learn.fit(1, 1e-3)
     assert learn.recorder.metrics == [[0.5]]
@@ -129,9 +132,10 @@ def test_metrics_see_what_restore_makes():
 
     learn = learner(VALUE, 1)
     loader = learn.data.valid_dl
-    try_metrics([positive], learn.model.eval(), loader, restore=lambda values: values + 100)
+    shifted = Objective(learn.loss_func, [positive], inverse_transform=lambda values: values + 100)
+    try_metrics(shifted, learn.model.eval(), loader)
     with pytest.raises(SettingError, match="AssertionError"):
-        try_metrics([positive], learn.model.eval(), loader)
+        try_metrics(Objective(learn.loss_func, [positive]), learn.model.eval(), loader)
 
 
 def test_a_trial_leaves_no_trace():
@@ -149,7 +153,7 @@ def test_a_trial_leaves_no_trace():
     learn = learner(Y, metrics=[counts, running, noisy])
     torch.manual_seed(3)
     before, python = torch.get_rng_state(), random.getstate()
-    try_metrics(learn.metrics, learn.model.eval(), learn.data.valid_dl)
+    try_metrics(Objective(learn.loss_func, learn.metrics), learn.model.eval(), learn.data.valid_dl)
     assert calls == []
     assert running.compute() == 1
     assert torch.equal(torch.get_rng_state(), before)

@@ -4,17 +4,17 @@ import reprlib
 from numbers import Integral, Real
 from typing import Any
 
-from onecycle.core.errors import SettingError
+from onecycle.errors import SettingError
 
 
-def whole(value: Any, name: str, least: int) -> int:
+def check_int(value: Any, name: str, least: int) -> int:
     """`value` as an int of at least `least` (NumPy's integers too). Raises SettingError otherwise."""
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise SettingError(f"{name} is {reprlib.repr(value)}; expected a whole number of at least {least}")
     return int(value)
 
 
-def positive(value: Any, name: str, hint: str = "") -> float:
+def check_positive(value: Any, name: str, hint: str = "") -> float:
     """`value` as a float above 0 (NumPy's and torch's scalars too). Raises SettingError otherwise."""
     number = getattr(value, "item", lambda: value)() if getattr(value, "ndim", None) == 0 else value
     if isinstance(number, bool) or not isinstance(number, Real) or not 0 < float(number) < float("inf"):
@@ -22,8 +22,15 @@ def positive(value: Any, name: str, hint: str = "") -> float:
     return float(number)
 
 
-def share(value: Any, name: str, of: str) -> float:
+def check_fraction(value: Any, name: str, of: str) -> float:
     """`value` as a float from 0 to 1. Raises SettingError otherwise."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
         raise SettingError(f"{name} is {reprlib.repr(value)}; expected {of}, from 0 to 1")
     return float(value)
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return a list or tuple as a list, None as an empty list, and anything else as a list of one."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] -- of whatever

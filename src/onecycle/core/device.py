@@ -1,6 +1,7 @@
-"""Which device to use, and random numbers that are the library's own."""
+"""What a run ran on."""
 
 import os
+import platform
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
@@ -8,7 +9,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from onecycle.core.errors import DeviceError, did_you_mean
+from onecycle.errors import DeviceError, did_you_mean
 
 KNOWN_DEVICES = ("cpu", "cuda", "mps")
 
@@ -47,7 +48,7 @@ def _unknown_device(name: str) -> DeviceError:
 
 
 @cache
-def keep_freed_memory() -> None:
+def raise_malloc_trim_threshold() -> None:
     """Let glibc keep the memory of a step's tensors for the next step, instead of giving it back and taking it anew.
 
     Freeing one large block, which is never touched, raises the size from which glibc gives blocks back. Without it a
@@ -81,19 +82,19 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 
 @contextmanager
-def borrowed_generators(device: torch.device) -> Generator[None]:
+def preserve_rng_state(device: torch.device) -> Generator[None]:
     """Lend torch's global generators (the CPU's and `device`'s) to the block and put them back as they were.
 
     Not those of Python and NumPy: a loader lends these too, since data sets augment with them.
     """
-    states = generator_states(device)
+    states = get_rng_states(device)
     try:
         yield
     finally:
-        set_generators(states, device)
+        set_rng_states(states, device)
 
 
-def generator_states(device: torch.device) -> dict[str, torch.Tensor]:
+def get_rng_states(device: torch.device) -> dict[str, torch.Tensor]:
     """The states of torch's global generators of the CPU and of `device`, by their kind."""
     states = {"cpu": torch.get_rng_state()}
     if device.type != "cpu":
@@ -101,9 +102,25 @@ def generator_states(device: torch.device) -> dict[str, torch.Tensor]:
     return states
 
 
-def set_generators(states: dict[str, torch.Tensor], device: torch.device) -> None:
+def set_rng_states(states: dict[str, torch.Tensor], device: torch.device) -> None:
     """Put such states back; a state of another kind of device is left out."""
     if "cpu" in states:
         torch.set_rng_state(states["cpu"])
     if device.type != "cpu" and device.type in states:
         torch.get_device_module(device).set_rng_state(states[device.type], device)
+
+
+def versions(device: torch.device) -> dict[str, str]:
+    """Versions of Python and the libraries, and the device."""
+    from onecycle import __version__
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    return {
+        "onecycle": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "platform": platform.platform(terse=True),
+        "device": f"{device} ({name}{threads})",
+    }

@@ -26,7 +26,7 @@ class Display(Protocol):
         """The fit is over; `reason` says why it ended before its last epoch."""
         ...
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """A line of text."""
         ...
 
@@ -49,5 +49,5 @@ class SilentDisplay:
     def finish(self, reason: str | None) -> None:
         """Nothing."""
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Nothing."""

@@ -1,13 +1,15 @@
-"""Write a file whole or not at all."""
+"""JSON that carries its own SHA-256, written in one way only, so that any change shows."""
 
+import json
 import os
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from onecycle.core.errors import OutputError
+from onecycle.errors import OutputError
 
 
 @contextmanager
@@ -62,3 +64,20 @@ def unwritable(path: Path, error: OSError) -> OutputError:
     """The error for a path that could not be written, with the system's reason."""
     reason = error.strerror or str(error)
     return OutputError(f"{path}: cannot be written ({reason}); choose a folder that you may write to")
+
+
+def with_checksum(values: dict[str, Any]) -> str:
+    """`values` as the text of a file, with their SHA-256 at the end."""
+    own = sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**values, "sha256": own}, indent=1, allow_nan=False) + "\n"
+
+
+def verify_checksum(text: str) -> dict[str, Any]:
+    """The values of a text that `signed` made. Raises ValueError for any other."""
+    values: Any = json.loads(text)
+    if not isinstance(values, dict) or "sha256" not in values:
+        raise ValueError("it has no SHA-256")
+    del values["sha256"]
+    if with_checksum(values) != text:
+        raise ValueError("it does not have the SHA-256 that it says: it is damaged, or was edited")
+    return values

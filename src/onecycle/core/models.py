@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from onecycle.core.checks import share, whole
-from onecycle.core.errors import SettingError
+from onecycle.core.checks import check_fraction, check_int
+from onecycle.errors import SettingError
 
 
 class MLP(nn.Module):
@@ -21,7 +21,7 @@ class MLP(nn.Module):
 
     def __init__(self, *sizes: int) -> None:
         super().__init__()
-        self.sizes = tuple(whole(size, "a size of MLP", least=1) for size in sizes)
+        self.sizes = tuple(check_int(size, "a size of MLP", least=1) for size in sizes)
         if len(sizes) < 2:
             raise SettingError(f"MLP{sizes}: expected at least two sizes, for example MLP(784, 50, 10)")
         layers: list[nn.Module] = []
@@ -59,11 +59,13 @@ class TabularModel(nn.Module):
         ramps: int = 8,
     ) -> None:
         super().__init__()
-        self.numbers, self.outputs = whole(numbers, "numbers", least=0), whole(outputs, "outputs", least=1)
-        self.sizes = [whole(size, "a size", least=1) for size in sizes]
-        self.hidden = [whole(width, "a hidden width", least=1) for width in ((256, 128) if hidden is None else hidden)]
-        self.dropout = share(dropout, "dropout", "the share of a layer's numbers that is dropped")
-        self.ramps = whole(ramps, "ramps", least=0)
+        self.numbers, self.outputs = check_int(numbers, "numbers", least=0), check_int(outputs, "outputs", least=1)
+        self.sizes = [check_int(size, "a size", least=1) for size in sizes]
+        self.hidden = [
+            check_int(width, "a hidden width", least=1) for width in ((256, 128) if hidden is None else hidden)
+        ]
+        self.dropout = check_fraction(dropout, "dropout", "the share of a layer's numbers that is dropped")
+        self.ramps = check_int(ramps, "ramps", least=0)
         if not numbers and not self.sizes:
             raise SettingError("TabularModel(0, []) has no columns; expected at least one number or category")
         widths = _widths(self.sizes)

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from onecycle.core.errors import FileError, SettingError
-from onecycle.core.files import write_text
-from onecycle.core.signed import signed, unsigned
+from onecycle.core.files import verify_checksum, with_checksum, write_text
+from onecycle.errors import FileError, SettingError
 
 
 @dataclass
@@ -64,7 +63,7 @@ class Record:
 
     def to_json(self) -> str:
         """The record as strict JSON; NaN and infinities become the strings "nan", "inf" and "-inf"."""
-        return json.dumps(encode(asdict(self)), indent=1, allow_nan=False, default=plain)
+        return json.dumps(encode_nonfinite(asdict(self)), indent=1, allow_nan=False, default=to_jsonable)
 
     @classmethod
     def from_json(cls, text: str) -> "Record":
@@ -76,7 +75,9 @@ class Record:
         if not isinstance(found, dict):
             raise ValueError("it is not an object")
         known = {name.name for name in fields(cls)}
-        decoded = {key: decode(value) if key in _NUMBERS else value for key, value in found.items() if key in known}
+        decoded = {
+            key: decode_nonfinite(value) if key in _NUMBERS else value for key, value in found.items() if key in known
+        }
         record = cls(**decoded)
         record._check()
         return record
@@ -116,13 +117,13 @@ class Record:
 
     def save(self, path: str | Path) -> None:
         """Write the record to `path` as JSON with its SHA-256, whole or not at all."""
-        write_text(Path(path), signed(json.loads(self.to_json())))
+        write_text(Path(path), with_checksum(json.loads(self.to_json())))
 
     @classmethod
     def load(cls, path: str | Path) -> "Record":
         """Read a record that `save` wrote. Raises FileError where `path` is missing, damaged or no record."""
         try:
-            return cls._of(unsigned(Path(path).read_bytes().decode()))
+            return cls._of(verify_checksum(Path(path).read_bytes().decode()))
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise FileError(f"{path}: not a readable record ({error}); expected JSON that onecycle wrote") from error
 
@@ -197,7 +198,7 @@ def format_value(value: float | None) -> str:
     return "#na#" if value is None else f"{value:.6f}"
 
 
-def plain(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """NumPy and torch numbers and arrays as what JSON has; for `json.dumps(default=plain)`."""
     if hasattr(value, "tolist"):
         return value.tolist()
@@ -207,21 +208,21 @@ def plain(value: Any) -> Any:
 _NUMBERS = ("lrs", "moms", "batch_losses", "losses", "val_losses", "metrics", "seconds", "settings", "lr_curve")
 
 
-def encode(value: Any) -> Any:
+def encode_nonfinite(value: Any) -> Any:
     """Infinities and NaN as text, which strict JSON has."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {str(key): encode(item) for key, item in value.items()}
+        return {str(key): encode_nonfinite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [encode(item) for item in value]
+        return [encode_nonfinite(item) for item in value]
     return value
 
 
-def decode(value: Any) -> Any:
+def decode_nonfinite(value: Any) -> Any:
     """The same with that text as numbers again."""
     if isinstance(value, dict):
-        return {key: decode(item) for key, item in value.items()}
+        return {key: decode_nonfinite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [decode(item) for item in value]
+        return [decode_nonfinite(item) for item in value]
     return float(value) if value in ("nan", "inf", "-inf") else value

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def lasting() -> Generator[None]:
+def freeze_import_objects() -> Generator[None]:
     """For imports: what they make lasts as long as the process, so Python need not look for garbage among it.
 
     torch alone makes a thousand modules. Looking through them, again and again, takes a second of the lesson's five.

@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from onecycle.core.checks import whole
+from onecycle.core.checks import check_int
 from onecycle.core.device import default_seed, pick_device
-from onecycle.core.errors import DataError, SettingError
-from onecycle.data.batches import (
+from onecycle.data.arrays import as_dataset, is_in_memory
+from onecycle.data.loaders import (
     Batch,
-    Batches,
     InMemoryLoader,
-    LentGenerators,
+    Loader,
+    SeededGlobalRNG,
     TorchLoader,
     torch_loader,
 )
-from onecycle.data.tensors import as_dataset, is_in_memory
+from onecycle.errors import DataError, SettingError
 
 if TYPE_CHECKING:  # only a table brings them
-    from onecycle.tables.columns import Column
     from onecycle.tables.features import Features
+    from onecycle.tables.profile import Column
     from onecycle.tables.target import Target
 
 
@@ -38,11 +38,11 @@ class DataBunch:
 
     def __init__(
         self,
-        train_dl: DataLoader[Any] | Batches,
-        valid_dl: DataLoader[Any] | Batches | None = None,
-        test_dl: DataLoader[Any] | Batches | None = None,
+        train_dl: DataLoader[Any] | Loader,
+        valid_dl: DataLoader[Any] | Loader | None = None,
+        test_dl: DataLoader[Any] | Loader | None = None,
         device: str | torch.device | None = None,
-        fix_dl: DataLoader[Any] | Batches | None = None,
+        fix_dl: DataLoader[Any] | Loader | None = None,
         seed: int | None = None,
         path: str | Path = ".",
     ) -> None:
@@ -56,8 +56,8 @@ class DataBunch:
         self.train_dl = self._wrap(train_dl)
         self.valid_dl = self._wrap(valid_dl) if valid_dl is not None else None
         self.test_dl = self._wrap(test_dl) if test_dl is not None else None
-        ordered = getattr(self.train_dl, "ordered", lambda: None)  # a loader of somebody else's need not have it
-        self.fix_dl: Batches | None = self._wrap(fix_dl) if fix_dl is not None else ordered()
+        unshuffled = getattr(self.train_dl, "unshuffled", lambda: None)  # a loader of somebody else's need not have it
+        self.fix_dl: Loader | None = self._wrap(fix_dl) if fix_dl is not None else unshuffled()
 
     @classmethod
     def create(
@@ -82,9 +82,9 @@ class DataBunch:
         floats a batch at a time, divided by `pixel_scale`. Raises SettingError for a batch size below 1 and DataError
         for data that cannot be trained on.
         """
-        bs = whole(bs, "bs", least=1)
-        val_bs = whole(val_bs, "val_bs", least=1) if val_bs is not None else bs
-        num_workers = whole(num_workers, "num_workers", least=0)
+        bs = check_int(bs, "bs", least=1)
+        val_bs = check_int(val_bs, "val_bs", least=1) if val_bs is not None else bs
+        num_workers = check_int(num_workers, "num_workers", least=0)
         device, seed = pick_device(device), _checked_seed(seed)
         if isinstance(train_ds, Tensor | np.ndarray) and isinstance(valid_ds, Tensor | np.ndarray):
             raise DataError(
@@ -103,7 +103,7 @@ class DataBunch:
         if rows < bs:
             warnings.warn(f"{rows} training rows are fewer than bs {bs}: an epoch is one batch of {rows}", stacklevel=2)
 
-        def loader(ds: Any, size: int, training: bool = False) -> Batches | None:
+        def loader(ds: Any, size: int, training: bool = False) -> Loader | None:
             if ds is None:
                 return None
             drop = training and rows >= bs
@@ -146,11 +146,11 @@ class DataBunch:
         Raises SettingError for names and settings that cannot be used, FileError and DataError for what cannot be read
         or learned from. See docs/tables.md.
         """
-        from onecycle.data.table_bunch import How, make  # bring pyarrow with them
+        from onecycle.data.from_table import TableSpec, bunch_from_table  # bring pyarrow with them
 
-        bs = whole(bs, "bs", least=1) if bs is not None else None
-        how = How(target, task, kinds or {}, drop, split, valid, _checked_seed(seed))
-        return make(cls, source, how, bs, image_size, memory_limit, pick_device(device), Path(path))
+        bs = check_int(bs, "bs", least=1) if bs is not None else None
+        how = TableSpec(target, task, kinds or {}, drop, split, valid, _checked_seed(seed))
+        return bunch_from_table(cls, source, how, bs, image_size, memory_limit, pick_device(device), Path(path))
 
     def __repr__(self) -> str:
         sizes = [
@@ -179,6 +179,16 @@ class DataBunch:
         return self.train_ds.tensors[0] if is_in_memory(self.train_ds) else None
 
     @property
+    def row_shape(self) -> torch.Size | None:
+        """Shape of one row of the inputs, or None if the data is not in memory."""
+        return self.inputs.shape[1:] if self.inputs is not None else None
+
+    @property
+    def row_dtype(self) -> torch.dtype | None:
+        """dtype of the inputs, or None if the data is not in memory."""
+        return self.inputs.dtype if self.inputs is not None else None
+
+    @property
     def targets(self) -> Tensor | None:
         """The training targets where they are in memory, else None."""
         tensors = self.train_ds.tensors if is_in_memory(self.train_ds) else ()
@@ -195,7 +205,7 @@ class DataBunch:
             return targets.is_floating_point()
         if self.classes is not None or not hasattr(self.train_ds, "__getitem__"):
             return False
-        with LentGenerators(self.seed):  # the data set may draw from them
+        with SeededGlobalRNG(self.seed):  # the data set may draw from them
             row = self.train_ds[0]
         target = row[-1] if isinstance(row, tuple | list) else None
         return isinstance(target, float) or "float" in str(getattr(target, "dtype", ""))
@@ -239,7 +249,7 @@ class DataBunch:
         """The next batch (x, y) of the train, valid, test or fix loader."""
         return next(iter(self.dl(which)))
 
-    def dl(self, which: str) -> Batches:
+    def dl(self, which: str) -> Loader:
         """The loader called train, valid, test or fix. Raises DataError where there is none."""
         known = {"train": self.train_dl, "valid": self.valid_dl, "test": self.test_dl, "fix": self.fix_dl}
         if which not in known:
@@ -258,13 +268,13 @@ class DataBunch:
         """
         from onecycle.show.plots import plot_examples
 
-        rows = whole(rows, "rows", least=1)
+        rows = check_int(rows, "rows", least=1)
         x, y = self.one_batch(which)
         x = x[0] if isinstance(x, list) else x
         titles = [str(value) for value in y.tolist()] if y is not None else [""] * len(x)
         return plot_examples(x[: rows * rows].cpu().numpy(), titles[: rows * rows], columns=rows)
 
-    def _wrap(self, loader: DataLoader[Any] | Batches) -> Batches:
+    def _wrap(self, loader: DataLoader[Any] | Loader) -> Loader:
         if isinstance(loader, DataLoader):
             return TorchLoader(loader, self.device, self.seed)
         if not hasattr(loader, "epoch"):
@@ -276,7 +286,7 @@ class DataBunch:
 def _checked_seed(seed: int | None) -> int:
     if seed is None:
         return default_seed()
-    return whole(seed, "seed", least=0)
+    return check_int(seed, "seed", least=0)
 
 
 def _rows(ds: Any, name: str) -> int:

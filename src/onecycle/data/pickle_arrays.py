@@ -11,7 +11,7 @@ from typing import Literal, cast
 
 import numpy as np
 
-from onecycle.core.opening import Budget
+from onecycle.core.reading import Budget
 
 MAX_DIMS = 64
 _ORDINARY = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"}

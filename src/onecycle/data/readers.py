@@ -12,8 +12,8 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-from onecycle.core.errors import FileError, OneCycleError, SettingError, UnsafeFileError
-from onecycle.core.opening import MAX_BYTES, Budget, opened, read_unpacked
+from onecycle.core.reading import MAX_BYTES, Budget, open_for_reading, read_unpacked
+from onecycle.errors import FileError, OneCycleError, SettingError, UnsafeFileError
 
 Numbers = np.ndarray[Any, np.dtype[Any]]  # what a file holds is only known when it is read
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
@@ -61,7 +61,7 @@ def read_npy(path: str | os.PathLike[str]) -> Numbers:
     Raises UnsafeFileError for an array of Python objects, FileError for a file that is missing, damaged or not .npy.
     """
     path = Path(path)
-    with opened(path) as file:
+    with open_for_reading(path) as file:
         return _npy(file, path)
 
 
@@ -73,7 +73,7 @@ def read_npz(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> dict[s
     """
     path = Path(path)
     try:
-        with opened(path) as file, zipfile.ZipFile(file) as archive:
+        with open_for_reading(path) as file, zipfile.ZipFile(file) as archive:
             budget = Budget(path, max_bytes)
             for entry in archive.infolist():
                 budget.spend(entry.file_size)  # zipfile never unpacks more of an entry than this
@@ -102,7 +102,7 @@ def read_png(path: str | os.PathLike[str], size: tuple[int, int] | None = None) 
         pillow = importlib.import_module("PIL.Image")
     except ImportError as error:
         raise SettingError('reading images needs Pillow; install it with pip install "onecycle[images]"') from error
-    with opened(path) as file:
+    with open_for_reading(path) as file:
         _check_signature(file, path)
         try:
             image = pillow.open(file, formats=["PNG"])

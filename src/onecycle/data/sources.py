@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from onecycle.core.errors import DataError, FileError, did_you_mean
-from onecycle.data.image_folder import read_image_folder
+from onecycle.data.arrays import as_tensor, is_in_memory
+from onecycle.data.images import read_image_folder
+from onecycle.data.pickles import load_pickle
 from onecycle.data.readers import read_idx, read_npy, read_npz
-from onecycle.data.safe_pickle import load_pickle
-from onecycle.data.tensors import as_tensor, is_in_memory
-from onecycle.tables.files.read import SUFFIXES, is_table_file
-from onecycle.tables.memory import as_column, as_table, open_table, table_name
+from onecycle.errors import DataError, FileError, did_you_mean
+from onecycle.tables.adapters import as_column, as_table, open_table, table_name
+from onecycle.tables.read import SUFFIXES, is_table_file
 
 Pair = tuple[Tensor, Tensor]
 PIXEL_SCALE = 256.0  # the lesson's: pixel / 256

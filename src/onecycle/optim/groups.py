@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from onecycle.core.checks import positive
-from onecycle.core.errors import SettingError
+from onecycle.core.checks import check_positive
+from onecycle.errors import SettingError
 
 LayerGroup: TypeAlias = list[nn.Module]  # modules without children
 Rate: TypeAlias = "float | slice | Sequence[float]"
@@ -17,7 +17,7 @@ _FOR_EXAMPLE = ", for example 1e-2"
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-class LoneParameter(nn.Module):
+class DirectParameter(nn.Module):
     """A parameter that its module holds directly, as a leaf of its own."""
 
     def __init__(self, parameter: nn.Parameter) -> None:
@@ -31,7 +31,7 @@ def leaves(model: nn.Module) -> list[nn.Module]:
     if not children:
         return [model]
     owned = {id(parameter) for child in children for parameter in child.parameters()}
-    lone = [LoneParameter(parameter) for parameter in model.parameters() if id(parameter) not in owned]
+    lone = [DirectParameter(parameter) for parameter in model.parameters() if id(parameter) not in owned]
     return [leaf for child in children for leaf in leaves(child)] + list(lone)
 
 
@@ -100,13 +100,13 @@ def per_group(rate: Rate, groups: int, name: str = "lr") -> list[float]:
     """
     if isinstance(rate, slice):
         ends = [rate.stop] if rate.start is None else [rate.start, rate.stop]
-        return _spread([positive(value, name, _FOR_EXAMPLE) for value in ends], groups)
+        return _spread([check_positive(value, name, _FOR_EXAMPLE) for value in ends], groups)
     if isinstance(rate, Iterable) and not isinstance(rate, str) and getattr(rate, "ndim", 1):
-        rates = [positive(value, name, _FOR_EXAMPLE) for value in rate]
+        rates = [check_positive(value, name, _FOR_EXAMPLE) for value in rate]
         if len(rates) != groups:
             raise SettingError(f"{name} has {len(rates)} values for {groups} layer group(s); give one for each")
         return rates
-    return [positive(rate, name, _FOR_EXAMPLE)] * groups
+    return [check_positive(rate, name, _FOR_EXAMPLE)] * groups
 
 
 def _spread(ends: list[float], groups: int) -> list[float]:

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from math import cos, pi
 from typing import Any, ClassVar, TypeAlias
 
-from onecycle.core.checks import positive, share
-from onecycle.core.errors import SettingError
+from onecycle.core.checks import check_fraction, check_positive
+from onecycle.errors import SettingError
 
 Rates: TypeAlias = tuple[list[float], float | None]
 """Learning rates, one a layer group, and momentum; None leaves the momentum alone."""
@@ -75,7 +75,7 @@ class Constant(Schedule):
 
 
 @dataclass(frozen=True)
-class Range(Schedule):
+class ExponentialRamp(Schedule):
     """From `starts` to `ends` (one for each layer group) by equal factors in `steps` steps."""
 
     kind = "range"
@@ -206,15 +206,17 @@ def extended(schedule: Schedule, start: int, steps: int) -> Extended:
     return Extended(schedule, start, after, max(steps // 20, 1))
 
 
-def schedule_of(written: Any) -> Schedule:
+def schedule_from_dict(written: Any) -> Schedule:
     """The schedule that `to_dict` gave. Raises ValueError for anything else."""
-    kinds: dict[str, type[Any]] = {kind.kind: kind for kind in (Constant, Range, OneCycle, Annealed, Extended)}
+    kinds: dict[str, type[Any]] = {
+        kind.kind: kind for kind in (Constant, ExponentialRamp, OneCycle, Annealed, Extended)
+    }
     if not isinstance(written, dict) or written.get("kind") not in kinds:
         raise ValueError(f"{reprlib.repr(written)} is no schedule")
     given = {key: value for key, value in written.items() if key != "kind"}  # pyright: ignore[reportUnknownVariableType] -- JSON
     for part in ("before", "after"):
         if part in given:
-            given[part] = schedule_of(given[part])
+            given[part] = schedule_from_dict(given[part])
     try:
         schedule: Schedule = kinds[written["kind"]](**given)
         schedule(0)
@@ -231,7 +233,7 @@ def momentum_pair(moms: float | tuple[float, float]) -> tuple[float, float]:
     pair = tuple(moms) if isinstance(moms, tuple | list) else (moms, moms)
     if len(pair) != 2:
         raise SettingError(f"moms is {moms!r}; expected two numbers, for example (0.95, 0.85)")
-    high, low = (share(mom, "moms", "momentum") for mom in pair)
+    high, low = (check_fraction(mom, "moms", "momentum") for mom in pair)
     if max(high, low) == 1:
         raise SettingError(f"moms is {moms!r}; expected momentum below 1, for example (0.95, 0.85)")
     return high, low
@@ -249,8 +251,8 @@ def one_cycle_schedule(
 
     Raises SettingError for settings that make none.
     """
-    div_factor = positive(div_factor, "div_factor")
-    final_div = positive(div_factor * 1e4 if final_div is None else final_div, "final_div")
+    div_factor = check_positive(div_factor, "div_factor")
+    final_div = check_positive(div_factor * 1e4 if final_div is None else final_div, "final_div")
     return OneCycle(
-        steps, list(peaks), moms, div_factor, share(pct_start, "pct_start", "a share of the cycle"), final_div
+        steps, list(peaks), moms, div_factor, check_fraction(pct_start, "pct_start", "a share of the cycle"), final_div
     )

@@ -17,7 +17,7 @@ _FAMILIES = (
 )
 
 
-def make_legible(figure: "Figure") -> None:
+def add_fallback_fonts(figure: "Figure") -> None:
     """Give text in `figure` that its font cannot draw other fonts of this machine to fall back on.
 
     Where none has the characters, it warns once, and keeps matplotlib from warning of each character. Nothing is looked

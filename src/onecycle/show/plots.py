@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onecycle.core.errors import SettingError
 from onecycle.core.record import LRCurve, Record
-from onecycle.show.fonts import make_legible
+from onecycle.errors import SettingError
+from onecycle.show.fonts import add_fallback_fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ def plot_lr_find(curve: LRCurve, skip_start: int = 10, skip_end: int = 5, sugges
         loss = curve.losses[int(np.argmin(np.abs(np.log(curve.lrs) - np.log(found))))]
         ax.plot(found, loss, "o", color="tab:red", markersize=8, label=f"suggestion {found:.2e}")
         ax.legend()
-    return finished(figure)
+    return with_fonts_and_notebook_display(figure)
 
 
 def plot_lr(record: Record, show_moms: bool = False) -> "Figure":
@@ -46,7 +46,7 @@ def plot_lr(record: Record, show_moms: bool = False) -> "Figure":
     if show_moms:
         axes[0, 1].plot([np.nan if mom is None else mom for mom in record.moms])
         _label(axes[0, 1], "Iterations", "Momentum")
-    return finished(figure)
+    return with_fonts_and_notebook_display(figure)
 
 
 def plot_losses(record: Record) -> "Figure":
@@ -61,7 +61,7 @@ def plot_losses(record: Record) -> "Figure":
         ax.plot([x for x, _ in points], [y for _, y in points], label="Validation", marker="o", markersize=4)
     _label(ax, "Batches processed", "Loss")
     ax.legend()
-    return finished(figure)
+    return with_fonts_and_notebook_display(figure)
 
 
 def plot_metrics(record: Record) -> "Figure":
@@ -89,7 +89,7 @@ def plot_metrics(record: Record) -> "Figure":
             room = 0.02 * (high - low)
             ax.set_ylim(max(low, -room), min(high, 1 + room))
         _label(ax, "Batches processed", name)
-    return finished(figure)
+    return with_fonts_and_notebook_display(figure)
 
 
 def plot_examples(rows: "np.ndarray[Any, Any]", titles: list[str], columns: int = 3) -> "Figure":
@@ -109,7 +109,7 @@ def plot_examples(rows: "np.ndarray[Any, Any]", titles: list[str], columns: int 
             ax.set_axis_on()
             ax.tick_params(labelsize=6)
         ax.set_title(title, fontsize=9)
-    return finished(figure)
+    return with_fonts_and_notebook_display(figure)
 
 
 def plot_confusion_matrix(counts: "np.ndarray[Any, Any]", classes: list[Any]) -> "Figure":
@@ -129,10 +129,10 @@ def plot_confusion_matrix(counts: "np.ndarray[Any, Any]", classes: list[Any]) ->
             if counts[i, j]:
                 color = "white" if counts[i, j] > dark else "black"
                 ax.text(j, i, str(counts[i, j]), ha="center", va="center", color=color, fontsize=8)
-    return finished(figure)
+    return with_fonts_and_notebook_display(figure)
 
 
-def finished(figure: "Figure") -> "Figure":
+def with_fonts_and_notebook_display(figure: "Figure") -> "Figure":
     """`figure` with fonts for all its text, and so that a notebook shows it once.
 
     It would show it twice where a cell ends with it, as the cell's value and as an open figure.
@@ -140,7 +140,7 @@ def finished(figure: "Figure") -> "Figure":
     import matplotlib
     from matplotlib import pyplot as plt
 
-    make_legible(figure)
+    add_fallback_fonts(figure)
 
     def show() -> None:
         from IPython.display import display

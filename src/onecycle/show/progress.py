@@ -39,7 +39,7 @@ class LogDisplay:
         """Write the table's head."""
         self._widths = [max(WIDTH, len(name)) for name in columns]
         if self.table:
-            self.say(self._line(columns))
+            self.message(self._line(columns))
 
     def update(self, epoch: int, batch: int, loss: float) -> None:
         """Nothing: a log has no bar."""
@@ -50,7 +50,7 @@ class LogDisplay:
     def row(self, values: list[str]) -> None:
         """Write an epoch's row."""
         if self.table:
-            self.say(self._line([_short(value) for value in values]))
+            self.message(self._line([_short(value) for value in values]))
 
     def _line(self, values: list[str]) -> str:
         return "  ".join(value.ljust(width) for value, width in zip(values, self._widths, strict=True)).rstrip()
@@ -58,9 +58,9 @@ class LogDisplay:
     def finish(self, reason: str | None) -> None:
         """Say why the fit ended early."""
         if reason and self.table:
-            self.say(f"stopped: {reason}; the record so far and the model are kept")
+            self.message(f"stopped: {reason}; the record so far and the model are kept")
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Write a line."""
         print(text, file=self.file, flush=True)
 
@@ -109,12 +109,12 @@ class TerminalDisplay(LogDisplay):
             self._bar = None
         super().finish(reason)
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Write a line above the bar."""
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            super().say(text)
+            super().message(text)
 
 
 class NotebookDisplay:
@@ -151,7 +151,7 @@ class NotebookDisplay:
         """Leave the table without the bar."""
         self._show(self._render_table() + (f"<p>stopped: {escape(reason)}</p>" if reason and self.table else ""))
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Write a line below."""
         print(text)
 

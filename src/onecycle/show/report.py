@@ -13,9 +13,9 @@ from markupsafe import Markup
 
 from onecycle.core.files import write_text
 from onecycle.core.record import LRCurve, Record, format_value
+from onecycle.show.interpret import plot_predictions
 from onecycle.show.plots import plot_confusion_matrix, plot_losses, plot_lr, plot_lr_find, plot_metrics
 from onecycle.show.svg import inline_svg
-from onecycle.show.values import plot_predictions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

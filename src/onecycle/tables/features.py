@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from onecycle.core.errors import DataError, did_you_mean
-from onecycle.tables.columns import Column
-from onecycle.tables.fit.categories import FittedCategory, ValueCounts
-from onecycle.tables.fit.dates import DateStats, FittedDate
-from onecycle.tables.fit.numbers import FittedNumber, NumberStats
-from onecycle.tables.fit.values import Array, feed, in_parallel, pieces
-from onecycle.tables.fit.written import Fitted, Written, damaged, fitted_from, fitted_to
+from onecycle.errors import DataError, did_you_mean
+from onecycle.tables.categories import FittedCategory, ValueCounts
+from onecycle.tables.dates import DateStats, FittedDate
+from onecycle.tables.encoder_json import Encoder, JsonReader, damaged, encoder_from_dict, encoder_to_dict
+from onecycle.tables.numbers import FittedNumber, NumberStats
+from onecycle.tables.profile import Column
+from onecycle.tables.values import Array, in_parallel, pieces, update_all
 
 _FORMAT = 1
 _BLOCK, _TILE = 262_144, 4_096  # rows
@@ -27,7 +27,7 @@ class Features:
     are the categories that were text: a CSV file is to be read with them as they are written ("01" is not 1).
     """
 
-    def __init__(self, fitted: Sequence[Fitted]) -> None:
+    def __init__(self, fitted: Sequence[Encoder]) -> None:
         self._fitted = list(fitted)
         numbers = [(column, column.name) for column in fitted if isinstance(column, FittedNumber)]
         flags = [
@@ -42,7 +42,7 @@ class Features:
             for part in column.parts
         ]
         categories = [(column, column.name) for column in fitted if isinstance(column, FittedCategory)]
-        made: list[tuple[Fitted, str]] = [*numbers, *flags, *parts, *categories]
+        made: list[tuple[Encoder, str]] = [*numbers, *flags, *parts, *categories]
         self.inputs = [column.name for column in fitted]
         self.as_written = [column.name for column, _ in categories if column.form == "text"]
         self.names = [name for _, name in made]
@@ -80,13 +80,13 @@ class Features:
         for batch in batches() if callable(batches) else batches:
             check_columns(batch, names)
             rows += batch.num_rows
-            feed(stats, batch)
+            update_all(stats, batch)
         if not rows:
             raise DataError("the table has no rows to train on; expected at least one")
         slips = [column.slips for column in stats if isinstance(column, DateStats) and column.slips is not None]
         if slips:
             for batch in rest() if callable(rest) else rest:
-                feed(slips, batch)
+                update_all(slips, batch)
         return cls([column.finish() for column in stats])
 
     def transform(self, table: Any, first_row: int = 0) -> Array:
@@ -107,7 +107,7 @@ class Features:
     def _write(self, block: Any, first_row: int, out: Array) -> None:
         """Write the matrix' columns of a block to `out` (width, n)."""
 
-        def write(column: Fitted) -> None:
+        def write(column: Encoder) -> None:
             done = 0
             for piece in pieces(block, column.name, column.piece):
                 rows = slice(done, done + len(piece))
@@ -118,15 +118,16 @@ class Features:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain JSON; `from_dict` gives Features that transform bit for bit alike."""
-        return {"format": _FORMAT, "columns": [fitted_to(column) for column in self._fitted]}
+        return {"format": _FORMAT, "columns": [encoder_to_dict(column) for column in self._fitted]}
 
     @classmethod
     def from_dict(cls, written: Any) -> "Features":
         """The Features that `to_dict` described. Raises DataError for what it did not write."""
-        entries = Written(written, "preprocessing")
+        entries = JsonReader(written, "preprocessing")
         entries.format(_FORMAT)
         columns = [
-            fitted_from(found, f"preprocessing.columns[{at}]") for at, found in enumerate(entries.items("columns"))
+            encoder_from_dict(found, f"preprocessing.columns[{at}]")
+            for at, found in enumerate(entries.items("columns"))
         ]
         names = [column.name for column in columns]
         if len(set(names)) < len(names):

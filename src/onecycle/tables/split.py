@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from onecycle.core.checks import whole
+from onecycle.core.checks import check_int
 from onecycle.core.device import derived_seed
-from onecycle.core.errors import DataError, SettingError, did_you_mean
-from onecycle.tables.choose import Mask, Rows, at_random, of_each_class, whole_groups
+from onecycle.errors import DataError, SettingError, did_you_mean
 from onecycle.tables.split_column import SplitColumn, Table
+from onecycle.tables.split_masks import Mask, Rows, group_mask, random_mask, stratified_mask
 
 WAYS = ("auto", "random", "stratified")
 COLUMN_WAYS = ("time", "group", "column")
@@ -62,16 +62,16 @@ def split_rows(
     if column is not None and way == "column":
         return Split(*column.marked())
     count = _count(valid, table.num_rows)
-    generator = np.random.default_rng(derived_seed(whole(seed, "seed", least=0), _SPLIT))
+    generator = np.random.default_rng(derived_seed(check_int(seed, "seed", least=0), _SPLIT))
     if column is not None:
-        return _split(column.latest(count) if way == "time" else whole_groups(column.groups(), count, generator))
+        return _split(column.latest(count) if way == "time" else group_mask(column.groups(), count, generator))
     if way == "stratified" or (way == "auto" and classes):
         codes = _class_codes(target, table.num_rows)
         if len(codes) > codes.max() + 1:
-            return _split(of_each_class(codes, count, generator))
+            return _split(stratified_mask(codes, count, generator))
         if way == "stratified":
             raise DataError('split "stratified": each class has one row, so none is left to validate; use "random"')
-    return _split(at_random(table.num_rows, count, generator))
+    return _split(random_mask(table.num_rows, count, generator))
 
 
 def parse_split(text: str) -> tuple[str, str | None]:
@@ -90,7 +90,7 @@ def parse_split(text: str) -> tuple[str, str | None]:
     return way, column or None
 
 
-def column_of(how: Any) -> str | None:
+def excluded_feature(how: Any) -> str | None:
     """The column that must not be a feature under this split, or None.
 
     That is the column of "column:", which says nothing of a row, and of "group:", whose values in the validation rows

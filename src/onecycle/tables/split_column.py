@@ -4,11 +4,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onecycle.core.errors import DataError, SettingError, did_you_mean
-from onecycle.core.words import number_of
-from onecycle.tables.choose import Mask, Rows
-from onecycle.tables.fit.dates import as_days
-from onecycle.tables.fit.values import plain, sort_of
+from onecycle.core.text import pluralize
+from onecycle.errors import DataError, SettingError, did_you_mean
+from onecycle.tables.dates import as_days
+from onecycle.tables.split_masks import Mask, Rows
+from onecycle.tables.values import decode_column, value_kind
 
 Table: TypeAlias = Any  # a pyarrow.Table; pyarrow comes without types
 
@@ -25,21 +25,21 @@ class SplitColumn:
             some = ", ".join(known[:8]) + ", …" * (len(known) > 8)
             near = did_you_mean(name, known) or f"; it has {some}"
             raise SettingError(f'{where}: the table has no column "{name}"{near}')
-        self.name, self.values = name, plain(table.column(name))
+        self.name, self.values = name, decode_column(table.column(name))
 
     def latest(self, count: int) -> Mask:
         """The `count` rows with the highest values: dates, times, numbers, or text that is a date in ISO 8601.
 
         Rows of the same time stay in their order. Raises DataError where a time is missing, and for other values.
         """
-        if sort_of(self.values.type) == "text":
+        if value_kind(self.values.type) == "text":
             days, seconds, missing = as_days(self.values, self.name, first_row=0, lenient=False)
             order = np.lexsort((seconds, days))
         else:
             order, missing = self._sorted()
         if missing is not None and (absent := int(missing.sum())):
             raise DataError(
-                f"{self.where} is missing in {number_of(absent, 'row')} (the first: row {missing.argmax()}); "
+                f"{self.where} is missing in {pluralize(absent, 'row')} (the first: row {missing.argmax()}); "
                 "expected a time in each: fill them, or drop these rows"
             )
         chosen = np.zeros(len(order), np.bool_)

@@ -6,20 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onecycle.core.errors import DataError
+from onecycle.errors import DataError
+from onecycle.tables.categories import FittedCategory
+from onecycle.tables.encoder_json import JsonReader, damaged
 from onecycle.tables.features import check_columns
-from onecycle.tables.fit.categories import FittedCategory
-from onecycle.tables.fit.target import (
+from onecycle.tables.target_stats import (
+    TASKS,
     TargetStats,
     check_present,
+    check_task,
     check_zero_or_one,
+    collect_target_stats,
     finite_numbers,
+    infer_target,
     labels_of,
     missing_values,
 )
-from onecycle.tables.fit.task import TASKS, checked_task, concluded, reading
-from onecycle.tables.fit.values import Array, feed, number_text, pieces
-from onecycle.tables.fit.written import Written, damaged
+from onecycle.tables.values import Array, number_text, pieces, update_all
 
 if TYPE_CHECKING:
     import torch
@@ -71,11 +74,11 @@ class Target:
         cls, batches: Iterable[Any] | Callable[[], Iterable[Any]], names: Sequence[str], task: str | None = None
     ) -> "Target":
         """As `fit`, of training rows that come as RecordBatches or Tables, one at a time."""
-        task, stats = checked_task(task, names), list[TargetStats]()
+        task, stats = check_task(task, names), list[TargetStats]()
         for batch in batches() if callable(batches) else batches:
-            stats = stats or reading(batch.schema, names, task)
-            feed(stats, batch)
-        return cls(**concluded(stats, task))
+            stats = stats or collect_target_stats(batch.schema, names, task)
+            update_all(stats, batch)
+        return cls(**infer_target(stats, task))
 
     def transform(self, table: Any, part: str = "validation", first_row: int = 0) -> Array:
         """The target's numbers of a Table or RecordBatch of n rows.
@@ -95,7 +98,7 @@ class Target:
                 done += len(piece)
         return y[:, 0] if self.task == "regression" and self.outputs == 1 else y
 
-    def restore(self, values: "torch.Tensor") -> "torch.Tensor":
+    def inverse_transform(self, values: "torch.Tensor") -> "torch.Tensor":
         """Standardised values of a regression, (n,) or (n, outputs), in the target's own units; others as they are.
 
         Computed in float64, without waiting for the values' device, but for MPS, which has no float64: there on the
@@ -130,7 +133,7 @@ class Target:
     @classmethod
     def from_dict(cls, written: Any) -> "Target":
         """The Target that `to_dict` described. Raises DataError for what it did not write."""
-        found = Written(written, "target")
+        found = JsonReader(written, "target")
         found.format(_FORMAT)
         task, names, lists = found.text("task", TASKS), found.texts("names"), found.flag("lists")
         mean, std = found.numbers("mean"), found.numbers("std", above=0)

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 from torch.optim import Adam, AdamW
 
-from onecycle.core.partials import called
-from onecycle.optim.optimizers import GroupedOptimizer
+from onecycle.core.text import unwrap_partial
+from onecycle.optim.optimizer import GroupedOptimizer
 from onecycle.train.losses import loss_name
 
 
 def describe(model: nn.Module, loss_func: Any, opt_func: Any, true_wd: bool) -> dict[str, Any]:
     """The names of model, loss and optimizer (Adam whose decay is decoupled is AdamW), and the number of parameters."""
-    optimizer = called(opt_func)
+    optimizer = unwrap_partial(opt_func)
     optimizer = AdamW if true_wd and optimizer is Adam else optimizer
     return {
         "optimizer": getattr(optimizer, "__name__", repr(optimizer)),
@@ -23,7 +23,7 @@ def describe(model: nn.Module, loss_func: Any, opt_func: Any, true_wd: bool) -> 
     }
 
 
-def identity(
+def resume_signature(
     model: nn.Module, loss_func: Any, opt: GroupedOptimizer, device: torch.device
 ) -> dict[str, dict[str, Any]]:
     """What a fit is resumed with or not at all, part by part, and the machine, on which its last bits depend."""

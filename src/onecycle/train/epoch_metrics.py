@@ -11,11 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from onecycle.core.errors import DataError
-from onecycle.train.metrics import check_as_many, over_the_epoch
+from onecycle.errors import DataError
+from onecycle.train.metrics import check_same_size, epoch_metric
 
 
-@over_the_epoch
+@epoch_metric
 def f1_score(preds: Tensor, targets: Tensor) -> float:
     """2 hits / (rows predicted + rows there), the harmonic mean of precision and recall.
 
@@ -37,7 +37,7 @@ def f1_score(preds: Tensor, targets: Tensor) -> float:
     return (2 * hits.double() / (predicted + there)).nanmean().item()
 
 
-@over_the_epoch
+@epoch_metric
 def roc_auc(preds: Tensor, targets: Tensor) -> float:
     """The area under the ROC curve: how often a row that has the class scores above one that has not; ties count half.
 
@@ -49,7 +49,7 @@ def roc_auc(preds: Tensor, targets: Tensor) -> float:
     return _mean_over_classes(preds, targets, _area, "roc_auc")
 
 
-@over_the_epoch
+@epoch_metric
 def average_precision(preds: Tensor, targets: Tensor) -> float:
     """The mean of the precision at each row that has the class, from the highest score down (no interpolation).
 
@@ -59,7 +59,7 @@ def average_precision(preds: Tensor, targets: Tensor) -> float:
     return _mean_over_classes(preds, targets, _precision, "average_precision")
 
 
-@over_the_epoch
+@epoch_metric
 def r2_score(preds: Tensor, targets: Tensor) -> float:
     """1 - squared error / squared distance from the mean: preds and targets (n,), (n, 1) or (n, columns).
 
@@ -74,21 +74,21 @@ def r2_score(preds: Tensor, targets: Tensor) -> float:
     return torch.where(constant, (error == 0).double(), 1 - error / spread).mean().item()
 
 
-@over_the_epoch
+@epoch_metric
 def mse(preds: Tensor, targets: Tensor) -> float:
     """The mean squared error over all rows and columns, in the target's unit squared: (n,), (n, 1) or (n, columns)."""
     found, wanted = _pair(preds, targets, "mse")
     return (found - wanted).square().mean().item()
 
 
-@over_the_epoch
+@epoch_metric
 def rmse(preds: Tensor, targets: Tensor) -> float:
     """The square root of `mse`, in the target's unit: preds and targets (n,), (n, 1) or (n, columns)."""
     found, wanted = _pair(preds, targets, "rmse")
     return (found - wanted).square().mean().sqrt().item()
 
 
-@over_the_epoch
+@epoch_metric
 def mae(preds: Tensor, targets: Tensor) -> float:
     """The mean absolute error over all rows and columns, in the target's unit: (n,), (n, 1) or (n, columns)."""
     found, wanted = _pair(preds, targets, "mae")
@@ -158,7 +158,7 @@ def _scores(preds: Tensor, targets: Tensor, name: str) -> tuple[Tensor, Tensor]:
 
 def _pair(preds: Tensor, targets: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """Both as float64 (n, columns). Raises DataError where they do not have as many numbers."""
-    check_as_many(preds, targets, name)
+    check_same_size(preds, targets, name)
     rows = len(targets)
     return _float64(preds).reshape(rows, -1), _float64(targets).reshape(rows, -1)
 

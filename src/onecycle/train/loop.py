@@ -1,195 +1,288 @@
-"""The loop: fit, evaluate, predict."""
+"""The training loop.
+
+    for each epoch:
+        for each batch:
+            set the learning rate and momentum
+            forward, loss, backward, optimizer step
+            write the loss to the epoch's losses
+        validate
+        record the epoch's row
+        save a checkpoint if one is due
+
+`eager_steps` is the inner loop. The fast engine (`engine/engine.py`) replaces it by another iterator that yields the
+same numbers of finished batches.
+"""
+
+from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice, pairwise
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from onecycle.core.device import (
-    borrowed_generators,
     derived_seed,
-    generator_states,
-    keep_freed_memory,
+    get_rng_states,
+    preserve_rng_state,
+    raise_malloc_trim_threshold,
     seed_generators,
-    set_generators,
+    set_rng_states,
 )
 from onecycle.core.display import Display
-from onecycle.data.batches import Batches
-from onecycle.train.callbacks import Fit, Hook
-from onecycle.train.check import FAILURES, explain
-from onecycle.train.engine import Engine
-from onecycle.train.epoch import Epoch
-from onecycle.train.metrics import Metric
-from onecycle.train.position import Position, Saver
+from onecycle.data.loaders import Batch, Loader
+from onecycle.optim.schedules import Rates
+from onecycle.train.checks import FAILURES, explain
+from onecycle.train.evaluate import evaluate
+from onecycle.train.fit import Checkpointer, Fit, Hook, Hooks, Position
 from onecycle.train.recorder import Recorder
-from onecycle.train.signals import answered
-from onecycle.train.step import Forward, LossFunc, plain_forward
-from onecycle.train.tally import Tally
+from onecycle.train.signals import handle_signals
+from onecycle.train.step import Gradients, Objective
 
-WAKE_SECONDS = 0.25  # how often the loop looks at the losses, for the display and for NaN
-_NOISE = 2  # what a derived seed is for
+WAKE_SECONDS = 0.25  # how often losses are read from the device, for the display and to find NaN
+_NOISE = 2  # purpose number of a derived seed: dropout and the like
+_BATCH_HOOKS = ("on_batch_begin", "on_backward_begin", "on_backward_end", "on_batch_end")
 
 
-def fit(
-    fit: Fit,
-    train_dl: Batches,
-    valid_dl: Batches | None,
-    loss_func: LossFunc,
-    metrics: Sequence[Metric],
-    hooks: dict[str, tuple[Hook, ...]],
-    recorder: Recorder,
-    display: Display,
-    engine: Engine,
-    forward: Forward,
-    seed: int,
-    first_epoch: int = 0,
-    steps: int | None = None,
-    restore: Callable[[Tensor], Tensor] | None = None,
-    start: Position | None = None,
-    saver: Saver | None = None,
-) -> None:
-    """Train.
+@dataclass
+class Run:
+    """A fit with everything that takes part in it.
 
-        for each epoch:
-            for each batch: set lr and momentum, step, keep the loss
-            validate, add a row
-        leave lr and momentum where the schedule ends
-
-    The batch order and the noise (dropout) of an epoch are functions of `seed` and the epoch's number, counted from
-    `first_epoch`. `steps` is how many there will be where a callback ends the fit earlier. `restore` is as in
-    `evaluate`. `start` is where a fit goes on that was kept by its `saver`. torch's global generators are left as they
-    were. Ctrl-C ends the fit after the step under way; a second one at once.
+    Attributes:
+        fit: The state that callbacks see.
+        train_dl: Training batches.
+        valid_dl: Validation batches, or None.
+        objective: Loss, metrics and forward pass.
+        hooks: The callbacks' methods by name, see `collect_hooks`.
+        recorder: Receives losses and rows.
+        display: Shows the progress.
+        seed: Seed of the batch order and of the noise (dropout); with `first_epoch` it decides both.
+        engine: Runs the steps of an epoch.
+        first_epoch: Epochs trained by earlier fits of the same learner.
+        checkpointer: Saves the fit while it runs, or None.
+        start: Where a resumed fit continues, or None for a new one.
+        total_steps: Steps to show in the display, if a callback ends the fit early.
     """
-    batches = len(train_dl)
-    at = start or Position()
-    fit.iteration, fit.batches = at.iteration, batches
-    keep_freed_memory()
-    if start is None or not (at.epoch >= fit.epochs or fit.stop_reason):  # else a finished fit is only loaded
-        display.start(recorder.record.column_names, steps or fit.epochs * batches, batches)
-    with borrowed_generators(fit.device), answered(fit, saver.request if saver else None):
+
+    fit: Fit
+    train_dl: Loader
+    valid_dl: Loader | None
+    objective: Objective
+    hooks: Hooks
+    recorder: Recorder
+    display: Display
+    seed: int
+    engine: Engine = field(default_factory=lambda: EagerEngine())
+    first_epoch: int = 0
+    checkpointer: Checkpointer | None = None
+    start: Position | None = None
+    total_steps: int | None = None
+
+
+@dataclass
+class Epoch:
+    """One epoch of a run.
+
+    Attributes:
+        run: The run it belongs to.
+        number: Counted over all fits of a learner; decides the batch order.
+        rates: Learning rates and momentum of each step.
+        losses: Receives the loss of each step, shape (batches,), on the device.
+        started: `time.perf_counter()` at its start, less the time that a checkpoint says was spent on it.
+    """
+
+    run: Run
+    number: int
+    rates: list[Rates]
+    losses: Tensor
+    started: float
+
+    def __len__(self) -> int:
+        return len(self.rates)
+
+    @property
+    def has_batch_hooks(self) -> bool:
+        """Whether a callback takes part in the steps."""
+        return any(self.run.hooks[name] for name in _BATCH_HOOKS)
+
+
+class Engine(Protocol):
+    """Runs the steps of an epoch, and the whole batches of a validation."""
+
+    def steps(self, epoch: Epoch) -> Iterator[int]:
+        """Train; yield the number of the epoch's batches that are done, after each step or several."""
+        ...
+
+    def scores(self, model: nn.Module, loader: Loader, objective: Objective) -> Tensor | None:
+        """Return loss and metrics of the loader's whole batches, a row each, or None to validate eagerly."""
+        ...
+
+
+class EagerEngine:
+    """Runs every step in Python."""
+
+    def steps(self, epoch: Epoch) -> Iterator[int]:
+        """Train batch by batch; yield the number of batches done after each."""
+        return eager_steps(epoch, eager_gradients(epoch))
+
+    def scores(self, model: nn.Module, loader: Loader, objective: Objective) -> None:
+        """Leave validation to `evaluate`."""
+
+
+def run_fit(run: Run) -> None:
+    """Train, from the start or from where a checkpoint left off.
+
+    torch's global generators are left as they were. Ctrl-C ends the fit after the step under way, a second one at once.
+    When the fit ends, the optimizer has the learning rate and momentum that the schedule ends with.
+    """
+    fit, recorder, checkpointer = run.fit, run.recorder, run.checkpointer
+    position = run.start or Position()
+    fit.iteration, fit.batches = position.iteration, len(run.train_dl)
+    raise_malloc_trim_threshold()
+    is_finished = run.start is not None and (position.epoch >= fit.epochs or fit.stop_reason)
+    if not is_finished:
+        run.display.start(recorder.record.column_names, run.total_steps or fit.epochs * fit.batches, fit.batches)
+    with preserve_rng_state(fit.device), handle_signals(fit, checkpointer.request if checkpointer else None):
         try:
-            for hook in hooks["on_train_begin"] if start is None else ():
-                hook(fit)
-            while at.epoch < fit.epochs and not fit.stop_reason:
-                fit.epoch, fit.num_batch = at.epoch, at.num_batch
-                started = time.perf_counter() - at.seconds
-                fit.model.train()
-                if at.generators:
-                    set_generators(at.generators, fit.device)
-                else:
-                    seed_generators(derived_seed(seed, _NOISE, first_epoch + at.epoch), fit.device)
-                    for hook in hooks["on_epoch_begin"]:
-                        hook(fit)
-                first = fit.iteration - fit.num_batch
-                plan = [fit.schedule(step) for step in range(first, first + batches)]
-                losses = recorder.start_epoch(batches, fit.device, fit.num_batch)
-                work = Epoch(fit, first_epoch + at.epoch, train_dl, loss_func, hooks, plan, losses, saver, started)
-                _train_epoch(work, forward, recorder, display, engine)
-                if fit.stop_reason and fit.num_batch < batches:
+            if run.start is None:
+                _call(run.hooks["on_train_begin"], fit)
+            while position.epoch < fit.epochs and not fit.stop_reason:
+                epoch = _begin_epoch(run, position)
+                _train_epoch(epoch)
+                if fit.stop_reason and fit.num_batch < len(epoch):
                     break  # in the middle of an epoch: no row for it
                 values = None
-                if valid_dl is not None:
-                    display.phase("validating")
-                    values = evaluate(fit.model, valid_dl, loss_func, metrics, forward, engine, restore)
-                recorder.end_epoch(at.epoch, fit.num_batch, values, time.perf_counter() - started)
-                display.row(recorder.record.row())
-                for hook in hooks["on_epoch_end"]:
-                    hook(fit)
-                at = Position(at.epoch + 1, 0, fit.iteration)
-                if saver is not None:
-                    saver.end_epoch(at)
+                if run.valid_dl is not None:
+                    run.display.phase("validating")
+                    values = evaluate(fit.model, run.valid_dl, run.objective, run.engine.scores)
+                recorder.end_epoch(fit.epoch, fit.num_batch, values, time.perf_counter() - epoch.started)
+                run.display.row(recorder.record.row())
+                _call(run.hooks["on_epoch_end"], fit)
+                fit.apply_anneal_request(len(run.train_dl))
+                position = Position(position.epoch + 1, 0, fit.iteration)
+                if checkpointer is not None:
+                    checkpointer.end_epoch(position)
         except Exception as error:
-            if saver is not None:
-                saver.fail(error)
+            if checkpointer is not None:
+                checkpointer.fail(error)
             raise
         finally:
-            fit.opt.set_rates(*fit.schedule(fit.iteration))
-            fit.opt.zero_grad()
-            fit.model.eval()
-            finished = len(recorder.record.epochs) == fit.epochs
-            recorder.record.stopped = None if finished else fit.stop_reason
-            try:
-                for hook in hooks["on_train_end"]:
-                    hook(fit)
-            finally:
-                display.finish(recorder.record.stopped)
-                if saver is not None:
-                    saver.close()
+            _end_fit(run)
 
 
-def _train_epoch(epoch: Epoch, forward: Forward, recorder: Recorder, display: Display, engine: Engine) -> None:
-    fit, saver = epoch.fit, epoch.saver
-    lrs = [rates[-1] for rates, _ in epoch.plan]
-    moms = [fit.opt.mom if mom is None else mom for _, mom in epoch.plan]
-    steps_left = (fit.epochs - fit.epoch) * len(epoch)
+def _begin_epoch(run: Run, position: Position) -> Epoch:
+    """Seed the noise, call `on_epoch_begin` and compute the rates; a resumed epoch continues where it was."""
+    fit = run.fit
+    fit.epoch, fit.num_batch = position.epoch, position.num_batch
+    started, number = time.perf_counter() - position.seconds, run.first_epoch + position.epoch
+    fit.model.train()
+    if position.generators:
+        set_rng_states(position.generators, fit.device)
+    else:
+        seed_generators(derived_seed(run.seed, _NOISE, number), fit.device)
+        _call(run.hooks["on_epoch_begin"], fit)
+    first, batches = fit.iteration - fit.num_batch, len(run.train_dl)
+    rates = [fit.schedule(step) for step in range(first, first + batches)]
+    losses = run.recorder.start_epoch(batches, fit.device, fit.num_batch)
+    return Epoch(run, number, rates, losses, started)
+
+
+def _train_epoch(epoch: Epoch) -> None:
+    """Train an epoch; between steps save checkpoints, read losses for the display, and stop if asked to."""
+    run, fit = epoch.run, epoch.run.fit
+    recorder, checkpointer = run.recorder, run.checkpointer
+    lrs = [rates[-1] for rates, _ in epoch.rates]
+    moms = [fit.opt.momentum if mom is None else mom for _, mom in epoch.rates]
     wake = time.perf_counter() + WAKE_SECONDS
     try:
-        for done in engine.train(epoch, forward, steps_left, display.say):
+        for done in run.engine.steps(epoch):
             fit.iteration += done - fit.num_batch
             fit.num_batch = done
-            if saver is not None and (saver.is_due(fit) or (fit.stop_reason and done < len(epoch))):
+            fit.apply_anneal_request(len(run.train_dl))
+            if checkpointer is not None and (checkpointer.is_due(fit) or (fit.stop_reason and done < len(epoch))):
                 recorder.read(done, lrs, moms)  # waits for the device
-                states, seconds = generator_states(fit.device), time.perf_counter() - epoch.started
-                saver.save(Position(fit.epoch, done, fit.iteration, seconds, states))
+                states, seconds = get_rng_states(fit.device), time.perf_counter() - epoch.started
+                checkpointer.save(Position(fit.epoch, done, fit.iteration, seconds, states))
             if fit.stop_reason:
                 break
             if time.perf_counter() > wake:
                 recorder.read(done, lrs, moms)  # waits for the device, a few times a second
-                display.update(fit.epoch, done, recorder.losses[-1])
+                run.display.update(fit.epoch, done, recorder.losses[-1])
                 wake = time.perf_counter() + WAKE_SECONDS
     finally:
         recorder.read(fit.num_batch, lrs, moms)  # waits for the device, once an epoch
 
 
-@torch.no_grad()
-def evaluate(
-    model: nn.Module,
-    loader: Batches,
-    loss_func: LossFunc,
-    metrics: Sequence[Metric],
-    forward: Forward = plain_forward,
-    engine: Engine | None = None,
-    restore: Callable[[Tensor], Tensor] | None = None,
-) -> list[float]:
-    """The loss and each metric over `loader`, averages weighed by batch size. Leaves the model in eval mode.
+def eager_steps(epoch: Epoch, gradients: Gradients) -> Iterator[int]:
+    """Train batch by batch; yield the number of batches done after each.
 
-    `engine` may score the whole batches at once. `restore` makes of predictions and targets what metrics are to see.
+    Args:
+        epoch: The epoch; it continues after the `fit.num_batch` batches that are done.
+        gradients: Computes the loss of a batch and sets the gradients, for example `eager_gradients(epoch)`.
     """
-    model.eval()
-    tally = Tally(metrics, restore)
-    scored = engine.scores(model, loader, loss_func, metrics, forward) if engine and restore is None else None
-    if scored is not None:
-        tally.add_scores(scored, loader.batch_size or 0)
-    for xb, yb in islice(loader.epoch(0), 0 if scored is None else len(scored), None):
+    run, fit, hooks, opt = epoch.run, epoch.run.fit, epoch.run.hooks, epoch.run.fit.opt
+    losses, first, fit.batches = list(epoch.losses.unbind()), fit.num_batch, len(epoch)
+    batches = islice(run.train_dl.epoch(epoch.number), first, len(epoch))  # a loader may give more than it says
+    if epoch.has_batch_hooks:
+        batches = _mark_last_batch(batches, fit)
+    for i, (xb, yb) in enumerate(batches, first):
+        fit.xb, fit.yb, fit.skip_step = xb, yb, False
+        opt.set_rates(*epoch.rates[i])
         try:
-            preds = forward(model, xb)
-            loss = loss_func(preds, yb)
+            _call(hooks["on_batch_begin"], fit)
+            loss = fit.loss = gradients(fit.xb, fit.yb)
+            for hook in hooks["on_backward_end"]:
+                if not fit.skip_step:
+                    hook(fit)
+            if not fit.skip_step:
+                opt.step()
+            opt.zero_grad()
+            losses[i].copy_(loss)
         except FAILURES as error:
-            raise explain(error, model, loss_func, xb, yb, "valid") from error
-        tally.add(loss, preds, yb, _rows(yb))
-    return tally.result()  # waits for the device, once
+            raise explain(error, fit.model, run.objective.loss_func, xb, yb, "train") from error
+        _call(hooks["on_batch_end"], fit)
+        yield i + 1
 
 
-@torch.no_grad()
-def predict(
-    model: nn.Module, batches: Iterator[tuple[Any, Any]], forward: Forward = plain_forward
-) -> tuple[Tensor, Tensor | None]:
-    """The model's outputs and the targets (None where there are none), on the CPU. Leaves the model in eval mode."""
-    model.eval()
-    outputs: list[Tensor] = []
-    targets: list[Tensor] = []
-    for xb, yb in batches:
-        try:
-            outputs.append(forward(model, xb))
-        except FAILURES as error:
-            raise explain(error, model, None, xb, yb, "x") from error
-        if yb is not None:
-            targets.append(yb)
-    return torch.cat(outputs).cpu(), torch.cat(targets).cpu() if targets else None
+def eager_gradients(epoch: Epoch) -> Gradients:
+    """Return the function that runs forward, loss and backward of one batch in Python."""
+    fit, objective, on_backward_begin = epoch.run.fit, epoch.run.objective, epoch.run.hooks["on_backward_begin"]
+
+    def gradients(xb: Any, yb: Any) -> Tensor:
+        loss = fit.loss = objective.loss(fit.model, xb, yb)
+        _call(on_backward_begin, fit)
+        fit.loss.backward()
+        return loss.detach()  # the loss function's own, whatever a callback replaced it by
+
+    return gradients
 
 
-def _rows(yb: Any) -> int:
-    return len(yb[0]) if isinstance(yb, list | tuple) else len(yb)
+def _mark_last_batch(batches: Iterator[Batch], fit: Fit) -> Iterator[Batch]:
+    """Pass the batches on; correct `fit.batches` at the last one if the loader gives fewer than it says."""
+    for done, (batch, after) in enumerate(pairwise(chain(batches, [None])), fit.num_batch + 1):
+        if after is None:
+            fit.batches = done
+        assert batch is not None  # only the appended end is None
+        yield batch
+
+
+def _end_fit(run: Run) -> None:
+    """Leave the final rates, record why the fit stopped, and close callbacks, display and checkpointer."""
+    fit, record = run.fit, run.recorder.record
+    fit.opt.set_rates(*fit.schedule(fit.iteration))
+    fit.opt.zero_grad()
+    fit.model.eval()
+    record.stopped = None if len(record.epochs) == fit.epochs else fit.stop_reason
+    try:
+        _call(run.hooks["on_train_end"], fit)
+    finally:
+        run.display.finish(record.stopped)
+        if run.checkpointer is not None:
+            run.checkpointer.close()
+
+
+def _call(hooks: Iterable[Hook], fit: Fit) -> None:
+    for hook in hooks:
+        hook(fit)

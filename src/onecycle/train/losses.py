@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onecycle.core.errors import DataError
-from onecycle.core.partials import called
+from onecycle.core.text import unwrap_partial
+from onecycle.errors import DataError
 from onecycle.train.step import LossFunc
 
 
@@ -28,7 +28,7 @@ def default_loss(task: str) -> LossFunc:
     return {"regression": flat_mse_loss, "multilabel": nn.BCEWithLogitsLoss()}.get(task, nn.CrossEntropyLoss())
 
 
-def activation(loss_func: Any) -> Callable[[Tensor], Tensor]:
+def output_activation(loss_func: Any) -> Callable[[Tensor], Tensor]:
     """What makes probabilities (or values) of a model's outputs, by the loss that it was trained with."""
     name = loss_func if isinstance(loss_func, str) else loss_name(loss_func)
     return _ACTIVATIONS.get(name.lower().replace("_", "").removesuffix("loss"), _identity)
@@ -36,11 +36,11 @@ def activation(loss_func: Any) -> Callable[[Tensor], Tensor]:
 
 def loss_name(loss_func: Any) -> str:
     """The name of a loss function or module; of a partial, what it calls."""
-    inner = called(loss_func)
+    inner = unwrap_partial(loss_func)
     return getattr(inner, "__name__", type(inner).__name__)
 
 
-def loss_called(name: str) -> LossFunc:
+def loss_by_name(name: str) -> LossFunc:
     """The loss that the library or torch.nn has by that name, without settings, else a NamedLoss."""
     if name in nn.modules.loss.__all__:
         with suppress(TypeError):  # some must be told their sizes

@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from onecycle.core.checks import whole
+from onecycle.core.checks import check_int
 from onecycle.core.record import LRCurve, Smoother
-from onecycle.train.callbacks import Callback, Fit
+from onecycle.train.callbacks.base import Callback
+from onecycle.train.fit import Fit
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,4 +54,4 @@ class RangeTest(Callback):
 
 def range_epochs(num_it: int, batches: int) -> int:
     """How many passes over the data `num_it` batches take. Raises SettingError for fewer than one batch."""
-    return ceil(whole(num_it, "num_it", least=1) / batches)
+    return ceil(check_int(num_it, "num_it", least=1) / batches)

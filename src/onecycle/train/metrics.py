@@ -14,8 +14,8 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from onecycle.core.errors import DataError, SettingError
-from onecycle.core.partials import called
+from onecycle.core.text import unwrap_partial
+from onecycle.errors import DataError, SettingError
 
 Metric: TypeAlias = Callable[[Tensor, Tensor], "Tensor | float"]
 _P = ParamSpec("_P")
@@ -75,11 +75,11 @@ def root_mean_squared_error(preds: Tensor, targets: Tensor) -> Tensor:
 
 
 def _difference(preds: Tensor, targets: Tensor, name: str) -> Tensor:
-    check_as_many(preds, targets, name)
+    check_same_size(preds, targets, name)
     return preds.view_as(targets) - targets
 
 
-def check_as_many(preds: Tensor, targets: Tensor, name: str) -> None:
+def check_same_size(preds: Tensor, targets: Tensor, name: str) -> None:
     """Raises DataError where predictions and targets do not have as many numbers, as in a regression."""
     if preds.numel() != targets.numel():
         raise DataError(
@@ -100,7 +100,7 @@ def _check_labels(preds: Tensor, targets: Tensor, name: str) -> None:
         )
 
 
-def over_the_epoch(metric: Callable[_P, _R]) -> Callable[_P, _R]:
+def epoch_metric(metric: Callable[_P, _R]) -> Callable[_P, _R]:
     """Mark a function (preds, targets) to be called once an epoch, with all its rows, and not with each batch.
 
     Its results need no averaging then, so that ranks and ratios are exact. All predictions of an epoch are kept for it.
@@ -115,17 +115,17 @@ def over_the_epoch(metric: Callable[_P, _R]) -> Callable[_P, _R]:
     return whole
 
 
-def is_over_the_epoch(metric: Metric) -> bool:
+def is_epoch_metric(metric: Metric) -> bool:
     """Whether a metric, or what it is a partial of, is marked `over_the_epoch`."""
-    return getattr(called(metric), "over_the_epoch", False)
+    return getattr(unwrap_partial(metric), "over_the_epoch", False)
 
 
-def is_plain(metric: Metric) -> bool:
+def is_stateless(metric: Metric) -> bool:
     """Whether a metric is a function, or a partial of one, that keeps no state between calls as far as can be seen.
 
     Objects may, as those of torchmetrics do, and so may a function that encloses a list or an iterator.
     """
-    inner = unwrap(called(metric))
+    inner = unwrap(unwrap_partial(metric))
     if not isinstance(inner, FunctionType):
         return isinstance(inner, BuiltinFunctionType)
     return not any(
@@ -135,7 +135,7 @@ def is_plain(metric: Metric) -> bool:
 
 def metric_name(metric: Callable[..., Any]) -> str:
     """The name of a metric's column: the function's, also under a partial; of a torchmetrics metric, its class's."""
-    inner = called(metric)
+    inner = unwrap_partial(metric)
     return getattr(inner, "__name__", type(inner).__name__)
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onecycle.core.errors import NonFiniteLossError, SettingError
 from onecycle.core.record import LRCurve, Record, Smoother
+from onecycle.errors import NonFiniteLossError, SettingError
 
 
 class Recorder:
@@ -52,7 +52,7 @@ class Recorder:
 
     # --- filled by the loop -------------------------------------------------------------------------------------
 
-    def go_on(self) -> None:
+    def prime_smoothing(self) -> None:
         """Smooth what comes as if this recorder had seen all that is in the record."""
         self._smoother.add(self.record.batch_losses)
 

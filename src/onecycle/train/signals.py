@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from onecycle.train.callbacks import Fit
+from onecycle.train.fit import Fit
 
 INTERRUPTED, TERMINATED = "interrupted", "terminated"
 FINISHED = "finished"  # what a checkpoint says of a fit that reached its end
@@ -16,7 +16,7 @@ RESUMABLE = (INTERRUPTED, TERMINATED)  # reasons to end a fit that are not the f
 
 
 @contextmanager
-def answered(fit: Fit, saves: Callable[[], None] | None = None) -> Generator[None]:
+def handle_signals(fit: Fit, saves: Callable[[], None] | None = None) -> Generator[None]:
     """The first Ctrl-C stops the fit after the step under way; a second one acts as usual.
 
     Where the fit is kept, SIGTERM does the same and then acts as usual, and SIGUSR1 calls `saves`. Ctrl-C only where it

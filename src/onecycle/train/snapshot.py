@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onecycle.optim.optimizers import GroupedOptimizer
-from onecycle.train.callbacks import Callback
+from onecycle.optim.optimizer import GroupedOptimizer
+from onecycle.train.callbacks.base import Callback
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def _can_change(tensor: Tensor) -> bool:
     return all(stride or size < 2 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
-def copies(callbacks: Sequence[Callback]) -> list[Callback]:
+def copy_callbacks(callbacks: Sequence[Callback]) -> list[Callback]:
     """Callbacks to run in place of `callbacks`, whose state stays as it is.
 
     What an attribute points to is copied where it can be; models, learners, files and the like are shared.

@@ -1,0 +1,1 @@
+"""Weights, optimizer state and whole fits on the disk."""

@@ -1,0 +1,160 @@
+"""What a training will do, as numbers and in words, before it does it."""
+
+from math import ceil, log10
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onecycle.cli.setup import Setup
+from onecycle.core.models import architecture
+from onecycle.core.text import pluralize
+from onecycle.data.bunch import DataBunch
+from onecycle.train.losses import default_loss, loss_name
+from onecycle.train.metrics import metric_name
+
+QUANTILES = {"min": 0.0, "5%": 0.05, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "max": 1.0}
+_MOST_NAMED = 6  # classes in a line
+_MOST_DROPPED = 10  # dropped columns that get a line
+
+
+def plan(setup: Setup) -> dict[str, Any]:
+    """The training of `setup` as plain numbers, for JSON."""
+    data, batches = setup.data, len(setup.data.train_dl)
+    sets = {"train": data.train_ds, "valid": data.valid_ds, "test": data.test_ds}
+    return {
+        "target": target_facts(setup),
+        "rows": {name: len(ds) for name, ds in sets.items() if ds is not None},
+        "split": setup.split,
+        "inputs": _inputs(data),
+        "model": model_facts(setup),
+        "loss": loss_name(default_loss(data.task)),
+        "metrics": [metric_name(metric) for metric in setup.metrics],
+        "bs": data.train_dl.batch_size,
+        "batches": batches,
+        "epochs": setup.epochs,
+        "steps": batches * setup.epochs,
+    }
+
+
+def target_facts(setup: Setup) -> dict[str, Any]:
+    """What is predicted: the task, and how often each class occurs, or quantiles."""
+    data, target = setup.data, setup.data.target
+    found: list[Tensor] = []
+    for name in ("train", "valid", "test"):
+        tensors = getattr(getattr(data, f"{name}_ds"), "tensors", None)
+        found += [] if tensors is None else [tensors[-1]]
+    facts: dict[str, Any] = {"names": list(setup.target), "task": data.task}
+    if not found:  # rows that are read from the disk when they are needed
+        return facts
+    y = torch.cat(found).cpu()
+    if data.task == "regression":
+        values = (target.inverse_transform(y) if target is not None else y).double().reshape(len(y), -1)
+        return {**facts, "quantiles": [_quantiles(column) for column in values.T]}
+    names = data.classes or []
+    counts = y.sum(0) if data.task == "multilabel" else torch.bincount(y, minlength=len(names))
+    key = "labels" if data.task == "multilabel" else "classes"
+    rows = [int(count) for count in counts]
+    return {
+        **facts,
+        key: [{"name": name, "rows": n, "share": n / len(y)} for name, n in zip(names, rows, strict=True)],
+    }
+
+
+def plan_lines(setup: Setup) -> list[str]:
+    """The plan as lines of text, for a log."""
+    facts, data = plan(setup), setup.data
+    lines = [f"read {setup.about}"]
+    dropped = [column for column in data.columns if column.kind == "dropped"]
+    lines += [f'dropped "{column.name}": {column.why}' for column in dropped[:_MOST_DROPPED]]
+    if len(dropped) > _MOST_DROPPED:
+        lines.append(f"dropped {len(dropped) - _MOST_DROPPED:,} more columns; `onecycle inspect` says why")
+    lines.append(f"target: {target_line(facts['target'])}")
+    lines.append(f"split: {split_line(facts['rows'])} ({facts['split']})")
+    lines += _lacking(data)
+    if setup.note:
+        lines.append(setup.note)
+    lines.append(f"model: {model_line(facts)}")
+    lines.append(f"training: {training_line(facts)}")
+    return lines
+
+
+def _lacking(data: DataBunch) -> list[str]:
+    """A line on the classes that no validation row has, where the rows are in memory."""
+    tensors = getattr(data.valid_ds, "tensors", None)
+    if tensors is None or data.task != "classes":
+        return []
+    names = data.classes or []
+    counts = torch.bincount(tensors[-1].cpu(), minlength=len(names)).tolist()
+    none = [str(name) for name, count in zip(names, counts, strict=True) if not count]
+    more = f" and {len(none) - _MOST_NAMED:,} more" if len(none) > _MOST_NAMED else ""
+    return [f"validation has no row of {', '.join(none[:_MOST_NAMED])}{more}"] if none else []
+
+
+def target_line(facts: dict[str, Any], details: bool = True) -> str:
+    """The target in a line, with `details` its range or the most frequent classes."""
+    names = f"{', '.join(facts['names'])}, " if facts["names"] else ""
+    if "quantiles" in facts:
+        ranges = [f"{number(q['min'])} to {number(q['max'])}, median {number(q['median'])}" for q in facts["quantiles"]]
+        return f"{names}regression: {'; '.join(ranges)}" if details else f"{names}regression"
+    key = "labels" if "labels" in facts else "classes"
+    if key not in facts:
+        return f"{names}{facts['task']}"
+    ranked = sorted(facts[key], key=lambda entry: -entry["rows"])
+    shown = [f"{entry['name']} {entry['share']:.1%}" for entry in ranked[:_MOST_NAMED]]
+    more = f" and {len(ranked) - _MOST_NAMED:,} more" if len(ranked) > _MOST_NAMED else ""
+    names = names if key == "classes" or len(facts["names"]) == 1 else ""
+    return f"{names}{len(ranked)} {key}" + (f": {', '.join(shown)}{more}" if details else "")
+
+
+def split_line(rows: dict[str, int]) -> str:
+    """The sizes of the sets in a line."""
+    verbs = {"train": "to train on", "valid": "to validate", "test": "to test"}
+    return ", ".join(f"{count:,} rows {verbs[name]}" for name, count in rows.items())
+
+
+def model_line(facts: dict[str, Any]) -> str:
+    """The model in a line."""
+    model, inputs = facts["model"], facts["inputs"]
+    hidden = ", ".join(map(str, model["hidden"])) or "none"
+    takes = f"{number(inputs['numbers'])} numbers" if "numbers" in inputs else " x ".join(map(str, inputs["shape"]))
+    if inputs.get("categories"):
+        takes += f" and {inputs['categories']} categories"
+    return f"{model['name']} of {takes}; hidden layers {hidden}; {model['parameters']:,} parameters"
+
+
+def training_line(facts: dict[str, Any]) -> str:
+    """How long it trains, in a line."""
+    epochs, batches = pluralize(facts["epochs"], "epoch"), pluralize(facts["batches"], "batch", "es")
+    return f"{epochs} of {batches} of {pluralize(facts['bs'], 'row')}, {pluralize(facts['steps'], 'step')}"
+
+
+def model_facts(setup: Setup) -> dict[str, Any]:
+    """The model's name, the widths of its hidden layers, and how many parameters it has."""
+    about = architecture(setup.model) or {}
+    sizes = about.get("hidden", about.get("sizes", [0, 0])[1:-1])
+    count = sum(parameter.numel() for parameter in setup.model.parameters())
+    return {"name": type(setup.model).__name__, "hidden": list(sizes), "parameters": count}
+
+
+def number(value: float) -> str:
+    """A number as people write it."""
+    if abs(value) < 1e15 and (value == int(value) or abs(value) >= 1e5):
+        return f"{value:,.0f}"
+    return f"{value:,.6g}"
+
+
+def _quantiles(column: Tensor) -> dict[str, float]:
+    ranked = column.sort().values
+    last = len(ranked) - 1  # torch.quantile takes no more than 16 million
+    found = {name: float(ranked[round(share * last)]) for name, share in QUANTILES.items()}
+    highest = max(map(abs, found.values()))
+    # they were standardised float32: the digits behind the seventh are noise, which 0 would show
+    digits = 6 - ceil(log10(highest)) if highest else 0
+    return {name: round(value, digits) + 0.0 for name, value in found.items()}
+
+
+def _inputs(data: DataBunch) -> dict[str, Any]:
+    if data.features is not None:
+        return {"numbers": data.features.numbers, "categories": len(data.features.sizes)}
+    return {"shape": list(data.inputs.shape[1:]) if data.inputs is not None else []}

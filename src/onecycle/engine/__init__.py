@@ -1,0 +1,1 @@
+"""The fast engine: a training step captured once and replayed without Python."""

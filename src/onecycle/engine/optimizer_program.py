@@ -1,0 +1,156 @@
+"""The optimizer's step as lines of a program, so that a run of steps needs no Python between them.
+
+The lines call the kernels that the optimizer itself calls. They find the gradients as g0, g1, …, the tensors of call k
+in `groups[k]`, and the numbers of step i in `numbers[i]`: the learning rate of each call, and the momentum last.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from onecycle.optim.fused_adam import FLUSH_EVERY, AdamCall, adam_calls
+from onecycle.optim.optimizer import GroupedOptimizer
+from onecycle.optim.schedules import Rates
+
+
+@dataclass
+class SgdCall:
+    """A parameter group of torch.optim.SGD as its step needs it."""
+
+    layer: int
+    params: list[Tensor]
+    buffers: list[Tensor]  # none without momentum
+    wd: float  # L2
+    decoupled: float  # the decay before the step
+    dampening: float
+    nesterov: bool
+
+
+@dataclass
+class OptimizerProgram:
+    """The lines of one step, and the tensors they name."""
+
+    lines: list[str] = field(default_factory=list[str])
+    groups: list[list[list[Tensor]]] = field(default_factory=list[list[list[Tensor]]])
+    layers: list[int] = field(default_factory=list[int])  # the layer group whose rate each call takes
+    adam: list[AdamCall] = field(default_factory=list[AdamCall])
+
+    def run_length(self, most: int) -> int:
+        """How many of the next `most` steps make a run: moments are flushed at the same steps as without runs."""
+        count = self.adam[0].steps[0] if self.adam else None
+        if count is None or count.device.type != "cpu":
+            return min(most, FLUSH_EVERY)  # nothing is flushed, and looking at the count would wait for the device
+        return min(most, FLUSH_EVERY - int(count.item()) % FLUSH_EVERY)
+
+    def numbers(self, plan: Sequence[Rates], mom: float) -> list[list[float]]:
+        """The numbers of each step of `plan`; `mom` is the momentum where it has none."""
+        return [[*(lrs[layer] for layer in self.layers), mom if own is None else own] for lrs, own in plan]
+
+    def add(self, layer: int, lines: list[str], tensors: list[list[Tensor]]) -> None:
+        """Add a call that steps parameters of a layer group."""
+        self.lines += lines
+        self.groups.append(tensors)
+        self.layers.append(layer)
+
+    def add_adam(self, layer: int, call: AdamCall, grads: str) -> None:
+        """Add a call of Adam's kernel. In a run the first count of steps serves for all."""
+        k, settings = len(self.groups), call.groups[0]
+        kernel = "_fused_adamw_" if settings["decoupled_weight_decay"] else "_fused_adam_"
+        lines = [
+            f"groups[{k}][3][0].add_(1)",
+            f"torch.ops.aten.{kernel}(groups[{k}][0], {grads}, groups[{k}][1], groups[{k}][2], none, groups[{k}][3], "
+            f"lr=numbers[i][{k}], beta1=numbers[i][-1], beta2={float(settings['betas'][1])!r}, "
+            f"weight_decay={float(settings['weight_decay'])!r}, eps={float(settings['eps'])!r}, "
+            "amsgrad=False, maximize=False)",
+        ]
+        self.adam.append(call)
+        counts = [call.steps[0]] * len(call.steps)
+        self.add(layer, lines, [detached(call.params), call.means, call.squares, counts])
+
+    def add_sgd(self, call: SgdCall, grads: str) -> None:
+        """Add a step of torch.optim.SGD as its single-tensor code has it, with the decoupled decay before it."""
+        k = len(self.groups)
+        lines = [f"d{k} = {grads}"]
+        if call.decoupled:
+            lines.insert(0, f"torch.ops.aten._foreach_mul_(groups[{k}][0], 1 - {call.decoupled!r} * numbers[i][{k}])")
+        if call.wd:
+            lines.append(f"d{k} = torch.ops.aten._foreach_add(d{k}, groups[{k}][0], alpha={call.wd!r})")
+        if call.buffers:
+            lines += [
+                f"torch.ops.aten._foreach_mul_(groups[{k}][1], numbers[i][-1])",
+                f"torch.ops.aten._foreach_add_(groups[{k}][1], d{k}, alpha={1 - call.dampening!r})",
+                f"d{k} = torch.ops.aten._foreach_add(d{k}, groups[{k}][1], alpha=numbers[i][-1])"
+                if call.nesterov
+                else f"d{k} = groups[{k}][1]",
+            ]
+        lines.append(f"torch.ops.aten._foreach_add_(groups[{k}][0], d{k}, alpha=-numbers[i][{k}])")
+        self.add(call.layer, lines, [detached(call.params), call.buffers])
+
+    @torch.no_grad()
+    def finish(self, steps: int) -> None:
+        """What is left to do after a run of `steps`."""
+        for call in self.adam:
+            for step in call.steps[1:]:  # in a run the first counts for all
+                step.copy_(call.steps[0])
+            call.flush()
+
+
+ProgramT = TypeVar("ProgramT", bound=OptimizerProgram)
+
+
+def program_of(kind: type[ProgramT], opt: GroupedOptimizer, trained: Sequence[nn.Parameter]) -> ProgramT | None:
+    """The step of `opt`, which has taken its first; None for an optimizer whose step cannot be written down here.
+
+    `trained` are the parameters that the gradients g0, g1, … belong to.
+    """
+    names = {id(parameter): f"g{i}" for i, parameter in enumerate(trained)}
+    if not all(id(parameter) in names for group in opt.groups for parameter in group["params"]):
+        return None
+    program = kind()
+
+    def grads(params: Sequence[Tensor]) -> str:
+        return f"[{', '.join(names[id(parameter)] for parameter in params)}]"
+
+    adam, sgd = _adam_calls(opt) if opt.is_fused() else [], _sgd_calls(opt)
+    for layer, call in adam:
+        program.add_adam(layer, call, grads(call.params))
+    for call in sgd:
+        program.add_sgd(call, grads(call.params))
+    return program if program.groups else None
+
+
+def _adam_calls(opt: GroupedOptimizer) -> list[tuple[int, AdamCall]]:
+    """The calls that step `opt`, each with its layer group; none where they differ in momentum or steps taken."""
+    halves = enumerate(zip(opt.groups[::2], opt.groups[1::2], strict=True))
+    calls = [(layer, call) for layer, groups in halves for call in adam_calls(opt.torch_opt, groups)]
+    momenta = {group["betas"][0] for _, call in calls for group in call.groups}
+    counts = set(torch.stack([step for _, call in calls for step in call.steps]).tolist())
+    return calls if len(momenta) == len(counts) == 1 else []  # a run knows one of each
+
+
+def _sgd_calls(opt: GroupedOptimizer) -> list[SgdCall]:
+    """The groups that SGD steps; none for another optimizer, and where that cannot be written down here."""
+    groups = [group for group in opt.groups if group["params"]]
+    if type(opt.torch_opt) is not SGD or any(g["maximize"] or g["differentiable"] or g["fused"] for g in groups):
+        return []
+    calls: list[SgdCall] = []
+    for i, group in enumerate(opt.groups):
+        buffers = [opt.torch_opt.state[parameter].get("momentum_buffer") for parameter in group["params"]]
+        if group["momentum"] and any(buffer is None for buffer in buffers):
+            return []
+        held: list[Tensor] = [buffer for buffer in buffers if buffer is not None and group["momentum"]]
+        decays = float(group["weight_decay"]), opt.decay_before_step(i)
+        if group["params"]:
+            calls.append(
+                SgdCall(i // 2, group["params"], held, *decays, float(group["dampening"]), bool(group["nesterov"]))
+            )
+    momenta: set[Any] = {group["momentum"] for group in groups}
+    return calls if len(momenta) == 1 else []
+
+
+def detached(params: Sequence[Tensor]) -> list[Tensor]:
+    return [parameter.detach() for parameter in params]

@@ -1,0 +1,1 @@
+"""Tables larger than memory, converted once to files on the disk."""

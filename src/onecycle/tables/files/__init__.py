@@ -1,1 +1,0 @@
-"""Tables in files, as pyarrow has them."""

@@ -1,1 +1,0 @@
-"""What is fitted on the training rows, a kind of column each."""

@@ -1,0 +1,312 @@
+"""Weights, optimizer state and bundles: written, damaged, read again."""
+
+import json
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from conftest import Net, seeded
+from onecycle import MLP, DataBunch, Learner, accuracy, load_learner
+from onecycle.core import folders as manifest
+from onecycle.core.files import with_checksum
+from onecycle.errors import DataError, FileError, ModelError, OutputError
+
+
+def learner(data: DataBunch, model: nn.Module | None = None, **options) -> Learner:
+    return Learner(data, model or seeded(Net()), metrics=accuracy, silent=True, **options)
+
+
+@pytest.mark.parametrize("opt_func", [None, partial(torch.optim.SGD, momentum=0.9)])
+def test_a_loaded_learner_goes_on_as_the_saved_one(toy: DataBunch, here: Path, opt_func):
+    options = {} if opt_func is None else {"opt_func": opt_func}
+    first = learner(toy, **options)
+    first.fit_one_cycle(1, 1e-2)
+    folder = first.save("stage-1")
+    assert folder == Path("models/stage-1")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "manifest.json",
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+    ]
+    second = learner(toy, Net(), **options).load("stage-1")
+    for learn in (first, second):
+        learn.fit(1, 1e-3)
+    assert second.recorder.record.batch_losses == first.recorder.record.batch_losses
+    assert second.recorder.moms == first.recorder.moms
+
+
+def test_saving_again_replaces(toy: DataBunch, here: Path):
+    learn = learner(toy)
+    learn.save("a", with_opt=False)
+    with torch.no_grad():
+        learn.model.lin1.bias.fill_(3)
+    learn.save("a", with_opt=False)
+    assert learner(toy, Net()).load("a").model.lin1.bias.unique().item() == 3
+    assert [path.name for path in Path("models").iterdir()] == ["a"]
+
+
+def test_weights_without_the_optimizer(toy: DataBunch, here: Path):
+    learn = learner(toy)
+    learn.fit(1, 1e-2)
+    learn.save("w", with_opt=False)
+    other = learner(toy, Net()).load("w")
+    assert other.opt is None
+    assert torch.equal(other.model.lin1.weight, learn.model.lin1.weight)
+
+
+def test_a_writer_that_was_killed_while_replacing(toy: DataBunch, here: Path):
+    learn = learner(toy)
+    folder = learn.save("a")
+    folder.rename(folder.with_name(".a.replaced"))
+    learner(toy, Net()).load("a")
+
+
+def test_shared_and_frozen_weights(toy: DataBunch, here: Path):
+    model = Net(20, 20, 20)
+    model.lin2.weight = model.lin1.weight
+    learn = learner(toy, model)
+    learn.save("tied")
+    learn.load("tied")
+    split = learner(toy).split(lambda m: [m.lin2])
+    split.freeze()
+    split.fit(1, 1e-2)
+    split.save("frozen")
+    with pytest.warns(UserWarning, match="only the weights are loaded; the optimizer's state is of other layer groups"):
+        whole = learner(toy).load("frozen")
+    assert torch.equal(whole.model.lin2.weight, split.model.lin2.weight)
+
+
+def test_another_optimizers_state_is_left_out_with_a_warning(toy: DataBunch, here: Path):
+    sgd = learner(toy, opt_func=torch.optim.SGD)
+    sgd.fit(1, 1e-2)
+    sgd.save("sgd")
+    with pytest.warns(
+        UserWarning, match="only the weights are loaded; the optimizer's state is of SGD, the learner's is Adam"
+    ):
+        other = learner(toy).load("sgd")
+    other.fit(1, 1e-2)
+
+
+def test_loading_keeps_the_learners_own_settings(toy: DataBunch, here: Path):
+    l2 = learner(toy, true_wd=False)
+    l2.fit_one_cycle(1, 1e-2)
+    l2.save("l2")
+    other = learner(toy, true_wd=True, wd=0.5).load("l2")
+    other.fit(1, 1e-2)
+    assert all(group["decoupled_weight_decay"] and group["weight_decay"] == 0.5 for group in other.opt.groups)
+    assert other.opt.momentum == pytest.approx(0.95)
+
+
+def test_a_neighbour_of_a_similar_name_is_left_alone(toy: DataBunch, here: Path):
+    learn = learner(toy)
+    Path("models/a.previous").mkdir(parents=True)
+    Path("models/.a.replaced").mkdir()
+    Path("models/.a.replaced/thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match=r"models/\.a\.replaced exists and is no checkpoint"):
+        learn.save("a")
+    assert Path("models/.a.replaced/thesis.txt").exists()
+    assert Path("models/a.previous").is_dir()
+
+
+def test_another_models_weights(toy: DataBunch, here: Path):
+    learn = learner(toy)
+    learn.save("a")
+    with pytest.raises(
+        ModelError, match=r"weights of another model \(the model's layers.0.bias, .* missing in it; it has lin1"
+    ):
+        learner(toy, MLP(20, 8, 4)).load("a")
+    with pytest.raises(ModelError, match=r"lin1.weight has shape \(8, 20\); the model's has \(9, 20\)"):
+        learner(toy, Net(hidden=9)).load("a")
+    with pytest.raises(FileError, match=r"models/b: no such folder; expected a checkpoint"):
+        learn.load("b")
+
+
+def test_every_damage_is_found_before_use(toy: DataBunch, here: Path):
+    learn = learner(toy)
+    learn.fit(1, 1e-2)
+    folder = learn.save("a")
+    before = learn.model.lin1.weight.clone()
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        for cut in (0, 1, len(whole) // 2, len(whole) - 1):
+            path.write_bytes(whole[:cut])
+            with pytest.raises(FileError, match=path.name):
+                learn.load("a")
+        for position in range(0, len(whole), max(1, len(whole) // 50)):
+            flipped = bytes([whole[position] ^ 1 << position % 8])
+            path.write_bytes(whole[:position] + flipped + whole[position + 1 :])
+            with pytest.raises(FileError, match=path.name):
+                learn.load("a")
+        path.unlink()
+        with pytest.raises(FileError, match=path.name):
+            learn.load("a")
+        path.write_bytes(whole)
+    learn.load("a")
+    assert torch.equal(learn.model.lin1.weight, before)
+
+
+def sign_again(folder: Path, **changed: Any) -> None:
+    """Change the manifest of a folder, as somebody would who knows how it is made."""
+    found = json.loads((folder / "manifest.json").read_text()) | changed
+    del found["sha256"]
+    (folder / "manifest.json").write_text(with_checksum(found))
+
+
+@pytest.mark.parametrize("name", ["../../secret.safetensors", "/etc/passwd", "..", "", "a/b"])
+def test_a_manifest_cannot_point_outside_its_folder(toy: DataBunch, here: Path, name: str):
+    learn = learner(toy)
+    folder = learn.save("a", with_opt=False)
+    shutil.copy(folder / "model.safetensors", "secret.safetensors")
+    sign_again(folder, files={name: manifest._digest(Path("secret.safetensors").read_bytes())})
+    with pytest.raises(FileError, match=r"manifest\.json: names a file outside of the folder"):
+        learn.load("a")
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_manifest_of_numbers_that_json_lacks(toy: DataBunch, here: Path, number: str):
+    learn = learner(toy)
+    path = learn.save("a", with_opt=False) / "manifest.json"
+    path.write_text(path.read_text().replace('"format": 1', f'"format": 1, "x": {number}'))
+    with pytest.raises(FileError, match=r"manifest\.json: not a manifest that onecycle wrote"):
+        learn.load("a")
+
+
+def test_a_newer_format_and_another_kind(toy: DataBunch, here: Path):
+    learn = learner(toy)
+    folder = learn.save("a", with_opt=False)
+    sign_again(folder, format=9)
+    with pytest.raises(FileError, match="format 9 is newer than this onecycle reads"):
+        learn.load("a")
+    learn.export("b")
+    shutil.move("b", "models/b")
+    with pytest.raises(FileError, match="holds a bundle; expected a checkpoint"):
+        learn.load("b")
+
+
+def test_what_is_not_ours_is_not_replaced(toy: DataBunch, here: Path):
+    learn = learner(toy)
+    Path("models/mine").mkdir(parents=True)
+    Path("models/mine/thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="models/mine exists and is no checkpoint that onecycle wrote"):
+        learn.save("mine")
+    assert Path("models/mine/thesis.txt").read_text() == "years of work"
+    learn.export("bundle")
+    with pytest.raises(OutputError, match=r"bundle exists; give another name, or .* \(overwrite=True\)"):
+        learn.export("bundle")
+    learn.export("bundle", overwrite=True)
+
+
+def test_a_folder_that_cannot_be_written(toy: DataBunch, here: Path):
+    Path("file").write_text("")
+    with pytest.raises(OutputError, match=r"file/models/a: cannot be written"):
+        learner(toy, path="file").save("a")
+
+
+# --- bundles --------------------------------------------------------------------------------------------------------
+
+
+def test_a_bundle_of_our_own_model_needs_no_class(toy: DataBunch, here: Path):
+    learn = learner(toy, MLP(20, 8, 4))
+    learn.fit(1, 1e-2)
+    folder = learn.export("b")
+    assert not [path for path in folder.iterdir() if path.suffix not in (".safetensors", ".json")]
+    x = toy.valid_ds.tensors[0]
+    np.save("x.npy", x.numpy())
+    code = """
+        import numpy as np, onecycle, json
+        learn = onecycle.load_learner("b")
+        x = np.load("x.npy")
+        print(json.dumps([learn.get_preds(x)[0].tolist(), learn.predict(x[0])[0], learn.classes]))
+    """
+    script = "\n".join(line.strip() for line in code.splitlines())
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    probs, first, classes = json.loads(out)
+    expected, targets = learn.get_preds()
+    assert np.allclose(probs, expected, atol=1e-6)
+    assert np.allclose(expected.sum(1), 1, atol=1e-5)
+    assert torch.equal(targets, toy.valid_ds.tensors[1])
+    assert first == int(expected[0].argmax())
+    assert classes == [0, 1, 2, 3]
+
+
+def test_a_bundle_of_any_other_model_takes_its_class(toy: DataBunch, here: Path):
+    learn = learner(toy)
+    learn.fit(1, 1e-2)
+    learn.export("b")
+    for model in (None, Net, Net()):  # without it, as a program: test_bundle.py
+        loaded = load_learner("b", model=model)
+        assert (type(loaded.model) is Net) == (model is not None)
+        assert torch.equal(loaded.get_preds(toy.valid_dl)[0], learn.get_preds()[0])
+
+
+def test_a_bundle_predicts_and_with_data_trains(toy: DataBunch, here: Path):
+    learn = learner(toy)
+    learn.export("b")
+    loaded = load_learner("b", Net)
+    with pytest.raises(DataError, match=r"loaded without data; give it some: load_learner\(path, data=...\)"):
+        loaded.fit(1, 1e-2)
+    with pytest.raises(DataError, match=r"row has shape \(19,\); expected one row of shape \(20,\)$"):
+        loaded.predict(np.zeros(19, dtype=np.float32))
+    with pytest.raises(ModelError, match=r"x.x has 19 columns"):
+        loaded.get_preds(np.zeros((3, 19), dtype=np.float32))
+    trained = load_learner("b", Net, data=toy)
+    trained.silent = True
+    trained.fit(1, 1e-2)
+    assert trained.validate()[0] < learn.validate()[0]
+
+
+def test_a_damaged_bundle(toy: DataBunch, here: Path):
+    folder = learner(toy, MLP(20, 8, 4)).export("b")
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(FileError, match=r"model.safetensors: damaged"):
+        load_learner("b")
+    with pytest.raises(FileError, match="nowhere: no such folder; expected a bundle"):
+        load_learner("nowhere")
+
+
+class Counts(Net):
+    """How often it was asked, kept with its weights as `made` of a number."""
+
+    def __init__(self, made: Any) -> None:
+        super().__init__()
+        self.made, self.count = made, 0
+
+    def get_extra_state(self) -> Any:
+        return self.made(self.count)
+
+    def set_extra_state(self, state: Any) -> None:
+        self.count = int(state)
+
+
+def test_a_models_extra_state_is_kept_where_it_is_a_tensor(toy: DataBunch, here: Path):
+    learn = learner(toy, seeded(Counts(torch.tensor)))
+    learn.model.count = 3
+    learn.save("a")
+    assert learner(toy, Counts(torch.tensor)).load("a").model.count == 3
+    learn.fit(1, 1e-2, checkpoint="run")
+    resumed = learner(toy, Counts(torch.tensor))
+    resumed.resume("run")
+    assert resumed.model.count == 3
+
+
+@pytest.mark.parametrize("made", [lambda count: {"count": count}, lambda count: None])
+def test_a_models_extra_state_that_cannot_be_kept(toy: DataBunch, here: Path, made: Any):
+    learn = learner(toy, nn.Sequential(Counts(made)))
+    weights = [parameter.clone() for parameter in learn.model.parameters()]
+    kind = type(made(0)).__name__
+    message = rf"the model's 0._extra_state is of type {kind}; expected a tensor, .*: let get_extra_state give one"
+    for call in (lambda: learn.save("a"), lambda: learn.export("b"), lambda: learn.fit(1, 1e-2, checkpoint="run")):
+        with pytest.raises(ModelError, match=message):
+            call()
+    assert all(torch.equal(a, b) for a, b in zip(weights, learn.model.parameters(), strict=True))
+    assert not any(here.iterdir())
+    learn.fit(1, 1e-2)

@@ -1,0 +1,278 @@
+"""`train --checkpoint-every`, `train --resume` and `runs`, with real processes and signals."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cli.conftest import leave_out_pictures
+from conftest import Net, seeded, toy_arrays
+from onecycle import CheckpointConfig, DataBunch, Learner
+from onecycle.checkpoint.run_folder import RunFolder
+from onecycle.cli.app import run
+from onecycle.core.record import Record
+from onecycle.errors import SettingError
+
+QUICK = ["--epochs", "2", "--lr", "0.01", "--bs", "16", "--device", "cpu", "--model", "mlp:8"]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    leave_out_pictures(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    x = random.normal(size=(200, 4)).astype(np.float32)
+    np.savez("rows.npz", x=x, y=x[:, :3].argmax(1))
+    return tmp_path
+
+
+def numbers(folder: str) -> tuple[object, ...]:
+    record = Record.load(Path(folder) / "record.json")
+    return record.batch_losses, record.lrs, record.val_losses, record.metrics
+
+
+def test_a_training_that_lost_its_end_is_resumed(capsys: pytest.CaptureFixture[str]):
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", "--checkpoint-every", "1 epoch"]) == 0
+    shutil.copytree("a", "b")
+    newest, oldest = RunFolder("b").names()
+    shutil.rmtree(Path("b/checkpoints") / newest)
+    for file in ("record.json", "report.html"):
+        (Path("b") / file).unlink()
+    shutil.rmtree("b/model")
+    capsys.readouterr()
+    assert run(["runs", ".", "--json"]) == 0
+    states = {run["run"]: (run["state"], run["epochs_done"]) for run in json.loads(capsys.readouterr().out)}
+    assert states == {"a": ("finished", 2), "b": ("stopped (killed), can be resumed", 1)}
+    assert run(["train", "--resume", "b", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["stopped"] is None
+    assert "b/report.html" in found["files"]
+    assert numbers("b") == numbers("a")
+    assert oldest in RunFolder("b").names()
+
+
+def test_the_settings_are_the_runs(capsys: pytest.CaptureFixture[str]):
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", "--checkpoint-every", "5"]) == 0
+    capsys.readouterr()
+    assert run(["train", "rows.npz", "--resume", "a"]) == 2
+    assert capsys.readouterr().err == "error: --resume takes its settings from the run; leave out SOURCE\n"
+    assert run(["train", "--resume", "a", "--lr", "0.1"]) == 2
+    assert capsys.readouterr().err == "error: --resume takes its settings from the run; leave out --lr\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["train"], "SOURCE is missing, which says what is trained on: mnist, or the path of a file or folder"),
+        (["train", "--resume", "nothing"], "nothing: holds no training to resume; expected the folder of one that had"),
+        (
+            ["train", "rows.npz", "--checkpoint-every", "often"],
+            "every is 'often'; expected a number of batches, or text",
+        ),
+        (["runs", "nothing"], "nothing: no such folder; expected one with the folders that `onecycle train` writes"),
+    ],
+)
+def test_what_cannot_be_done_is_said(args: list[str], message: str, capsys: pytest.CaptureFixture[str], place: Path):
+    assert run(args) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith(f"error: {message}")
+    assert [path.name for path in place.iterdir()] == ["rows.npz"]
+
+
+def test_data_that_changed_are_refused(capsys: pytest.CaptureFixture[str]):
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", "--checkpoint-every", "1 epoch"]) == 0
+    with np.load("rows.npz") as found:
+        x, y = found["x"], found["y"]
+    np.savez("rows.npz", x=x + 1, y=y)
+    capsys.readouterr()
+    assert run(["train", "--resume", "a"]) == 2
+    assert "a is the run of another fit: training data: sha256" in capsys.readouterr().err
+
+
+def test_runs_are_shown(capsys: pytest.CaptureFixture[str]):
+    Path("runs").mkdir()
+    assert run(["runs"]) == 0
+    assert capsys.readouterr().out == "no runs are in runs\n"
+    assert run(["train", "rows.npz", *QUICK, "--out", "runs/plain"]) == 0
+    assert run(["train", "rows.npz", *QUICK, "--out", "runs/kept", "--checkpoint-every", "1 epoch"]) == 0
+    capsys.readouterr()
+    assert run(["runs"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["run", "state", "epochs", "batches", "valid_loss", "metrics", "changed"]
+    assert [row.split()[:5] for row in rows] == [
+        ["runs/kept", "finished", "2", "of", "2"],
+        ["runs/plain", "finished", "2", "of", "2"],
+    ]
+
+
+def test_a_loss_that_became_nan_is_told(capsys: pytest.CaptureFixture[str]):
+    train = ["--epochs", "3", "--bs", "16", "--device", "cpu", "--model", "mlp:8", "--checkpoint-every", "2"]
+    assert run(["train", "rows.npz", *train, "--lr", "1e19", "--out", "a"]) == 1
+    capsys.readouterr()
+    assert run(["runs", ".", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["state"].startswith("failed (the loss became nan at step ")
+    assert found["state"].endswith("), can be resumed")
+
+
+def test_a_run_that_cannot_be_read_is_listed(capsys: pytest.CaptureFixture[str]):
+    assert run(["train", "rows.npz", *QUICK, "--out", "plain"]) == 0
+    assert run(["train", "rows.npz", *QUICK, "--out", "kept", "--checkpoint-every", "1 epoch"]) == 0
+    for path in (Path("plain/record.json"), *Path("kept/checkpoints").rglob("state.json")):
+        path.write_bytes(path.read_bytes()[:-9])
+    Path("kept/record.json").unlink()
+    capsys.readouterr()
+    assert run(["runs", "."]) == 0
+    out = capsys.readouterr().out
+    assert "plain  its record.json cannot be read " in out
+    assert "kept   its checkpoints cannot be read " in out
+
+
+def test_predicting_with_a_training_that_has_no_checkpoint(capsys: pytest.CaptureFixture[str]):
+    options = [*QUICK[4:], "--lr", "1e38", "--out", "a", "--checkpoint-every", "1 epoch"]
+    assert run(["train", "rows.npz", *options]) != 0
+    capsys.readouterr()
+    assert run(["predict", "a", "rows.npz"]) == 2
+    assert "a holds no run or bundle" in capsys.readouterr().err
+
+
+def test_predicting_with_a_training_that_is_not_finished(capsys: pytest.CaptureFixture[str]):
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", "--checkpoint-every", "1 epoch"]) == 0
+    shutil.rmtree("a/model")
+    Path("a/record.json").unlink()
+    capsys.readouterr()
+    assert run(["predict", "a", "rows.npz"]) == 2
+    expected = "error: a: its training is not finished; go on with it: onecycle train --resume a\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_keeps_the_training(number: signal.Signals, code: int):
+    train = [*QUICK[2:], "--epochs", "2000", "--out", "a", "--checkpoint-every", "1 h"]
+    with Path("err").open("w") as err:  # a pipe that nobody reads would be full one day
+        process = subprocess.Popen([sys.executable, "-m", "onecycle", "train", "rows.npz", *train], stderr=err)
+    while not Path("a/settings").exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    assert RunFolder("a").owner() == process.pid
+    busy = subprocess.run(
+        [sys.executable, "-m", "onecycle", "train", "--resume", "a"], capture_output=True, text=True, check=False
+    )
+    assert busy.returncode == 2
+    process.send_signal(signal.SIGUSR1)
+    while not RunFolder("a").names():
+        time.sleep(0.01)
+    assert process.poll() is None
+    process.send_signal(number)
+    assert process.wait() == code, Path("err").read_text()
+    assert "Traceback" not in Path("err").read_text()
+    assert RunFolder("a").owner() is None
+    state = RunFolder("a").read_latest_state()
+    assert state is not None
+    assert state["ended"] == {143: "terminated", 130: "interrupted"}[code]
+
+
+def test_a_lock_of_a_dead_process_is_free():
+    pid = os.fork() if hasattr(os, "fork") else pytest.skip("forks")
+    if not pid:
+        lock = RunFolder("a").lock()
+        assert lock
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert (Path("a") / ".lock").exists()
+    assert RunFolder("a").owner() is None
+    RunFolder("a").lock().release(remove=True)
+
+
+def test_a_busy_run_keeps_its_settings(capsys: pytest.CaptureFixture[str]):
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", "--checkpoint-every", "1 epoch"]) == 0
+    before = (Path("a/settings/state.json")).read_bytes()
+    lock = RunFolder("a").lock()
+    for more in ([], ["--checkpoint-every", "5"]):
+        assert run(["train", "rows.npz", *QUICK[2:], "--epochs", "1", "--out", "a", "--force", *more]) == 2
+        assert "a: in use by process" in capsys.readouterr().err
+    assert Path("a/settings/state.json").read_bytes() == before
+    assert len(RunFolder("a").names()) == 2
+    RunFolder("a").release(lock)
+
+
+def test_force_replaces_what_was_kept(capsys: pytest.CaptureFixture[str]):
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", "--checkpoint-every", "1 epoch"]) == 0
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", "--force"]) == 0
+    assert not Path("a/settings").exists()
+    assert not Path("a/checkpoints").exists()
+    capsys.readouterr()
+    assert run(["train", "--resume", "a"]) == 2
+    assert "a: holds no training to resume" in capsys.readouterr().err
+
+
+def in_python(folder: str, **options: Any) -> None:
+    """A fit that is kept in the folder, made in Python."""
+    data = DataBunch.create(toy_arrays(), toy_arrays(50, seed=1), bs=16, seed=3)
+    learn = Learner(data, seeded(Net()), silent=True, engine="eager")
+    learn.fit_one_cycle(1, 1e-2, checkpoint=CheckpointConfig(folder, **options))
+
+
+@pytest.mark.parametrize("more", [[], ["--force"], ["--force", "--checkpoint-every", "1 epoch"]])
+def test_a_run_made_in_python_is_never_replaced(more: list[str], capsys: pytest.CaptureFixture[str]):
+    in_python("a")
+    before = {path: path.read_bytes() for path in Path("a").rglob("*") if path.is_file()}
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", *more]) == 2
+    message = "error: a holds a run made in Python, whose checkpoints would be lost; give another --out\n"
+    assert capsys.readouterr().err == message
+    assert {path: path.read_bytes() for path in Path("a").rglob("*") if path.is_file()} == before
+
+
+def test_a_run_made_in_python_is_resumed_there(capsys: pytest.CaptureFixture[str]):
+    in_python("a")
+    assert run(["train", "--resume", "a"]) == 2
+    assert capsys.readouterr().err == (
+        "error: a: made in Python, so its model and settings are not known here; go on with learn.resume('a'), by a "
+        "learner made as the one of the run\n"
+    )
+
+
+def test_predicting_with_a_run_made_in_python(capsys: pytest.CaptureFixture[str]):
+    in_python("a")
+    assert run(["predict", "a", "rows.npz"]) == 2
+    message = "error: a: made in Python, and has no bundle; learn.export('a/model') makes one\n"
+    assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize("more", [[], ["--checkpoint-every", "1 epoch"]])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_fit_in_python_does_not_write_into_a_run_of_the_command_line(more: list[str], overwrite: bool):
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", *more]) == 0
+    Path("a-2").mkdir()
+    before = set(Path("a").rglob("*"))
+    message = r"^a holds a run of `onecycle train`, whose files .*; give another folder, such as 'a-3'$"
+    with pytest.raises(SettingError, match=message):
+        in_python("a", overwrite=overwrite)
+    assert set(Path("a").rglob("*")) == before
+    in_python("a-3")
+    in_python("a-3", overwrite=True)  # its own
+
+
+def test_a_run_is_resumed_from_another_folder(
+    capsys: pytest.CaptureFixture[str], place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", "--checkpoint-every", "1 epoch"]) == 0
+    (place / "elsewhere").mkdir()
+    monkeypatch.chdir(place / "elsewhere")
+    assert run(["train", "--resume", "../a"]) == 0
+    (place / "rows.npz").unlink()
+    capsys.readouterr()
+    assert run(["train", "--resume", "../a"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {place / 'rows.npz'}: no such file or folder; ../a was trained on it: put it back\n"
+    )

@@ -1,0 +1,193 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from conftest import toy_arrays
+from onecycle import DataBunch
+from onecycle.data.loaders import InMemoryLoader, TorchLoader
+from onecycle.errors import DataError
+
+CPU = torch.device("cpu")
+
+
+def loader(rows: int = 10, bs: int = 4, **options) -> InMemoryLoader:
+    return InMemoryLoader(TensorDataset(torch.arange(rows).float(), torch.arange(rows)), bs, CPU, seed=5, **options)
+
+
+def order(batches) -> list[list[int]]:
+    return [y.tolist() for _, y in batches]
+
+
+def test_in_order_without_shuffling():
+    assert order(loader()) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert len(loader()) == 3
+
+
+def test_the_last_short_batch_can_be_dropped():
+    assert order(loader(drop_last=True)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [len(rows) for rows in order(loader(shuffle=True, drop_last=True))] == [4, 4]
+    assert len(loader(drop_last=True)) == 2
+
+
+def test_x_and_y_stay_together():
+    for x, y in loader(shuffle=True):
+        assert torch.equal(x.long(), y)
+
+
+def test_an_epoch_is_a_function_of_seed_and_number():
+    one, other = loader(rows=100, shuffle=True), loader(rows=100, shuffle=True)
+    assert order(one.epoch(3)) == order(other.epoch(3))
+    assert order(one.epoch(3)) != order(one.epoch(4))
+    other.seed = 6
+    assert order(one.epoch(3)) != order(other.epoch(3))
+    assert sorted(i for rows in order(one.epoch(3)) for i in rows) == list(range(100))
+
+
+def test_iterating_by_hand_shuffles_every_time_and_gives_the_epochs_in_turn():
+    by_hand = loader(rows=100, shuffle=True)
+    assert [order(by_hand), order(by_hand)] == [order(by_hand.epoch(0)), order(by_hand.epoch(1))]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_all_rows_in_order_of_a_loader_that_shuffles_and_drops(wrapped: bool):
+    shuffled = loader(shuffle=True, drop_last=True)
+    if wrapped:
+        shuffled = TorchLoader(DataLoader(shuffled.dataset, 4, shuffle=True, drop_last=True), CPU, 0)
+    next(iter(shuffled))
+    fixed = DataBunch(shuffled, device="cpu").fix_dl
+    assert fixed is not None
+    assert order(fixed) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert len(order(shuffled)) == 2
+    if isinstance(shuffled, InMemoryLoader) and isinstance(fixed, InMemoryLoader):
+        assert all(a is b for a, b in zip(shuffled.tensors, fixed.tensors, strict=True))
+
+
+def test_somebody_elses_loader_does_not_say_what_its_rows_are():
+    class Theirs:
+        dataset, batch_size, in_order = range(4), 2, True
+
+        def __len__(self) -> int:
+            return 2
+
+        def __iter__(self):
+            return self.epoch(0)
+
+        def epoch(self, number: int):
+            return iter(loader(4, 2, shuffle=True).epoch(number))
+
+    data = DataBunch(Theirs(), device="cpu")
+    assert data.fix_dl is None
+    with pytest.raises(DataError, match="the training rows cannot be had in order: their loader does not say which"):
+        data.dl("fix")
+
+
+def test_the_workers_of_a_loader_read_its_rows_in_order_too():
+    def prepare(worker: int) -> None: ...
+
+    given = DataLoader(Noisy(), 16, shuffle=True, num_workers=1, worker_init_fn=prepare)
+    fixed = DataBunch(given, device="cpu").fix_dl
+    assert isinstance(fixed, TorchLoader)
+    assert (fixed.loader.num_workers, fixed.loader.worker_init_fn) == (1, prepare)
+
+
+def test_the_global_generator_is_not_touched():
+    before = torch.get_rng_state()
+    list(loader(shuffle=True))
+    x, y = toy_arrays()
+    list(TorchLoader(DataLoader(TensorDataset(x, y), 16, shuffle=True), CPU, 0))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_several_inputs_and_no_targets():
+    x = torch.arange(4)
+    ((inputs, y),) = InMemoryLoader(TensorDataset(x.float(), x * 2, x), 4, CPU, 0)
+    assert [type(part) for part in inputs] == [torch.Tensor] * 2
+    assert torch.equal(y, x)
+    ((inputs, y),) = InMemoryLoader(TensorDataset(x.float()), 4, CPU, 0)
+    assert y is None
+
+
+def test_bytes_become_floats_a_batch_at_a_time():
+    dl = InMemoryLoader(TensorDataset(torch.full((4, 2), 200, dtype=torch.uint8), torch.zeros(4)), 2, CPU, 0)
+    assert dl.tensors[0].dtype is torch.uint8
+    assert next(iter(dl))[0].tolist() == [[200.0, 200.0]] * 2
+
+
+class Noisy(Dataset):
+    """A data set that draws from torch's global generator, as augmentation does."""
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        return torch.randn(3) + i, i % 4
+
+
+def test_a_torch_loader_is_reproducible_with_its_augmentation():
+    runs = [TorchLoader(DataLoader(Noisy(), 16, shuffle=True), CPU, seed=1) for _ in range(2)]
+    first, second = ([(x, y) for x, y in dl.epoch(2)] for dl in runs)
+    assert all(torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in zip(first, second, strict=True))
+    other = [x for x, _ in runs[0].epoch(3)]
+    assert not torch.equal(first[0][0], other[0])
+
+
+def test_a_torch_loader_leaves_the_callers_draws_alone():
+    torch.manual_seed(8)
+    expected = [torch.rand(1) for _ in range(3)]
+    torch.manual_seed(8)
+    found = [torch.rand(1) for _ in TorchLoader(DataLoader(Noisy(), 16, shuffle=True), CPU, seed=1)]
+    assert found == expected
+
+
+def test_dicts_and_single_tensors_pass_through_a_torch_loader():
+    rows = [{"a": np.float32(i), "b": i} for i in range(4)]
+    ((x, y),) = TorchLoader(DataLoader(rows, 4), CPU, 0)  # pyright: ignore
+    assert x["b"].tolist() == [0, 1, 2, 3]
+    assert y is None
+
+
+def test_a_loader_without_a_length():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter([])
+
+    with pytest.raises(DataError, match="the DataLoader has no length"):
+        len(TorchLoader(DataLoader(Stream()), CPU, 0))
+
+
+@pytest.mark.parametrize("batch_size", [2, None])
+def test_a_batch_of_none_is_no_end_of_the_epoch(batch_size: int | None):
+    given = DataLoader([0.0, 1.0, 2.0, 3.0], batch_size, collate_fn=lambda rows: None)  # pyright: ignore
+    with pytest.raises(
+        DataError, match="the DataLoader gives None for a batch; expected tensors: see what its collate"
+    ):
+        list(TorchLoader(given, CPU, 0))
+
+
+class NumpyNoise(Noisy):
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        return torch.tensor([np.random.rand(), random.random()]) + i, i % 4
+
+
+def test_asking_whether_it_is_a_regression_moves_no_generator():
+    data = DataBunch.create(NumpyNoise(), bs=16, seed=1)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    assert not data.is_regression()
+    after = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+def test_numpy_python_and_the_loaders_own_generator_are_lent_too():
+    own = torch.Generator().manual_seed(1)
+    dl = TorchLoader(DataLoader(NumpyNoise(), 16, shuffle=True, generator=own), CPU, seed=1)
+    before = own.get_state(), np.random.get_state()[1].tolist(), random.getstate()
+    first, again, other = ([x for x, _ in dl.epoch(k)] for k in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+    after = own.get_state(), np.random.get_state()[1].tolist(), random.getstate()
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]

@@ -1,0 +1,684 @@
+"""The fast engine gives the eager engine's losses, never captures twice, and steps back where it must."""
+
+import random
+import signal
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim import SGD
+from torch.utils.checkpoint import checkpoint
+
+from conftest import Everything, Net, seeded, toy_arrays
+from onecycle import Callback, DataBunch, GradientClip, Learner, accuracy
+from onecycle.core.display import SilentDisplay
+from onecycle.engine import capture
+from onecycle.engine.capture import CapturedStep
+from onecycle.errors import DataError, SettingError
+from onecycle.optim.schedules import Constant
+from onecycle.train.callbacks.base import collect_hooks
+from onecycle.train.loop import Run, run_fit
+from onecycle.train.recorder import Recorder
+from onecycle.train.step import Objective
+
+
+def fitted(
+    engine: str, model: nn.Module, data: DataBunch | None = None, split: bool = False, **options: Any
+) -> Learner:
+    data = data or DataBunch.create(toy_arrays(), toy_arrays(50, seed=1), bs=16, seed=3)
+    learn = Learner(data, seeded(model), engine=engine, **{"metrics": accuracy, "silent": True, **options})
+    if split:
+        learn.split(model.lin2)
+    learn.fit_one_cycle(2, slice(1e-3, 1e-2))
+    learn.fit(1, 1e-3, wd=0.1)
+    return learn
+
+
+def assert_agree(eager: Learner, fast: Learner) -> None:
+    assert fast.engine.captured is not None
+    assert fast.recorder.record.batch_losses == eager.recorder.record.batch_losses
+    assert fast.recorder.val_losses == eager.recorder.val_losses
+    assert fast.recorder.metrics == eager.recorder.metrics
+    for a, b in zip(eager.model.state_dict().values(), fast.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"true_wd": False, "bn_wd": False},
+        {"opt_func": SGD, "split": True},
+        {"opt_func": partial(SGD, momentum=0.9), "true_wd": False},
+        {"split": True, "bn_wd": False},
+        {"callbacks": GradientClip(0.05), "opt_func": SGD},
+        {"loss_func": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0, 4.0]), label_smoothing=0.1)},
+        {"loss_func": partial(F.multi_margin_loss, p=2)},
+    ],
+)
+def test_engines_agree(options: dict[str, Any]):
+    assert_agree(fitted("eager", Net(), **options), fitted("fast", Net(), **options))
+
+
+def test_engines_agree_with_dropout_norms_and_tied_weights():
+    assert_agree(fitted("eager", Everything()), fitted("fast", Everything()))
+
+
+def test_engines_agree_on_regression():
+    x, _ = toy_arrays()
+    data = DataBunch.create((x, x.sum(1)), (x, x.sum(1)), bs=16, seed=0)
+    assert_agree(*(fitted(engine, Net(outputs=1), data, metrics=None) for engine in ("eager", "fast")))
+
+
+def test_engines_agree_on_several_inputs_of_which_one_is_whole_numbers():
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.emb, self.lin1, self.lin2 = nn.Embedding(10, 3), nn.Linear(23, 8), nn.Linear(8, 4)
+
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return self.lin2(torch.relu(self.lin1(torch.cat([a, self.emb(b)], 1))))
+
+    x, y = toy_arrays()
+    data = DataBunch.create((x, torch.arange(200) % 10, y), (x, torch.arange(200) % 10, y), bs=16, seed=0)
+    assert_agree(fitted("eager", Two(), data), fitted("fast", Two(), data))
+
+
+def test_a_short_last_batch_goes_through_eagerly():
+    dataset = torch.utils.data.TensorDataset(*toy_arrays())
+    data = DataBunch(torch.utils.data.DataLoader(dataset, 48), torch.utils.data.DataLoader(dataset, 48))
+    fast = fitted("fast", Net(), data)
+    assert len(fast.recorder.losses) == 5
+    assert_agree(fitted("eager", Net(), data), fast)
+
+
+@pytest.fixture
+def captures(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each trace."""
+    counted: list[int] = []
+    init = CapturedStep.__init__
+    monkeypatch.setattr(CapturedStep, "__init__", lambda *args: counted.append(1) or init(*args))
+    return counted
+
+
+def test_it_captures_once(captures: list[int]):
+    learn = fitted("fast", Net())
+    learn.fit(3, 1e-3)
+    learn.lr_find()
+    learn.fit_one_cycle(1, 1e-3)
+    assert len(captures) == 1
+
+
+def test_it_captures_again_when_the_model_changes(captures: list[int], toy: DataBunch):
+    learn = Learner(toy, seeded(Net()), engine="fast", silent=True)
+    learn.split(learn.model.lin2)
+    learn.freeze()
+    before = learn.model.lin1.weight.clone()
+    learn.fit(2, 1e-2)
+    assert torch.equal(learn.model.lin1.weight, before)
+    learn.unfreeze()
+    learn.fit(1, 1e-2)
+    assert not torch.equal(learn.model.lin1.weight, before)
+    assert len(captures) == 2
+    learn.loss_func = nn.MultiMarginLoss()
+    learn.fit(1, 1e-2)
+    assert len(captures) == 3
+
+
+def test_capturing_leaves_no_trace(toy: DataBunch):
+    model = seeded(Everything()).train()
+    before = [value.clone() for value in model.state_dict().values()]
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    CapturedStep(model, Objective(nn.CrossEntropyLoss()), *toy.one_batch())
+    assert all(torch.equal(a, b) for a, b in zip(before, model.state_dict().values(), strict=True))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_without_torchscript_the_generated_python_does_the_same(monkeypatch: pytest.MonkeyPatch):
+    eager = fitted("eager", Everything())
+    monkeypatch.delattr(torch.jit, "CompilationUnit")
+    assert_agree(eager, fitted("fast", Everything()))
+
+
+class Branches(Net):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x if x.sum() > 0 else -x)
+
+
+class Counts(Net):
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return super().forward(x)
+
+
+class Draws(Net):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x * (1 + 0 * random.random()))
+
+
+class DrawsWithNumPy(Net):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x * (1 + 0 * np.random.rand()))
+
+
+def hooked() -> Net:
+    model = Net()
+    model.lin1.register_forward_hook(lambda *_: None)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (Branches(), "it depends on the values in a batch (an `if`, `.item()`, a mask or the like)"),
+        (Counts(), "its forward pass counts, or draws from Python's or NumPy's generator"),
+        (Draws(), "its forward pass counts, or draws from Python's or NumPy's generator"),
+        (DrawsWithNumPy(), "its forward pass counts, or draws from Python's or NumPy's generator"),
+        (hooked(), "module lin1 has hooks"),
+    ],
+)
+def test_what_cannot_be_captured_stays_eager_and_says_why_once(
+    model: Net, reason: str, capsys: pytest.CaptureFixture[str], toy: DataBunch
+):
+    expected = Learner(toy, seeded(model), engine="eager", silent=True)
+    expected.fit(2, 1e-2)
+    learn = Learner(toy, seeded(model), engine="fast")
+    learn.fit(2, 1e-2)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("engine:")]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"engine: eager, because {reason}")
+    assert learn.recorder.losses == expected.recorder.losses
+
+
+def test_what_cannot_be_captured_is_tried_once_a_fit(toy: DataBunch, monkeypatch: pytest.MonkeyPatch):
+    tries: list[int] = []
+    check = capture._check_capturable
+    monkeypatch.setattr(capture, "_check_capturable", lambda *args: tries.append(1) or check(*args))
+    learn = Learner(toy, Counts(), engine="fast", silent=True)
+    learn.fit(3, 1e-3)
+    assert len(tries) == 1
+    learn.fit(2, 1e-3)
+    assert len(tries) == 2
+
+
+def test_a_callback_that_wants_the_loss_keeps_it_eager(toy: DataBunch, capsys: pytest.CaptureFixture[str]):
+    class Double(Callback):
+        def on_backward_begin(self, fit: Any) -> None:
+            fit.loss = fit.loss * 2
+
+    Learner(toy, Net(), engine="fast", callbacks=Double()).fit(1, 1e-3)
+    assert "engine: eager, because a callback wants the loss before the backward pass" in capsys.readouterr().out
+
+
+def test_auto_captures_only_what_is_long_enough(toy: DataBunch, captures: list[int], monkeypatch: pytest.MonkeyPatch):
+    from onecycle.engine import engine
+
+    monkeypatch.setattr(engine, "MIN_STEPS_TO_CAPTURE", 30)
+    learn = Learner(toy, Net(), silent=True)
+    learn.fit(2, 1e-3)  # 24 steps
+    assert not captures
+    learn.fit(3, 1e-3)
+    assert len(captures) == 1
+
+
+def test_an_engine_that_is_not_there(toy: DataBunch):
+    with pytest.raises(SettingError, match='unknown engine "fats"; expected auto, eager or fast; did you mean "fast"?'):
+        Learner(toy, Net(), engine="fats")
+
+
+# --- runs: many steps without Python between them --------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of steps of each run."""
+    counted: list[int] = []
+    run = CapturedStep.run
+
+    def counting(self: CapturedStep, loader: Any, rows: Any, program: Any, numbers: Any) -> Any:
+        counted.append(len(numbers))
+        return run(self, loader, rows, program, numbers)
+
+    monkeypatch.setattr(CapturedStep, "run", counting)
+    return counted
+
+
+@pytest.mark.parametrize(
+    "opt_func",
+    [
+        *(
+            SGD,
+            partial(SGD, momentum=0.9),
+            partial(SGD, momentum=0.9, nesterov=True),
+            partial(SGD, momentum=0.9, dampening=0.5),
+        ),
+        *(torch.optim.Adam, torch.optim.AdamW, partial(torch.optim.AdamW, eps=1e-6)),
+    ],
+)
+@pytest.mark.parametrize(
+    "options", [{}, {"true_wd": False}, {"bn_wd": False, "split": True}, {"wd": [0.1, 0.0], "split": True}]
+)
+def test_runs_give_the_eager_numbers(opt_func: Any, options: dict[str, Any], runs: list[int]):
+    eager = fitted("eager", Net(), opt_func=opt_func, **options)
+    assert not runs
+    assert_agree(eager, fitted("fast", Net(), opt_func=opt_func, **options))
+    assert sum(runs) == 3 * 12 - 1  # all steps but the first, which captures
+    assert len(runs) < 3 * 12 / 2
+
+
+def test_runs_leave_the_optimizer_as_steps_do():
+    x, y = toy_arrays()
+    data = DataBunch.create((x, y), bs=2, seed=0)
+    learners = [fitted(engine, Net(), data, metrics=None) for engine in ("eager", "fast")]
+    states = [learn.opt.state_dict() for learn in learners if learn.opt]
+    assert states[0]["param_groups"] == states[1]["param_groups"]
+    for a, b in zip(states[0]["state"].values(), states[1]["state"].values(), strict=True):
+        assert a["step"] == b["step"] == 300
+        assert torch.allclose(a["exp_avg"], b["exp_avg"], rtol=1e-3, atol=1e-6)
+
+
+def test_a_hook_around_the_batch_sees_every_batch(runs: list[int]):
+    class Count(Callback):
+        batches = 0
+
+        def on_batch_end(self, fit: Any) -> None:
+            self.batches += 1
+
+    count = Count()
+    learn = fitted("fast", Net(), callbacks=count)
+    assert count.batches == 36
+    assert learn.engine.captured is not None
+    assert not runs
+
+
+def test_an_optimizer_that_is_not_known_steps_between_replays(runs: list[int]):
+    assert_agree(*(fitted(engine, Net(), opt_func=torch.optim.RMSprop) for engine in ("eager", "fast")))
+    assert not runs
+
+
+def test_a_parameter_that_joined_later_is_left_to_steps(runs: list[int], toy: DataBunch):
+    assert_agree(*(fitted(engine, Everything(), opt_func=SGD) for engine in ("eager", "fast")))
+    assert not runs  # one parameter is never used
+
+
+def test_stopping_between_runs(toy: DataBunch, monkeypatch: pytest.MonkeyPatch):
+    run = CapturedStep.run
+
+    def stopping(self: CapturedStep, *args: Any) -> Any:
+        learn.recorder.record.settings["runs"] = learn.recorder.record.settings.get("runs", 0) + 1
+        if learn.recorder.record.settings["runs"] == 3:
+            raise_in_main()
+        return run(self, *args)
+
+    def raise_in_main() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(CapturedStep, "run", stopping)
+    learn = Learner(toy, Net(), engine="fast", silent=True)
+    learn.fit(3, 1e-3)
+    assert learn.recorder.stopped == "interrupted"
+    assert len(learn.recorder.losses) == 1 + 1 + 2 + 4
+
+
+@pytest.mark.parametrize("scale", [None, 256.0])
+def test_bytes_stay_bytes_until_the_batch(scale: float | None):
+    x, y = toy_arrays()
+    pixels = (x * 50 + 128).clamp(0, 255).to(torch.uint8)
+    data = DataBunch.create((pixels, y), (pixels, y), bs=16, seed=0, pixel_scale=scale)
+    assert data.valid_dl is not None
+    assert torch.equal(data.one_batch("valid")[0], pixels[:16] / (scale or 1))
+    eager, fast = (fitted(engine, Net(), data) for engine in ("eager", "fast"))
+    assert_agree(eager, fast)
+    assert data.train_dl.tensors[0].dtype is torch.uint8
+
+
+def test_labels_outside_are_named_in_a_run(toy: DataBunch):
+    x, y = toy_arrays()
+    data = DataBunch.create((x, y), bs=16, seed=0)
+    learn = Learner(data, seeded(Net()), engine="fast", silent=True)
+    learn.fit(1, 1e-3)
+    data.train_dl.tensors[1][7] = 9
+    with pytest.raises(DataError, match="labels contain 9; the model has 4 classes"):
+        fit = learn._new_fit(1, Constant([1e-3]), learn.opt, None, learn.recorder)
+        objective, hooks = Objective(learn.loss_func), collect_hooks([])
+        # the check before a fit would find it, so go past that
+        run_fit(Run(fit, data.train_dl, None, objective, hooks, Recorder(), SilentDisplay(), 0, learn.engine, 1))
+
+
+# --- what a captured step takes as fixed ---------------------------------------------------------------------------------
+
+
+class Reads(Net):
+    """Its forward pass reads a list, a settings object and a global."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales, self.settings = [1.0, {"more": 2.0}], SimpleNamespace(shift=0.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x * self.scales[0] + self.settings.shift + GLOBAL)
+
+
+GLOBAL = 0.0
+
+
+@pytest.mark.parametrize("what", ["list", "inner", "object", "global"])
+def test_it_captures_again_when_what_the_forward_pass_reads_changes(
+    what: str, captures: list[int], toy: DataBunch, monkeypatch: pytest.MonkeyPatch
+):
+    def change(model: Any) -> None:
+        if what == "list":
+            model.scales[0] = 3.0
+        elif what == "inner":
+            model.scales[1]["more"] = 3.0
+        elif what == "object":
+            model.settings.shift = 3.0
+        else:
+            monkeypatch.setitem(Reads.forward.__globals__, "GLOBAL", 3.0)
+
+    learners = [Learner(toy, seeded(Reads()), engine=engine, silent=True) for engine in ("fast", "eager")]
+    for learn in learners:
+        monkeypatch.setitem(Reads.forward.__globals__, "GLOBAL", 0.0)
+        learn.fit(1, 1e-2)
+        change(learn.model)
+        learn.fit(1, 1e-2)
+    assert len(captures) == 2
+    assert learners[0].recorder.losses == pytest.approx(learners[1].recorder.losses, rel=1e-4)
+
+
+def test_a_forward_pass_that_appends_to_a_list_stays_eager(toy: DataBunch):
+    class Appends(Net):
+        seen: ClassVar[list[int]] = []
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.own: list[int] = []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.own.append(len(x))
+            return super().forward(x)
+
+    learn = Learner(toy, Appends(), engine="fast", silent=True)
+    learn.fit(1, 1e-3)
+    assert learn.engine.captured is None
+
+
+class Weighted:
+    """A loss that is an object, with a weight that changes from epoch to epoch."""
+
+    weight = 1.0
+
+    def __init__(self) -> None:
+        self.own = [1.0]
+
+    def __call__(self, preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(preds, targets) * self.own[0]
+
+    def method(self, preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return self(preds, targets)
+
+
+SETTINGS = {"weight": 1.0}
+
+
+def helper() -> float:
+    return SETTINGS["weight"]
+
+
+def calls_a_helper(preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(preds, targets) * helper()
+
+
+def reads_a_class(preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(preds, targets) * Weighted.weight
+
+
+def takes_settings(preds: torch.Tensor, targets: torch.Tensor, settings: dict[str, float]) -> torch.Tensor:
+    return F.cross_entropy(preds, targets) * settings["weight"]
+
+
+class Scaled(Net):
+    """Its forward pass calls a method, which reads a global."""
+
+    def scale(self) -> float:
+        return SETTINGS["weight"]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * self.scale()
+
+
+WEIGHTED = Weighted()
+
+
+class Heavier(Callback):
+    """Every epoch weighs more."""
+
+    def on_epoch_begin(self, fit: Any) -> None:
+        SETTINGS["weight"] = WEIGHTED.own[0] = Weighted.weight = 1.0 + fit.epoch
+
+
+@pytest.mark.parametrize(
+    ("loss", "model"),
+    [
+        (WEIGHTED, Net),
+        (WEIGHTED.method, Net),
+        (partial(takes_settings, settings=SETTINGS), Net),
+        (calls_a_helper, Net),
+        (reads_a_class, Net),
+        (nn.CrossEntropyLoss(), Scaled),
+    ],
+)
+def test_it_captures_again_when_a_loss_reads_something_else(loss: Any, model: type[Net], toy: DataBunch):
+    learners = [
+        Learner(toy, seeded(model()), loss_func=loss, engine=engine, silent=True, callbacks=Heavier())
+        for engine in ("fast", "eager")
+    ]
+    for learn in learners:
+        learn.fit(3, 1e-2)
+    assert learners[0].engine.captured is not None
+    assert learners[0].recorder.record.batch_losses == learners[1].recorder.record.batch_losses
+
+
+class Counts10:
+    """Ten times the loss from the 15th call on."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def __call__(self, preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        self.calls.append(len(targets))
+        return F.cross_entropy(preds, targets) * (10 if len(self.calls) >= 15 else 1)
+
+    def method(self, preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return self(preds, targets)
+
+
+@pytest.mark.parametrize("part", [lambda loss: loss, lambda loss: loss.method, lambda loss: partial(loss.method)])
+def test_a_loss_that_counts_is_called_with_every_batch_and_no_other(part: Any, toy: DataBunch):
+    found = []
+    for engine in ("fast", "eager"):
+        loss = Counts10()
+        learn = Learner(toy, seeded(Net()), loss_func=part(loss), engine=engine, silent=True)
+        learn.fit(3, 1e-2)
+        found.append((loss.calls, learn.recorder.record.batch_losses))
+    assert found[0] == found[1]
+
+
+def rarely_masked() -> DataBunch:
+    """Numbers to predict, of which few are missing, and none in the first batches of the validation set."""
+    x, _ = toy_arrays()
+    y = x.sum(1, keepdim=True)
+    y[torch.arange(150, 200, 17)] = -999.0
+    return DataBunch.create((x, y), (x, y), bs=16, seed=0)
+
+
+def masked_mean(preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    mask = targets != -999.0
+    return ((preds[mask] - targets[mask]) ** 2).mean()
+
+
+def masked_by_length(preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    off = (preds - targets)[targets != -999.0]
+    return off.square().sum() / len(off)
+
+
+def largest(preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    found = max(1, (targets > 2.0).nonzero().shape[0])
+    return (preds - targets).square().flatten().topk(found).values.mean()
+
+
+@pytest.mark.parametrize("loss", [masked_mean, masked_by_length, largest])
+def test_shapes_that_depend_on_a_batch_are_left_to_the_eager_engine(loss: Any):
+    learners = [
+        Learner(rarely_masked(), seeded(Net(outputs=1)), loss_func=loss, engine=engine, silent=True)
+        for engine in ("fast", "eager")
+    ]
+    for learn in learners:
+        learn.fit(3, 1e-3)
+    assert learners[0].engine.captured is None
+    assert learners[0].recorder.record.batch_losses == learners[1].recorder.record.batch_losses
+
+
+def test_metrics_whose_shapes_depend_on_a_batch_are_called_with_every_batch():
+    learners = [
+        Learner(
+            rarely_masked(), seeded(Net(outputs=1)), nn.MSELoss(), metrics=masked_by_length, engine=engine, silent=True
+        )
+        for engine in ("fast", "eager")
+    ]
+    for learn in learners:
+        learn.fit(2, 1e-3)
+    assert learners[0].engine.captured is not None
+    assert learners[0].recorder.metrics == learners[1].recorder.metrics
+    assert learners[0].validate() == pytest.approx(
+        learners[0].recorder.val_losses[-1:] + learners[0].recorder.metrics[-1]
+    )
+
+
+def test_a_gradient_that_is_somebody_elses_memory_is_copied(toy: DataBunch):
+    """The gradient of a sum is one number seen many times, and that of a product a constant: no kernel may write there."""
+
+    class Sums(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Parameter(torch.ones(20, 4)), nn.Parameter(torch.ones(4))
+            self.register_buffer("c", torch.linspace(0, 1, 80).view(20, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ (self.a * self.c) + self.b + self.a.sum() + (self.a * self.c).sum()
+
+    def loss(preds: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        return preds.sum() / 1e3
+
+    for callbacks in (None, GradientClip(1e-3)):
+        options: dict[str, Any] = {"loss_func": loss, "metrics": None, "callbacks": callbacks}
+        assert_agree(*(fitted(engine, Sums(), toy, **options) for engine in ("eager", "fast")))
+
+
+def test_validation_is_captured_too(toy: DataBunch, captures: list[int]):
+    eager, fast = (fitted(engine, Everything(), toy) for engine in ("eager", "fast"))
+    assert fast.engine.captured_scores is not None
+    assert fast.recorder.metrics == eager.recorder.metrics
+    assert fast.validate() == pytest.approx(eager.validate(), rel=1e-4)
+
+
+def test_a_metric_that_looks_at_values_is_called_with_every_batch(toy: DataBunch):
+    seen: list[float] = []
+
+    def looks(preds: torch.Tensor, targets: torch.Tensor) -> float:
+        seen.append(preds.max().item())
+        return seen[-1]
+
+    learn = fitted("fast", Net(), toy, metrics=looks)
+    assert learn.engine.captured is not None
+    assert len(seen) >= 3 * 4
+    by_size = [value * rows for value, rows in zip(seen[-4:], (16, 16, 16, 2), strict=True)]
+    assert learn.recorder.metrics[-1][0] == pytest.approx(sum(by_size) / 50)
+
+
+# --- precision ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["eager", "fast"])
+def test_bf16_multiplies_in_bfloat16_and_keeps_weights_and_loss_in_float32(engine: str, toy: DataBunch):
+    seen: list[torch.dtype] = []
+
+    class Looks(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out = super().forward(x)
+            seen.append(out.dtype)
+            return out
+
+    full = fitted("eager", Net(), toy)
+    half = fitted(engine, Looks(), toy, precision="bf16")
+    assert set(seen) == {torch.bfloat16, torch.float32}  # float32 only in the check before the fit
+    assert {parameter.dtype for parameter in half.model.parameters()} == {torch.float32}
+    assert half.recorder.record.settings["precision"] == "bf16"
+    losses, expected = half.recorder.record.batch_losses, full.recorder.record.batch_losses
+    assert losses != expected
+    assert losses == pytest.approx(expected, rel=0.03)
+    assert half.get_preds()[0].dtype is torch.float32
+
+
+def test_engines_agree_in_bf16(toy: DataBunch):
+    eager, fast = (fitted(engine, Net(), toy, precision="bf16") for engine in ("eager", "fast"))
+    assert fast.engine.captured is not None
+    assert fast.recorder.record.batch_losses == pytest.approx(eager.recorder.record.batch_losses, rel=1e-3)
+
+
+def test_a_precision_that_is_not_there(toy: DataBunch):
+    with pytest.raises(SettingError, match='unknown precision "fp16"; expected fp32 or bf16; did you mean "bf16"?'):
+        Learner(toy, Net(), precision="fp16")
+
+
+def test_it_captures_again_for_batches_of_another_size_or_scale(captures: list[int]):
+    x, y = toy_arrays()
+    pixels = (x * 50 + 128).clamp(0, 255).to(torch.uint8)
+    learners = [
+        Learner(None, seeded(Net()), engine=engine, silent=True, metrics=accuracy) for engine in ("fast", "eager")
+    ]
+    for learn in learners:
+        for bs, scale in ((16, 256.0), (8, 256.0), (8, 128.0)):
+            learn._source = DataBunch.create((pixels, y), (pixels, y), bs=bs, seed=0, pixel_scale=scale)
+            learn.fit(1, 1e-2)
+    assert len(captures) == 2  # the scale is no part of the captured step
+    assert_agree(learners[1], learners[0])
+
+
+class Hidden(nn.Module):
+    """A body whose gradients autograd.grad does not see: a reentrant checkpoint's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin1, self.lin2 = nn.Linear(20, 8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.clone().requires_grad_()
+        return self.lin2(checkpoint(self.lin1, x, use_reentrant=True).relu())
+
+
+def test_parameters_that_a_function_hides_are_trained():
+    eager, fast = (fitted(engine, Hidden()) for engine in ("eager", "fast"))
+    assert fast.engine.captured is None
+    assert fast.engine.refusal == "the captured step gives other numbers than the eager one"
+    assert all(map(torch.equal, fast.model.parameters(), eager.model.parameters()))
+
+
+def test_hooks_on_gradients_are_called():
+    calls = dict[str, int]()
+    for engine in ("eager", "fast"):
+        model, counts = Net(), list[int]()
+        model.lin1.weight.register_post_accumulate_grad_hook(lambda _, counts=counts: counts.append(1))
+        learn = fitted(engine, model)
+        calls[engine] = len(counts)
+    assert learn.engine.refusal == "a parameter has a hook"
+    assert calls["fast"] == calls["eager"] > 0

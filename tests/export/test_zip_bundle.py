@@ -1,0 +1,212 @@
+"""Bundles as one zip file: written whole, always the same, and read with bounds."""
+
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import Net, seeded
+from onecycle import MLP, DataBunch, Learner, accuracy, load_learner, load_predictor
+from onecycle.errors import FileError, OutputError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def learn(toy: DataBunch, here: Path) -> Learner:
+    return Learner(toy, seeded(MLP(20, 8, 4)), metrics=accuracy, silent=True)
+
+
+@pytest.mark.parametrize("make", [lambda: MLP(20, 8, 4), Net])
+def test_a_zip_predicts_as_the_folder_does(toy: DataBunch, here: Path, make: Callable[[], torch.nn.Module]):
+    learn = Learner(toy, make(), silent=True)
+    folder, path = learn.export("b"), learn.export("deep/b.zip")
+    assert path == Path("deep/b.zip")
+    assert [entry.name for entry in Path("deep").iterdir()] == ["b.zip"]
+    rows = toy.valid_ds.tensors[0]
+    assert torch.equal(
+        load_predictor(path, device="cpu").get_preds(rows)[0], load_predictor(folder, device="cpu").get_preds(rows)[0]
+    )
+    with zipfile.ZipFile(path) as packed:
+        assert packed.testzip() is None
+        assert packed.namelist()[0] == "manifest.json"
+        assert sorted(packed.namelist()) == sorted(entry.name for entry in folder.iterdir())
+        for entry in packed.infolist():
+            assert (entry.compress_type, entry.date_time[0]) == (zipfile.ZIP_STORED, 1980)
+            assert packed.read(entry) == (folder / entry.filename).read_bytes()
+
+
+def test_the_same_content_is_the_same_file(learn: Learner):
+    assert learn.export("a.zip").read_bytes() == learn.export("b.ZIP").read_bytes()
+    load_learner("b.ZIP", device="cpu")
+
+
+def test_only_a_bundle_is_replaced(learn: Learner):
+    learn.export("a.zip")
+    with pytest.raises(OutputError, match=r"a.zip exists; give another name, or .* \(overwrite=True\)"):
+        learn.export("a.zip")
+    learn.export("a.zip", overwrite=True)
+    Path("mine.zip").write_bytes(b"years of work")
+    with zipfile.ZipFile("other.zip", "w") as packed:
+        packed.writestr("thesis.txt", "years of work")
+    for name in ("mine.zip", "other.zip"):
+        before = Path(name).read_bytes()
+        with pytest.raises(OutputError, match=f"{name} exists and is no bundle that onecycle wrote"):
+            learn.export(name, overwrite=True)
+        assert Path(name).read_bytes() == before
+    Path("file").write_text("")
+    with pytest.raises(OutputError, match=r"file/a.zip: cannot be written"):
+        learn.export("file/a.zip")
+
+
+def test_a_failure_in_the_middle_leaves_nothing(learn: Learner, monkeypatch: pytest.MonkeyPatch):
+    whole = learn.export("a.zip").read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(zipfile.ZipFile, "open", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
+        with pytest.raises(OutputError, match=r"b.zip: cannot be written \(No space left\)"):
+            learn.export("b.zip")
+    assert [entry.name for entry in Path().iterdir()] == ["a.zip"]
+    assert Path("a.zip").read_bytes() == whole
+
+
+def test_every_damage_is_found(learn: Learner):
+    path = learn.export("a.zip")
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as packed:
+        contents = [(e.header_offset + 30 + len(e.filename) + 20, e.file_size) for e in packed.infolist()]
+    for cut in (0, 1, 30, len(whole) // 2, len(whole) - 64, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(FileError, match=r"a.zip"):
+            load_learner(path)
+    for start, size in contents:
+        for position in (start, start + size // 2, start + size - 1):
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+            with pytest.raises(FileError, match=r"a.zip: no bundle that .* \(it does not end with its SHA-256\)"):
+                load_learner(path)
+    for position in {0, *range(len(whole) - 500, len(whole))}:  # zip's own fields, and the SHA-256
+        for bit in range(8):
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1 :])
+            with pytest.raises(FileError, match=r"a.zip: no bundle that .* \(it does not end with its SHA-256\)"):
+                load_learner(path)
+    path.unlink()
+    with pytest.raises(FileError, match=r"a.zip: no such file"):
+        load_learner(path)
+
+
+def packed_again(path: Path, change: Callable[[dict[str, bytes]], object], **options) -> None:
+    with zipfile.ZipFile(path) as packed:
+        files = {name: packed.read(name) for name in packed.namelist()}
+    change(files)
+    with zipfile.ZipFile(path, "w", **options) as packed:
+        for name, content in files.items():
+            packed.writestr(name, content)
+
+
+@pytest.mark.parametrize(
+    "name", ["../slip.json", "/tmp/slip.json", "a/b.json", "..", ".hidden", "C:slip.json", "..\\slip.json", "folder/"]
+)
+def test_a_name_outside_of_the_bundle(learn: Learner, here: Path, name: str):
+    path = learn.export("in/a.zip")
+    packed_again(path, lambda files: files.update({name: b"slip"}))
+    before = sorted(here.rglob("*"))
+    with pytest.raises(FileError, match="which is outside of the bundle; nothing was unpacked"):
+        load_learner(path)
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_file_that_the_manifest_does_not_name(learn: Learner):
+    path = learn.export("a.zip")
+    packed_again(path, lambda files: files.update({"model.pkl": b"cos\nsystem\n(S'touch owned'\ntR."}))
+    with pytest.raises(FileError, match=r"a.zip: holds 'model.pkl', which is not in its manifest.json"):
+        load_learner(path)
+    assert not Path("owned").exists()
+
+
+def test_a_file_that_is_missing(learn: Learner):
+    path = learn.export("a.zip")
+    packed_again(path, lambda files: files.pop("model.safetensors"))
+    with pytest.raises(FileError, match=r"a.zip/model.safetensors: cannot be read"):
+        load_learner(path)
+    packed_again(path, lambda files: files.pop("manifest.json"))
+    with pytest.raises(FileError, match=r"a.zip/manifest.json: cannot be read"):
+        load_learner(path)
+
+
+def test_a_file_of_another_size_than_the_manifest_says(learn: Learner):
+    path = learn.export("a.zip")
+    packed_again(path, lambda files: files.update({"model.safetensors": files["model.safetensors"] + b"\0"}))
+    with pytest.raises(FileError, match=r"a.zip/model.safetensors: damaged \(.* bytes, not those of manifest.json\)"):
+        load_learner(path)
+
+
+def test_a_bomb_is_not_inflated(learn: Learner):
+    path = learn.export("a.zip")
+    packed_again(
+        path, lambda files: files.update({"model.safetensors": bytes(10**7)}), compression=zipfile.ZIP_DEFLATED
+    )
+    with pytest.raises(FileError, match="manifest.json is compressed or encrypted, which onecycle never does"):
+        load_learner(path)
+
+
+def test_damage_in_a_zip_that_was_packed_by_hand(learn: Learner):
+    path = learn.export("a.zip")
+    packed_again(path, lambda files: None)
+    load_learner(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    with pytest.raises(FileError, match=r"a.zip: no zip file, or a damaged one \(Bad CRC-32"):
+        load_learner(path)
+
+
+def test_a_file_twice_and_too_many(learn: Learner):
+    path = learn.export("a.zip")
+    packed_again(path, lambda files: None)
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(path, "a") as packed:
+        packed.writestr("state.json", b"{}")
+    with pytest.raises(FileError, match="a.zip: holds a file twice"):
+        load_learner(path)
+    learn.export("b.zip")
+    packed_again(Path("b.zip"), lambda files: files.update({"STATE.json": b"{}"}))
+    with pytest.raises(FileError, match="b.zip: holds a file twice"):
+        load_learner("b.zip")
+    packed_again(Path("b.zip"), lambda files: files.update({f"{i}.json": b"" for i in range(100)}))
+    with pytest.raises(FileError, match="b.zip: holds 104 files; expected at most 64"):
+        load_learner("b.zip")
+
+
+def test_entries_that_share_their_bytes(learn: Learner):
+    """Many names for one place in the file: a bomb without compression."""
+    with zipfile.ZipFile("a.zip", "w") as packed:
+        packed.writestr("a", bytes(10**5))
+        packed.filelist += [_same(packed.filelist[0], f"b{i}") for i in range(40)]
+        packed._didModify = True
+    with pytest.raises(FileError, match=r"a.zip: says that it holds more bytes than it has|overlap"):
+        load_learner("a.zip")
+
+
+def _same(entry: zipfile.ZipInfo, name: str) -> zipfile.ZipInfo:
+    other = zipfile.ZipInfo(name)
+    for field in ("CRC", "compress_size", "file_size", "header_offset", "external_attr", "create_system"):
+        setattr(other, field, getattr(entry, field))
+    return other
+
+
+def test_a_size_that_is_a_lie(learn: Learner):
+    path = learn.export("a.zip")
+    packed_again(path, lambda files: None)
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"PK\x01\x02")  # the last entry of the directory
+    content[at + 20 : at + 28] = struct.pack("<II", 2**31, 2**31)
+    path.write_bytes(content)
+    with pytest.raises(FileError, match=r"a.zip: says that it holds more bytes than it has"):
+        load_learner(path)
+
+
+def test_a_manifest_without_end(learn: Learner):
+    path = learn.export("a.zip")
+    packed_again(path, lambda files: files.update({"manifest.json": b" " * (2**20 + 1)}))
+    with pytest.raises(FileError, match=r"a.zip: its manifest.json has more than 1,048,576 bytes"):
+        load_learner(path)
