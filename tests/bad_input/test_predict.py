@@ -238,13 +238,13 @@ RUNS = [
     Case(
         "a column less than the model takes",
         WRITE,
-        "table/model: the model has 2 inputs and 2, outputs which is not what the preprocessing makes",
+        "table/model: the model has 2 inputs and 2 outputs, which does not match the preprocessing",
         state(lambda found: found["info"]["features"]["columns"].pop()),
     ),
     Case(
         "a class more than the model has",
         WRITE,
-        "table/model: the model has 2 inputs and 2, outputs which is not what the preprocessing makes",
+        "table/model: the model has 2 inputs and 2 outputs, which does not match the preprocessing",
         state(lambda found: found["info"]["target"]["classes"].append("z")),
     ),
     Case(

@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
-from data.test_pickles import CALLS, DAMAGED, RECONSTRUCT, SAMPLE, UNSAFE, python_2_array
 
 from bad_input import formats
 from bad_input.makers import bomb_npz, signed
+from data.test_pickles import CALLS, DAMAGED, RECONSTRUCT, SAMPLE, UNSAFE, python_2_array
 from durability.training import learner
 from onecycle import CheckpointConfig, Learner, load_pickle, load_predictor
 from onecycle import GradientClip as Clip

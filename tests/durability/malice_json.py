@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from data.test_pickles import CALLS
-
 from durability.malice_files import EITHER, PLACES, READ, REFUSED, Case, put
 from onecycle import Record
 from onecycle.checkpoint.run_folder import RunFolder

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data.test_pickles import CALLS
 
+from data.test_pickles import CALLS
 from durability.malice_files import EITHER, PLACES, READ, REFUSED, Case, put
 
 Tensors = Callable[[Any, bytes], bytes]

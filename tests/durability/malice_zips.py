@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from data.test_pickles import CALLS
-
 from durability.malice_files import EITHER, PLACES, READ, REFUSED, Case
 from onecycle.data.sources import open_source
 

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, get_args
 
-from onecycle.core.choices import EngineName, Precision
+from onecycle.core.choices import ColumnKind, EngineName, Precision, Task
 from onecycle.core.reading import unreadable
 from onecycle.errors import SettingError, did_you_mean
 
 DATASETS = ("mnist",)
-TASKS = ("classes", "regression", "multilabel")
-KINDS = ("number", "category", "date", "dropped")
 MODELS = ("auto", "mlp", "tabular")
 PACKED = (".gz", ".zst")
 WRITTEN = (".parquet", ".csv", ".tsv", ".arrow", ".feather")
@@ -29,11 +27,11 @@ class DataSettings:
 
     source: str
     target: str | None = None  # as given: names and commas, or one name with a comma in it
-    task: str | None = None  # None: what the target looks like
+    task: Task | None = None  # None: what the target looks like
     split: str = "auto"
     valid: float = 0.2  # a share, or as an int a number of rows
     drop: str | None = None
-    kinds: tuple[tuple[str, str], ...] = ()
+    kinds: tuple[tuple[str, ColumnKind], ...] = ()
     image_size: tuple[int, int] | None = None
     memory_limit: str | None = None  # None: half of what is available
     bs: int | None = None  # None: by rule
@@ -103,7 +101,7 @@ class TrainSettings:
             data=DataSettings(
                 source=source,
                 target=_names("--target", target),
-                task=None if task is None else _choice("--task", task, TASKS),
+                task=None if task is None else _choice("--task", task, get_args(Task)),
                 split=_split(split),
                 valid=0.2 if valid is None else _share(valid),
                 drop=_names("--drop", drop),
@@ -219,11 +217,11 @@ def _split(text: str) -> str:
     return text
 
 
-def _kind(text: str) -> tuple[str, str]:
+def _kind(text: str) -> tuple[str, ColumnKind]:
     name, _, kind = text.rpartition("=")
     if not name:
         raise SettingError(f"--kind is {text}; expected NAME=KIND, for example age=number")
-    return name, _choice(f"--kind of {name}", kind, KINDS)
+    return name, _choice(f"--kind of {name}", kind, get_args(ColumnKind))
 
 
 def _image_size(text: str) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from onecycle.core.checks import check_int
+from onecycle.core.choices import ColumnKind, Task
 from onecycle.core.device import default_seed, pick_device
 from onecycle.data.arrays import as_dataset, is_in_memory
 from onecycle.data.loaders import (
@@ -122,8 +123,8 @@ class DataBunch:
         cls,
         source: Any,
         target: str | Sequence[str] = "y",
-        task: str | None = None,
-        kinds: Mapping[str, str] | None = None,
+        task: Task | None = None,
+        kinds: Mapping[str, ColumnKind] | None = None,
         drop: Sequence[str] = (),
         split: Any = "auto",
         valid: float = 0.2,
@@ -146,11 +147,12 @@ class DataBunch:
         Raises SettingError for names and settings that cannot be used, FileError and DataError for what cannot be read
         or learned from. See docs/tables.md.
         """
-        from onecycle.data.from_table import TableSpec, bunch_from_table  # bring pyarrow with them
+        from onecycle.data.from_table import bunch_from_table  # imports pyarrow
+        from onecycle.tables.spec import TableSpec
 
         bs = check_int(bs, "bs", least=1) if bs is not None else None
-        how = TableSpec(target, task, kinds or {}, drop, split, valid, _checked_seed(seed))
-        return bunch_from_table(cls, source, how, bs, image_size, memory_limit, pick_device(device), Path(path))
+        spec = TableSpec(target, task, kinds or {}, drop, split, valid, _checked_seed(seed))
+        return bunch_from_table(cls, source, spec, bs, image_size, memory_limit, pick_device(device), Path(path))
 
     def __repr__(self) -> str:
         sizes = [

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from onecycle.errors import DataError, SettingError, did_you_mean
 from onecycle.tables.features import Features
 from onecycle.tables.profile import Column, survey
 from onecycle.tables.read import lines_named
+from onecycle.tables.spec import TableSpec
 from onecycle.tables.split import Split, excluded_feature, split_rows
 from onecycle.tables.target import Target
 
@@ -38,42 +39,10 @@ class Prepared:
     pixel_scale: float | None = None
 
 
-@dataclass(frozen=True)
-class TableSpec:
-    """What is predicted from what, and which rows validate."""
-
-    target: str | Sequence[str]
-    task: str | None
-    kinds: Mapping[str, str]
-    drop: str | Sequence[str]
-    split: Any
-    valid: float
-    seed: int
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.kinds, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-            raise SettingError(f'kinds is {self.kinds!r}; expected a dict of names: kinds={{"zip": "category"}}')
-
-    @property
-    def names(self) -> list[str]:
-        """The columns that are predicted. Raises SettingError where they are no text."""
-        return _names(self.target, "the target")
-
-    @property
-    def dropped(self) -> list[str]:
-        """The columns that are left out. Raises SettingError where they are no text."""
-        return _names(self.drop, "drop")
-
-    @property
-    def as_written(self) -> list[str]:
-        """The columns of a CSV file that stay text."""
-        return [name for name, kind in self.kinds.items() if kind == "category"]
-
-
 def bunch_from_table(
     kind: "type[DataBunch]",
     source: Any,
-    how: TableSpec,
+    spec: TableSpec,
     bs: int | None,
     image_size: int | tuple[int, int] | None,
     memory_limit: int | str | None,
@@ -82,45 +51,45 @@ def bunch_from_table(
 ) -> "DataBunch":
     """A DataBunch of `source`, in memory, or on the disk where it takes more than `memory_limit`."""
     stream = open_stream(
-        source, how.names, how.task, how.kinds, how.dropped, how.split, how.valid, how.seed, memory_limit
+        source, spec.targets, spec.task, spec.kinds, spec.dropped, spec.split, spec.valid, spec.seed, memory_limit
     )
     if stream is not None:
         bs = bs or default_bs(stream.rows)
-        train, valid, test = stream.loaders(bs, bs, device, how.seed).values()
+        train, valid, test = stream.loaders(bs, bs, device, spec.seed).values()
         assert train is not None  # it has rows to train on
-        data = kind(train, valid, test, device, seed=how.seed, path=path)
+        data = kind(train, valid, test, device, seed=spec.seed, path=path)
         data.features, data.target, data.columns = stream.fitted
         data.pixel_scale = stream.pixel_scale
         return data
-    opened = open_source(source, image_size, how.as_written)
+    opened = open_source(source, image_size, spec.as_written)
     with lines_named(source) if isinstance(source, str | os.PathLike) else nullcontext():
-        made = prepare_arrays(opened, how) if isinstance(opened, Arrays) else prepare_table(opened, how)
+        made = prepare_arrays(opened, spec) if isinstance(opened, Arrays) else prepare_table(opened, spec)
     bs, scale = bs or default_bs(len(made.sets[0])), made.pixel_scale
-    data = kind.create(*made.sets, bs, device=device, seed=how.seed, path=path, pixel_scale=scale)
+    data = kind.create(*made.sets, bs, device=device, seed=spec.seed, path=path, pixel_scale=scale)
     data.features, data.target, data.columns = made.features, made.target, made.columns
     return data
 
 
-def prepare_table(table: Any, how: TableSpec) -> Prepared:
+def prepare_table(table: Any, spec: TableSpec) -> Prepared:
     """Split a pyarrow table and fit its preprocessing on the training rows."""
-    names, used_by_split = how.names, excluded_feature(how.split)
+    names, used_by_split = spec.targets, excluded_feature(spec.split)
     if table.num_rows == 1:
         raise DataError("the table has 1 row; expected at least 2, one of them to validate")
-    goal = Target.fit(table, names, how.task)
+    goal = Target.fit(table, names, spec.task)
     if goal.task == "classes" and used_by_split in names:
         raise SettingError(
-            f'split "{how.split}" is by what is predicted, so that validation has none of the classes that are trained '
-            "on; expected another split"
+            f'split "{spec.split}" is by what is predicted, so that validation has none of the classes that are '
+            "trained on; expected another split"
         )
-    rows = _split(table, goal, how)
+    rows = _split(table, goal, spec)
     train = table.take(rows.train)
     try:
         goal = Target.fit(train, names, goal.task)  # its classes and statistics are those of the training rows
     except DataError as error:
         raise DataError(f"of the rows to train on: {error}; expected another split, or more rows") from error
-    drop = [*how.dropped, *([used_by_split] if used_by_split else [])]
+    drop = [*spec.dropped, *([used_by_split] if used_by_split else [])]
     with _numbered(rows.train):
-        columns = survey(_without(table, train, drop, names), names, how.kinds)
+        columns = survey(_without(table, train, drop, names), names, spec.kinds)
         features = Features.fit(train, columns, table.take(np.concatenate([rows.valid, rows.test])))
 
     def made(part: Any, rows: Any) -> TensorDataset:
@@ -132,13 +101,13 @@ def prepare_table(table: Any, how: TableSpec) -> Prepared:
     return Prepared(sets, goal, features, tuple(columns))
 
 
-def prepare_arrays(arrays: Arrays, how: TableSpec) -> Prepared:
+def prepare_arrays(arrays: Arrays, spec: TableSpec) -> Prepared:
     """Split arrays that are no table; bytes are scaled a batch at a time."""
-    _check_arrays(arrays, how)
+    _check_arrays(arrays, spec)
     x, labels = arrays.train[0], _labels(arrays, arrays.train[1])
-    goal = Target.fit(labels, [TARGET], how.task)
+    goal = Target.fit(labels, [TARGET], spec.task)
     if arrays.valid is None:
-        rows = _split(labels, goal, how)
+        rows = _split(labels, goal, spec)
         pairs = [(x[part], labels.take(part)) for part in (rows.train, rows.valid)]
     else:
         pairs = [(x, labels), (arrays.valid[0], _labels(arrays, arrays.valid[1]))]
@@ -149,13 +118,15 @@ def prepare_arrays(arrays: Arrays, how: TableSpec) -> Prepared:
     return Prepared((sets[0], sets[1], sets[2] if len(sets) > 2 else None), goal, pixel_scale=arrays.pixel_scale)
 
 
-def _check_arrays(arrays: Arrays, how: TableSpec) -> None:
+def _check_arrays(arrays: Arrays, spec: TableSpec) -> None:
     """Raises SettingError for what only a table has, DataError for sets whose rows differ."""
-    for name, given in (("kinds", how.kinds), ("drop", how.dropped)):
+    for name, given in (("kinds", spec.kinds), ("drop", spec.dropped)):
         if given:
             raise SettingError(f"{name} is for the columns of a table; these are images or arrays, without columns")
-    if arrays.valid is not None and not (isinstance(how.split, str) and how.split == "auto"):
-        raise SettingError(f"split is {how.split!r}, but the data has its own split into train and valid; leave it out")
+    if arrays.valid is not None and not (isinstance(spec.split, str) and spec.split == "auto"):
+        raise SettingError(
+            f"split is {spec.split!r}, but the data has its own split into train and valid; leave it out"
+        )
     shape = tuple(arrays.train[0].shape[1:])
     for name, pair in (("valid", arrays.valid), ("test", arrays.test)):
         if pair is not None and (found := tuple(pair[0].shape[1:])) != shape:
@@ -182,10 +153,10 @@ def default_epochs(steps: int) -> int:
     return min(max(round(2_200 / max(steps, 1)), 8), 20)
 
 
-def _split(table: Any, goal: Target, how: TableSpec) -> Split:
+def _split(table: Any, goal: Target, spec: TableSpec) -> Split:
     classes = goal.task == "classes"
     codes: np.ndarray[Any, Any] | None = goal.transform(table) if classes else None
-    return split_rows(table, how.split, how.valid, how.seed, codes, classes)
+    return split_rows(table, spec.split, spec.valid, spec.seed, codes, classes)
 
 
 def _without(table: Any, train: Any, drop: Sequence[str], target: Sequence[str]) -> Any:
@@ -196,14 +167,6 @@ def _without(table: Any, train: Any, drop: Sequence[str], target: Sequence[str])
             near = did_you_mean(name, table.schema.names) or f"; there are {', '.join(table.schema.names[:10])}"
             raise SettingError(f'drop names "{name}", but there is no such column{near}')
     return train.drop_columns([*dict.fromkeys(drop)]) if drop else train
-
-
-def _names(given: Any, what: str) -> list[str]:
-    """The names of columns, where one or several are given. Raises SettingError where they are no text."""
-    names = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
-    if not all(isinstance(name, str) for name in names):
-        raise SettingError(f"{what} is {given!r}; expected the name of a column, or a list of names")
-    return names
 
 
 @contextmanager

@@ -2,14 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
+from onecycle.core.choices import ColumnKind
 from onecycle.errors import DataError, SettingError, did_you_mean
 from onecycle.tables.column_profile import Column, profile_column
 from onecycle.tables.target_stats import unknown_target
 from onecycle.tables.values import update_all, value_kind
 
-KINDS = ("number", "category", "date", "dropped")
+KINDS: tuple[ColumnKind, ...] = get_args(ColumnKind)
 _ALLOWED = {  # what can be taken for which kind
     "number": ("number", "text", "bool", "nothing"),
     "category": ("number", "text", "bool", "date", "nothing"),

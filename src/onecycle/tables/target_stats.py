@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from onecycle.core.choices import Task
 from onecycle.errors import DataError, SettingError, did_you_mean
 from onecycle.tables.categories import ValueCounts
 from onecycle.tables.numbers import LARGEST, PIECE, Moments
@@ -135,7 +136,7 @@ def labels_of(column: Any, name: str, first_row: int) -> tuple[Any, Array]:
     return labels, rows
 
 
-TASKS = ("classes", "regression", "multilabel")
+TASKS: tuple[Task, ...] = get_args(Task)
 _OTHER_NAMES = {"classification": "classes", "class": "classes", "multi-label": "multilabel"}
 _EACH = 5  # rows that each of a few different numbers has, on average, at least, where these are taken for classes
 FEW_ROWS = 20  # in which different texts, or numbers, may all be classes
