@@ -102,5 +102,5 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[RecordedGraph]:
     monkeypatch.setattr(graphs.Graph, "broken", None)
     monkeypatch.setattr(RecordedGraph, "replays", 0)
     monkeypatch.setattr(Event, "waiting", 0)
-    graphs._side.cache_clear()
+    graphs._stream_and_pool.cache_clear()
     return RecordedGraph

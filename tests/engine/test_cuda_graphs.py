@@ -60,7 +60,7 @@ def assert_close(found: Learner, expected: Learner) -> None:
 def test_graphs_train_as_eager_steps_do(options: dict[str, Any], graph: type[RecordedGraph]):
     fast = fitted("fast", Net(), **options)
     assert fast.engine.captured is not None
-    assert fast.engine.captured.no_graphs() is None
+    assert fast.engine.captured.graph_refusal() is None
     assert graph.replays > 2 * (50 - STEPS) - 5
     assert_close(fast, fitted("eager", Net(), **options))
 
@@ -131,12 +131,12 @@ def test_waiting_for_a_value_spoils_a_recording_and_nothing_is_recorded_after_it
         self.lines = [text.replace("_fused_adam_.tensor_lr", "_fused_adam_") for text in self.lines]
 
     monkeypatch.setattr(GraphProgram, "add_adam", vague)
-    monkeypatch.setattr(graphs, "_waits", lambda *_: False)  # else it would be refused before CUDA sees it
+    monkeypatch.setattr(graphs, "_synchronizes", lambda *_: False)  # else it would be refused before CUDA sees it
     monkeypatch.setattr(graphs.Graph, "__init__", lambda *given: tries.append(1) or init(*given))
     for _ in range(2):
         fast = fitted("fast", Net())
         assert fast.engine.captured is not None
-        assert "previous error during capture" in str(fast.engine.captured.no_graphs())
+        assert "previous error during capture" in str(fast.engine.captured.graph_refusal())
         assert_close(fast, fitted("eager", Net()))
     assert len(tries) == 1
     assert not graph.replays
@@ -148,7 +148,7 @@ def test_an_empty_graph_is_not_used(graph: type[RecordedGraph], monkeypatch: pyt
     monkeypatch.setattr(RecordedGraph, "replay", lambda _: None)
     fast = fitted("fast", Net())
     assert fast.engine.captured is not None
-    assert fast.engine.captured.no_graphs() == "the recorded steps give other numbers"
+    assert fast.engine.captured.graph_refusal() == "the recorded steps give other numbers"
     assert_close(fast, fitted("eager", Net()))
 
 
@@ -165,7 +165,7 @@ def test_no_memory_for_the_check_is_no_end(at: int, graph: type[RecordedGraph], 
     monkeypatch.setattr(graphs, "_copies", full)
     fast = fitted("fast", Net())
     assert fast.engine.captured is not None
-    assert "memory" in str(fast.engine.captured.no_graphs())
+    assert "memory" in str(fast.engine.captured.graph_refusal())
     assert_close(fast, fitted("eager", Net()))
 
 
@@ -188,7 +188,7 @@ def test_the_graphs_of_an_earlier_program_are_let_go(graph: type[RecordedGraph])
 @pytest.mark.parametrize("mask", [torch.tensor([True, False]), torch.tensor([0])])
 def test_a_mask_is_not_recorded(mask: torch.Tensor):
     x, refused = torch.ones(2), mask.dtype is torch.bool
-    with graphs._OnlyRepeatable(x.device):
+    with graphs._RefuseUnrepeatable(x.device):
         for write in (lambda: x[mask], lambda: x.index_put_((mask,), torch.zeros(()))):
             if refused:
                 with pytest.raises(CannotCaptureError, match="waits for values"):
@@ -207,19 +207,19 @@ def test_a_graph_that_gives_other_numbers_is_not_used(graph: type[RecordedGraph]
     monkeypatch.setattr(RecordedGraph, "replay", twice)
     fast = fitted("fast", Net())
     assert fast.engine.captured is not None
-    assert fast.engine.captured.no_graphs() == "the recorded steps give other numbers"
+    assert fast.engine.captured.graph_refusal() == "the recorded steps give other numbers"
     assert_close(fast, fitted("eager", Net()))
 
 
 def test_a_step_that_uses_the_cpu_is_not_recorded():
     with (
-        graphs._OnlyRepeatable(torch.device("meta")),
+        graphs._RefuseUnrepeatable(torch.device("meta")),
         pytest.raises(CannotCaptureError, match=r"aten.ones.default works on the cpu"),
     ):
         torch.ones(2)
 
 
-class OnTheGpu(graphs._OnlyRepeatable):
+class OnTheGpu(graphs._RefuseUnrepeatable):
     """With Adam's kernel, which torch does not know how to call without data, left out."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -239,7 +239,7 @@ def test_a_run_needs_nothing_from_the_cpu(options: dict[str, Any], graph: type[R
     program = program_of(GraphProgram, learn.opt, captured.trained)
     assert program is not None
     numbers = program.numbers([([1e-2] * 2, 0.9)] * 3, 0.9)
-    run = as_python(run_source(captured._trace, ["", ""], program.lines), "run")
+    run = as_python(run_source(captured.trace, ["", ""], program.lines), "run")
     with FakeTensorMode(), torch.no_grad():
 
         def there(given: Any) -> Any:
@@ -248,7 +248,7 @@ def test_a_run_needs_nothing_from_the_cpu(options: dict[str, Any], graph: type[R
             return torch.empty_strided(given.shape, given.stride(), dtype=given.dtype, device="cuda")
 
         table, rows = there(torch.tensor(numbers)), there(torch.zeros(12, dtype=torch.long))
-        tensors, state, groups = there(loader.tensors), there(captured._trace.state), there(program.groups)
+        tensors, state, groups = there(loader.tensors), there(captured.trace.state), there(program.groups)
         with OnTheGpu(torch.device("cuda:0")):
             losses = run(tensors, rows, 4, state, [row.unbind() for row in table.unbind()], groups)
     assert losses.device.type == "cuda"

@@ -201,8 +201,8 @@ def test_what_cannot_be_captured_stays_eager_and_says_why_once(
 
 def test_what_cannot_be_captured_is_tried_once_a_fit(toy: DataBunch, monkeypatch: pytest.MonkeyPatch):
     tries: list[int] = []
-    check = capture._check_capturable
-    monkeypatch.setattr(capture, "_check_capturable", lambda *args: tries.append(1) or check(*args))
+    check = capture._check_no_hooks
+    monkeypatch.setattr(capture, "_check_no_hooks", lambda *args: tries.append(1) or check(*args))
     learn = Learner(toy, Counts(), engine="fast", silent=True)
     learn.fit(3, 1e-3)
     assert len(tries) == 1

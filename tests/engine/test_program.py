@@ -4,7 +4,7 @@ import weakref
 
 import torch
 
-from onecycle.engine.program import _freeing, as_python
+from onecycle.engine.program import _with_dels, as_python
 
 SOURCE = """def run(data: List[Tensor], n: int) -> Tensor:
     s0 = data[0]
@@ -22,7 +22,7 @@ SOURCE = """def run(data: List[Tensor], n: int) -> Tensor:
 
 
 def test_each_name_is_let_go_after_its_last_line():
-    assert [text.strip() for text in _freeing(SOURCE).splitlines() if "del" in text or "= torch" in text] == [
+    assert [text.strip() for text in _with_dels(SOURCE).splitlines() if "del" in text or "= torch" in text] == [
         "v0 = torch.ops.aten.t(s0)",
         "s0 = torch.ops.aten.add_(s0, 1)",
         "v1, _ = torch.ops.aten.max(x0, 1)",

@@ -110,8 +110,8 @@ def test_optimizers_it_is_not_for():
     ):
         model(torch.ones(3, 2)).sum().backward()
         opt.step()
-        assert FusedAdam.over(opt) is None
-    assert FusedAdam.over(Adam(nn.Linear(2, 2).parameters(), fused=True)) is None  # no gradients yet
+        assert FusedAdam.create_for(opt) is None
+    assert FusedAdam.create_for(Adam(nn.Linear(2, 2).parameters(), fused=True)) is None  # no gradients yet
 
 
 def test_moments_never_become_denormal():

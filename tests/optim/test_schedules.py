@@ -101,7 +101,7 @@ def test_a_schedule_is_data(schedule: Any):
     ],
 )
 def test_what_is_no_schedule(written: Any):
-    with pytest.raises(ValueError, match="is no schedule"):
+    with pytest.raises(ValueError, match="is not a schedule"):
         schedule_from_dict(written)
 
 

@@ -71,6 +71,6 @@ def test_both_engines_do_so():
         found.append(learn)
     eager, fast = found
     assert fast.engine.captured is not None
-    assert "hardshrink" in str(fast.engine.captured._trace.ops)
+    assert "hardshrink" in str(fast.engine.captured.trace.ops)
     assert fast.recorder.record.batch_losses == eager.recorder.record.batch_losses
     assert all(map(torch.equal, fast.model.parameters(), eager.model.parameters()))

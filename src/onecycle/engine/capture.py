@@ -1,14 +1,14 @@
-"""Capture: what the model does with a batch as a flat program, replayed without Python.
+"""Capture a training step, or a validation step, as a flat program that is replayed without Python.
 
-What is captured are the same kernels that eager training calls, in the same order. Alone the program sets the gradients
-of a batch; with the gather before it and the optimizer's lines after it, it runs many steps. Validation is captured in
-the same way. Why this and not another way: docs/engine.md.
+The program calls the kernels that eager training calls, in the same order. Alone it sets the gradients of a batch; with
+the gather before it and the optimizer's lines after it, it runs many steps in one call. docs/engine.md explains why
+it works this way.
 """
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from types import MethodType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -25,48 +25,55 @@ from onecycle.engine.trace import CannotCaptureError, Trace, Tracer
 from onecycle.train.metrics import Metric
 from onecycle.train.scores import batch_scores
 from onecycle.train.snapshot import restored_model
-from onecycle.train.step import Forward, LossFunc, Objective
+from onecycle.train.step import LossFunc, Objective
 
-Outputs = Sequence[Tensor | None]
+Outputs: TypeAlias = Sequence[Tensor | None]
+Shapes: TypeAlias = list[tuple[torch.Size, torch.dtype] | None]
 
 
 class CapturedStep:
-    """A captured step: `captured(xb, yb)` sets the gradients and gives the loss, as `loss.backward()` would have."""
+    """A captured step: `captured(xb, yb)` sets the gradients and returns the loss, as `loss.backward()` would.
+
+    Creating it raises CannotCaptureError if the model cannot be captured, and leaves no trace on the model.
+
+    Attributes:
+        trained: The parameters that it sets the gradients of.
+        trace: The operations of the step.
+    """
 
     def __init__(self, model: nn.Module, objective: Objective, xb: Any, yb: Any) -> None:
-        """Capture the model on this batch. Raises CannotCaptureError; leaves no trace on the model either way."""
         loss_func = objective.loss_func
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._loss_func, self._key = loss_func, capture_key(model, loss_func)
-        inputs = _inputs(xb, yb)
+        inputs = _tensors(xb, yb)
         self._shapes = _shapes(inputs)
         self._runs: dict[Any, Function] = {}
 
-        def loss_of(given: list[Tensor]) -> Tensor:
-            return objective.loss(model, given[:-1] if isinstance(xb, list) else given[0], given[-1])
+        def loss_of(parts: list[Tensor]) -> Tensor:
+            return objective.loss(model, parts[:-1] if isinstance(xb, list) else parts[0], parts[-1])
 
-        def eager(given: list[Tensor]) -> Outputs:
-            loss = loss_of(given)
+        def by_grad(parts: list[Tensor]) -> Outputs:
+            loss = loss_of(parts)
             return [loss, *torch.autograd.grad(loss, self.trained, allow_unused=True)]
 
-        def by_backward(given: list[Tensor]) -> Outputs:
+        def by_backward(parts: list[Tensor]) -> Outputs:
             # torch.autograd.grad does not see parameters that a function hides from it (a reentrant checkpoint's)
             for parameter in self.trained:
                 parameter.grad = None
-            loss = loss_of(given)
+            loss = loss_of(parts)
             loss.backward()
             return [loss, *(parameter.grad for parameter in self.trained)]
 
-        def own(found: Outputs, tracer: Tracer) -> Outputs:
-            grads = found[1:]
-            return [found[0], *(_of_its_own(grad, i, self.trained, grads, tracer) for i, grad in enumerate(grads))]
+        def with_own_storage(outputs: Outputs, tracer: Tracer) -> Outputs:
+            loss, *grads = outputs
+            return [loss, *(_own_storage(i, grads, self.trained, tracer) for i in range(len(grads)))]
 
-        self._trace = _traced(model, (loss_func,), eager, inputs, own)
-        self._step = compiled(step_source(self._trace), "step")
-        _compare(model, (loss_func,), by_backward, self._loss_and_grads, inputs)
+        self.trace = _traced(model, (loss_func,), by_grad, inputs, with_own_storage)
+        self._step = compiled(step_source(self.trace), "step")
+        _check_agreement(model, (loss_func,), by_backward, self._loss_and_grads, inputs)
 
     def is_of(self, model: nn.Module, loss_func: LossFunc) -> bool:
-        """Whether this is the step of `model` as it is now and of `loss_func`."""
+        """Whether this is the step of `model` as it is now, and of `loss_func`."""
         return loss_func is self._loss_func and capture_key(model, loss_func) == self._key
 
     def fits(self, xb: Any, yb: Any) -> bool:
@@ -74,11 +81,11 @@ class CapturedStep:
         return _shapes(_flat(xb, yb)) == self._shapes
 
     def takes(self, loader: InMemoryLoader) -> bool:
-        """Whether whole batches of the loader have the shapes and dtypes that were captured."""
-        return _takes(loader, self._shapes)
+        """Whether full batches of the loader have the shapes and dtypes that were captured."""
+        return _batch_shapes(loader) == self._shapes
 
     def __call__(self, xb: Any, yb: Any) -> Tensor:
-        """Set the gradients of one batch and give its loss, detached."""
+        """Set the gradients of one batch and return its loss, detached."""
         loss, *grads = self._loss_and_grads(_flat(xb, yb))
         for parameter, grad in zip(self.trained, grads, strict=True):
             parameter.grad = grad
@@ -86,73 +93,84 @@ class CapturedStep:
         return loss
 
     def run(
-        self,
-        loader: InMemoryLoader,
-        rows: Tensor,
-        program: OptimizerProgram,
-        numbers: list[list[float]],
+        self, loader: InMemoryLoader, rows: Tensor, optimizer: OptimizerProgram, numbers: list[list[float]]
     ) -> Tensor:
-        """Train a batch for each entry of `numbers`, on these `rows` of the loader; the losses. `program` optimizes."""
+        """Train several batches in one call.
+
+        Args:
+            loader: Holds the data.
+            rows: Row numbers of the batches, one batch after the other.
+            optimizer: The optimizer's step as lines of the program.
+            numbers: Its numbers (learning rates, momentum) for each batch.
+
+        Returns:
+            The loss of each batch.
+        """
         casts = _casts(loader, self._shapes)
-        key = (*casts, *program.lines)
+        key = (*casts, *optimizer.lines)
         if key not in self._runs:
-            source = run_source(self._trace, casts, program.lines)
-            if isinstance(program, GraphProgram):
-                self._runs = {key: GraphedRun(as_python(source, "run"))}  # graphs hold memory: those of one program
+            source = run_source(self.trace, casts, optimizer.lines)
+            if isinstance(optimizer, GraphProgram):
+                self._runs = {key: GraphedRun(as_python(source, "run"))}  # graphs hold memory: keep one program's
             else:
                 self._runs[key] = compiled(source, "run")
         with torch.inference_mode():  # nothing of a step but its loss leaves the run
-            state, bs = self._trace.state, loader.batch_size
-            losses = self._runs[key](loader.tensors, rows, bs, state, numbers, program.groups)
-        program.finish(len(numbers))
+            state, bs = self.trace.state, loader.batch_size
+            losses = self._runs[key](loader.tensors, rows, bs, state, numbers, optimizer.groups)
+        optimizer.finish(len(numbers))
         return losses
 
-    def no_graphs(self) -> str | None:
-        """Why its runs are no CUDA graphs, where they were to be."""
-        return next((run.refused for run in self._runs.values() if isinstance(run, GraphedRun)), None)
+    def graph_refusal(self) -> str | None:
+        """Why its runs are not CUDA graphs although they should be, or None."""
+        return next((run.refusal for run in self._runs.values() if isinstance(run, GraphedRun)), None)
 
     @torch.no_grad()
     def _loss_and_grads(self, inputs: list[Tensor]) -> Outputs:
-        found = iter(self._step(inputs, self._trace.state))
-        return [next(found) if output is not None else None for output in self._trace.outputs]
+        results = iter(self._step(inputs, self.trace.state))
+        return [next(results) if output is not None else None for output in self.trace.outputs]
 
 
 class CapturedScores:
-    """Loss and metrics of many validation batches at once."""
+    """Loss and metrics of many validation batches in one call. Creating it raises CannotCaptureError, as a step does.
 
-    def __init__(
-        self, model: nn.Module, loss_func: LossFunc, metrics: Sequence[Metric], xb: Any, yb: Any, forward: Forward
-    ) -> None:
-        """Capture them on this batch; the model is in eval mode. Raises CannotCaptureError."""
-        self._of, self._key = (loss_func, *metrics), capture_key(model, loss_func, *metrics)
-        inputs = _inputs(xb, yb)
+    The model must be in eval mode.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective, xb: Any, yb: Any) -> None:
+        loss_func, metrics = objective.loss_func, objective.metrics
+        self._functions, self._key = (loss_func, *metrics), capture_key(model, loss_func, *metrics)
+        inputs = _tensors(xb, yb)
         self._shapes = _shapes(inputs)
 
-        def eager(given: list[Tensor]) -> Outputs:
-            preds = forward(model, given[:-1] if isinstance(xb, list) else given[0])
-            return [batch_scores(loss_func(preds, given[-1]), metrics, preds, given[-1])]
+        def eager(parts: list[Tensor]) -> Outputs:
+            preds = objective.forward(model, parts[:-1] if isinstance(xb, list) else parts[0])
+            return [batch_scores(loss_func(preds, parts[-1]), metrics, preds, parts[-1])]
 
         with torch.no_grad():
-            self._trace = _traced(model, self._of, eager, inputs, lambda outputs, _: outputs)
+            self._trace = _traced(model, self._functions, eager, inputs, lambda outputs, _: outputs)
             step = compiled(step_source(self._trace), "step")
-            _compare(model, self._of, eager, lambda given: step(given, self._trace.state), inputs)
+            _check_agreement(model, self._functions, eager, lambda parts: step(parts, self._trace.state), inputs)
         self._width = 1 + len(metrics)
         self._scores: dict[Any, Function] = {}
 
     def is_of(self, model: nn.Module, loss_func: LossFunc, metrics: Sequence[Metric], loader: InMemoryLoader) -> bool:
-        """Whether these are of `model` as it is now, `loss_func` and `metrics`, and fit the loader's batches."""
-        same = (loss_func, *metrics) == self._of and capture_key(model, loss_func, *metrics) == self._key
-        return same and _takes(loader, self._shapes)
+        """Whether these are the scores of `model` as it is now, and fit the loader's batches."""
+        functions = (loss_func, *metrics)
+        same = functions == self._functions and capture_key(model, *functions) == self._key
+        return same and _batch_shapes(loader) == self._shapes
 
     @torch.no_grad()
     def __call__(self, loader: InMemoryLoader, count: int) -> Tensor:
-        """The rows (loss, metric, …) of the first `count` batches."""
+        """Return loss and metrics of the first `count` batches, a row each."""
         casts = _casts(loader, self._shapes)
         if (key := tuple(casts)) not in self._scores:
             self._scores[key] = compiled(scores_source(self._trace, casts), "scores")
-        found = torch.empty(count, self._width, device=loader.tensors[0].device)
-        self._scores[key](loader.tensors, loader.batch_size, self._trace.state, found)
-        return found
+        scores = torch.empty(count, self._width, device=loader.tensors[0].device)
+        self._scores[key](loader.tensors, loader.batch_size, self._trace.state, scores)
+        return scores
+
+
+# --- tracing and checking ---------------------------------------------------------------------------------------------
 
 
 def _traced(
@@ -162,66 +180,73 @@ def _traced(
     inputs: list[Tensor],
     finish: Callable[[Outputs, Tracer], Outputs],
 ) -> Trace:
-    """The trace of `eager(inputs)`, its outputs seen to by `finish`. Raises CannotCaptureError."""
-    _check_capturable(model)
-    with _undone(model, functions, inputs):
+    """Trace `finish(eager(inputs))`. Raises CannotCaptureError."""
+    _check_no_hooks(model)
+    with _rolled_back(model, functions, inputs):
         before = python_state(model, *functions)
         eager(inputs)
         if python_state(model, *functions) != before:
             raise CannotCaptureError("its forward pass counts, or draws from Python's or NumPy's generator")
     tracer = Tracer(inputs)
     try:
-        with _undone(model, functions, inputs):
+        with _rolled_back(model, functions, inputs):
             with tracer:
-                forward_flushing_denormals = eager(inputs)
+                outputs = eager(inputs)
             with tracer, torch.no_grad():
-                forward_flushing_denormals = finish(forward_flushing_denormals, tracer)
-            return tracer.trace(forward_flushing_denormals)
+                outputs = finish(outputs, tracer)
+            return tracer.trace(outputs)
     except CannotCaptureError:
         raise
-    except Exception as error:  # whatever a model does that cannot be written down, torch says in its own way
+    except Exception as error:  # torch raises all kinds of errors for what cannot be traced
         raise CannotCaptureError(f"torch cannot trace it ({str(error).strip().splitlines()[0]})") from error
 
 
-def _compare(
+def _check_agreement(
     model: nn.Module,
     functions: Sequence[Any],
     eager: Callable[[list[Tensor]], Outputs],
     captured: Callable[[list[Tensor]], Outputs],
     inputs: list[Tensor],
 ) -> None:
-    """Raises CannotCaptureError where the two differ on other rows and weights than those that were captured.
+    """Raise CannotCaptureError if the two differ.
 
-    On the same ones, what was taken for a constant and is none would give the same.
+    They run on other rows and other weights than those captured: something that was captured as a constant by mistake
+    would give the same numbers on the same ones.
     """
-    other = [part.index_select(0, torch.arange(len(part), device=part.device) // 2 * 2) for part in inputs]
-    found: list[Outputs] = []
-    for way in (eager, captured):
-        with _undone(model, functions, inputs):
+    other_rows = [part.index_select(0, torch.arange(len(part), device=part.device) // 2 * 2) for part in inputs]
+    results: list[Outputs] = []
+    for step in (eager, captured):
+        with _rolled_back(model, functions, inputs):
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.mul_(1.0625 if parameter.is_floating_point() else 1)
-            found.append(way(other))
-    if not all(_agree(a, b) for a, b in zip(*found, strict=True)):
+            results.append(step(other_rows))
+    if not all(_agree(a, b) for a, b in zip(*results, strict=True)):
         raise CannotCaptureError("the captured step gives other numbers than the eager one")
 
 
+def _agree(actual: Tensor | None, expected: Tensor | None) -> bool:
+    if actual is None or expected is None:
+        return actual is expected
+    return torch.allclose(actual, expected, rtol=1e-4, atol=1e-6, equal_nan=True)
+
+
 @contextmanager
-def _undone(model: nn.Module, functions: Sequence[Any], inputs: list[Tensor]) -> Generator[None]:
-    with restored_model(model, *map(_holder, functions)), preserve_rng_state(inputs[0].device):
+def _rolled_back(model: nn.Module, functions: Sequence[Any], inputs: list[Tensor]) -> Generator[None]:
+    """Undo everything that the block does to the model, to the attributes of the functions and to the generators."""
+    with restored_model(model, *map(_attribute_owner, functions)), preserve_rng_state(inputs[0].device):
         yield
 
 
-def _holder(function: Any) -> Any:
-    """What has the attributes that a call may change: a loss may count its calls."""
+def _attribute_owner(function: Any) -> Any:
+    """The object whose attributes a call may change: a loss may count its calls."""
     function = unwrap_partial(function)
     return function.__self__ if isinstance(function, MethodType) else function
 
 
-def _of_its_own(
-    grad: Tensor | None, i: int, trained: list[nn.Parameter], grads: Outputs, tracer: Tracer
-) -> Tensor | None:
-    """The gradient in memory of its own, laid out as its parameter, as `backward()` leaves it: kernels rely on it."""
+def _own_storage(i: int, grads: Outputs, trained: list[nn.Parameter], tracer: Tracer) -> Tensor | None:
+    """Gradient `i` in memory of its own, laid out like its parameter, as `backward()` leaves it: kernels rely on it."""
+    grad = grads[i]
     if grad is None:
         return None
     shared = any(other is not None and other.data_ptr() == grad.data_ptr() for other in (*grads[:i], *grads[i + 1 :]))
@@ -230,44 +255,41 @@ def _of_its_own(
     return torch.empty_like(trained[i]).copy_(grad)
 
 
-def _agree(found: Tensor | None, expected: Tensor | None) -> bool:
-    if found is None or expected is None:
-        return found is expected
-    return torch.allclose(found, expected, rtol=1e-4, atol=1e-6, equal_nan=True)
+def _check_no_hooks(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:  # pyright: ignore[reportPrivateUsage] -- there is no public way to ask
+            raise CannotCaptureError(f"module {name or 'model'} has hooks")
+    if any(parameter._backward_hooks or parameter._post_accumulate_grad_hooks for parameter in model.parameters()):  # pyright: ignore[reportPrivateUsage] -- see above
+        raise CannotCaptureError("a parameter has a hook")
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
 
 
 def _flat(xb: Any, yb: Any) -> list[Any]:
     return [*xb, yb] if isinstance(xb, list) else [xb, yb]
 
 
-def _inputs(xb: Any, yb: Any) -> list[Tensor]:
-    inputs = _flat(xb, yb)
-    if not all(isinstance(part, Tensor) for part in inputs):
-        raise CannotCaptureError("a batch holds something else than tensors")
-    return inputs
+def _tensors(xb: Any, yb: Any) -> list[Tensor]:
+    parts = _flat(xb, yb)
+    if not all(isinstance(part, Tensor) for part in parts):
+        raise CannotCaptureError("a batch holds something other than tensors")
+    return parts
 
 
-def _shapes(inputs: Sequence[Any]) -> list[Any]:
-    return [(part.shape, part.dtype) if isinstance(part, Tensor) else None for part in inputs]
+def _shapes(parts: Sequence[Any]) -> Shapes:
+    return [(part.shape, part.dtype) if isinstance(part, Tensor) else None for part in parts]
 
 
-def _takes(loader: InMemoryLoader, shapes: list[Any]) -> bool:
-    """Whether whole batches of the loader have these shapes, and these dtypes once bytes are floats."""
-    xb, yb = loader.peek()
+def _batch_shapes(loader: InMemoryLoader) -> Shapes:
+    """Shapes and dtypes of the loader's full batches, after bytes became floats."""
     rows = min(loader.batch_size, len(loader.tensors[0]))
-    return [(torch.Size((rows, *part.shape[1:])), part.dtype) for part in _flat(xb, yb)] == shapes
+    return [(torch.Size((rows, *part.shape[1:])), part.dtype) for part in _flat(*loader.peek())]
 
 
-def _casts(loader: InMemoryLoader, shapes: list[Any]) -> list[str]:
-    """What the loader does with each part of a batch, such as making floats of bytes, as text."""
+def _casts(loader: InMemoryLoader, shapes: Shapes) -> list[str]:
+    """What the loader does to each part of a batch, such as making floats of bytes, as source text."""
     scale = f".div({float(loader.pixel_scale)!r})" if loader.pixel_scale is not None else ""
-    pairs = zip(loader.tensors, shapes, strict=True)
-    return ["" if tensor.dtype == dtype else f".to({dtype}){scale}" for tensor, (_, dtype) in pairs]
-
-
-def _check_capturable(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:  # pyright: ignore[reportPrivateUsage] -- there is no public way to ask
-            raise CannotCaptureError(f"module {name or 'model'} has hooks")
-    if any(parameter._backward_hooks or parameter._post_accumulate_grad_hooks for parameter in model.parameters()):  # pyright: ignore[reportPrivateUsage] -- see above
-        raise CannotCaptureError("a parameter has a hook")
+    dtypes = [shape[1] for shape in shapes if shape is not None]
+    pairs = zip(loader.tensors, dtypes, strict=True)
+    return ["" if tensor.dtype == dtype else f".to({dtype}){scale}" for tensor, dtype in pairs]

@@ -1,4 +1,4 @@
-"""What of Python's own a forward pass may read: a captured step took all of it as fixed."""
+"""Python state that a captured step treats as constant: a step is captured again when it changes."""
 
 import random
 import sys
@@ -12,82 +12,82 @@ import numpy as np
 from torch import Tensor, nn
 
 _PLAIN = (int, float, str, bool, bytes, type(None))
-_DEEPEST = 4
+_MAX_DEPTH = 4
 
 
 def capture_key(model: nn.Module, *functions: Any) -> Any:
-    """When this differs, a step that was captured before must be captured again."""
+    """Return a value that changes when a captured step must be captured again."""
     trained = [(id(parameter), parameter.requires_grad) for parameter in model.parameters()]
     return trained, [id(buffer) for buffer in model.buffers()], _read_by(model, functions)
 
 
 def python_state(model: nn.Module, *functions: Any) -> Any:
-    """What a forward pass may move outside of torch: it would only do so while it is captured."""
+    """Return state outside torch that a forward pass may change: replaying a captured step would not change it."""
     numpy: Any = np.random.get_state(legacy=False)["state"]
     return random.getstate(), numpy["key"].tobytes(), numpy["pos"], _read_by(model, functions)
 
 
 def _read_by(model: nn.Module, functions: tuple[Any, ...]) -> Any:
-    """The attributes of all modules, with what is in their lists and dicts, and what the code reads besides."""
+    """The attributes of all modules, with the content of their lists and dicts, and what their code reads besides."""
     modules = [m for part in (model, *functions) if isinstance(part, nn.Module) for m in part.modules()]
-    attributes = [[(name, _plain(value)) for name, value in _own(module)] for module in modules]
-    reading = _Reading()
+    attributes = [[(name, _comparable(value)) for name, value in _user_attributes(module)] for module in modules]
+    collector = _StateCollector()
     for kind in dict.fromkeys(map(type, modules)):
-        reading.code(kind.forward, kind)
+        collector.add_code(kind.forward, kind)
     for function in functions:
-        reading.called(function)
-    return attributes, reading.found
+        collector.add_callable(function)
+    return attributes, collector.values
 
 
-class _Reading:
-    """Gathers what code reads besides its arguments, and its helpers and methods; not code of torch or NumPy."""
+class _StateCollector:
+    """Collects the values that functions, their helpers and methods read besides arguments; not in torch or NumPy."""
 
     def __init__(self) -> None:
-        self.found: list[Any] = []
+        self.values: list[Any] = []
         self._seen: set[Any] = set()
 
-    def called(self, given: Any) -> None:
-        """What a function, partial, bound method or callable object reads when it is called."""
-        self.found.append(id(given))
-        if isinstance(given, partial):
-            self.called(given.func)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] -- of whatever
-            self.found.append(_plain([given.args, given.keywords]))
-        elif isinstance(given, MethodType):
-            self.found.append(_plain(given.__self__))
-            self.code(given.__func__, type(given.__self__))
-        elif isinstance(given, FunctionType):
-            self.code(given)
-        elif _is_users(given) and not isinstance(given, nn.Module | type):
-            self.found.append(_plain(given))
-            self.code(type(given).__call__, type(given))
+    def add_callable(self, function: Any) -> None:
+        """Add what a function, partial, bound method or callable object reads when it is called."""
+        self.values.append(id(function))
+        if isinstance(function, partial):
+            self.add_callable(function.func)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] -- a user's function
+            self.values.append(_comparable([function.args, function.keywords]))
+        elif isinstance(function, MethodType):
+            self.values.append(_comparable(function.__self__))
+            self.add_code(function.__func__, type(function.__self__))
+        elif isinstance(function, FunctionType):
+            self.add_code(function)
+        elif _may_hold_settings(function) and not isinstance(function, nn.Module | type):
+            self.values.append(_comparable(function))
+            self.add_code(type(function).__call__, type(function))
 
-    def code(self, function: Any, owner: type | None = None) -> None:
-        """What a function reads: globals, what encloses it, defaults; `owner` is the class whose method it is."""
-        if not isinstance(function, FunctionType) or (function, owner) in self._seen or not _is_users_own(function):
+    def add_code(self, function: Any, owner: type | None = None) -> None:
+        """Add what a function reads: globals, closure, defaults; `owner` is the class whose method it is."""
+        if not isinstance(function, FunctionType) or (function, owner) in self._seen or not _is_user_code(function):
             return
         self._seen.add((function, owner))
         names = _names(function.__code__)
         for name in names & function.__globals__.keys():
-            self._value(function.__globals__[name], function, names)
+            self._add_value(function.__globals__[name], function, names)
         for value in (*_enclosed(function), *(function.__defaults__ or ()), function.__kwdefaults__):
-            self._value(value, function, names)
+            self._add_value(value, function, names)
         for name in names if owner is not None else ():
-            self.code(getattr(owner, name, None), owner)
+            self.add_code(getattr(owner, name, None), owner)
 
-    def _value(self, value: Any, function: FunctionType, names: set[str]) -> None:
+    def _add_value(self, value: Any, function: FunctionType, names: set[str]) -> None:
         if isinstance(value, FunctionType | MethodType | partial):
-            self.called(value)
-        elif isinstance(value, ModuleType | type) and _is_users_own(value):
+            self.add_callable(value)
+        elif isinstance(value, ModuleType | type) and _is_user_code(value):
             if (key := (id(value), function)) not in self._seen:
                 self._seen.add(key)
                 for name in names & vars(value).keys():
-                    self._value(vars(value)[name], function, names)
+                    self._add_value(vars(value)[name], function, names)
         else:
-            self.found.append(_plain(value))
+            self.values.append(_comparable(value))
 
 
 def _names(code: CodeType) -> set[str]:
-    """The globals and attributes that code names, that of functions inside it too."""
+    """Names of the globals and attributes that code uses, functions inside it included."""
     inner = (_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
     return set(code.co_names).union(*inner)
 
@@ -98,24 +98,28 @@ def _enclosed(function: FunctionType) -> Iterable[Any]:
             yield cell.cell_contents
 
 
-def _own(module: nn.Module) -> Iterable[tuple[str, Any]]:
-    """A module's attributes without what torch keeps for it."""
-    return ((name, value) for name, value in vars(module).items() if not name.startswith("_") or name not in _TORCH)
+def _user_attributes(module: nn.Module) -> Iterable[tuple[str, Any]]:
+    """A module's attributes without torch's own."""
+    return (
+        (name, value)
+        for name, value in vars(module).items()
+        if not name.startswith("_") or name not in _TORCH_ATTRIBUTES
+    )
 
 
-_TORCH = frozenset(vars(nn.Module()))
+_TORCH_ATTRIBUTES = frozenset(vars(nn.Module()))
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """What can be compared of a value: plain values as they are, containers by content, anything else by identity."""
+def _comparable(value: Any, depth: int = 0) -> Any:
+    """A comparable form of a value: plain values as they are, containers by content, anything else by identity."""
     if isinstance(value, _PLAIN):
         return value
-    if depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
-        return type(value).__name__, [_plain(item, depth + 1) for item in value]
-    if depth < _DEEPEST and isinstance(value, dict):
-        return [(_plain(key, depth + 1), _plain(item, depth + 1)) for key, item in value.items()]
-    if depth < _DEEPEST and not isinstance(value, _BY_IDENTITY) and _is_users(value):
-        return id(value), _plain(_attributes(value), depth + 1)
+    if depth < _MAX_DEPTH and isinstance(value, list | tuple | set | frozenset):
+        return type(value).__name__, [_comparable(item, depth + 1) for item in value]
+    if depth < _MAX_DEPTH and isinstance(value, dict):
+        return [(_comparable(key, depth + 1), _comparable(item, depth + 1)) for key, item in value.items()]
+    if depth < _MAX_DEPTH and not isinstance(value, _BY_IDENTITY) and _may_hold_settings(value):
+        return id(value), _comparable(_attributes(value), depth + 1)
     return id(value)
 
 
@@ -127,13 +131,13 @@ def _attributes(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in slots if hasattr(value, name)} | getattr(value, "__dict__", {})
 
 
-def _is_users(value: Any) -> bool:
-    """Whether it is an object that may be somebody's settings: argparse's and SimpleNamespace are."""
+def _may_hold_settings(value: Any) -> bool:
+    """Whether it is an object that may hold a user's settings, as argparse.Namespace and SimpleNamespace do."""
     return _package(type(value)) not in ("torch", "numpy", "builtins")
 
 
-def _is_users_own(code: Any) -> bool:
-    """Whether a class, function or module is neither Python's own nor torch's nor NumPy's."""
+def _is_user_code(code: Any) -> bool:
+    """Whether a class, function or module belongs to neither Python nor torch nor NumPy."""
     return _package(code) not in _OTHERS
 
 

@@ -71,7 +71,7 @@ class FastEngine:
                 fit.opt.set_rates(*epoch.rates[done])
                 if program := program_of(_program_type(fit.device), fit.opt, captured.trained):
                     for ran in _run_together(epoch, done, captured, program):
-                        self._report_graph_refusal(captured.no_graphs(), epoch.run.display.message)
+                        self._report_graph_refusal(captured.graph_refusal(), epoch.run.display.message)
                         yield ran
                     return
         yield from steps
@@ -91,7 +91,7 @@ class FastEngine:
         if self.captured_scores is None or not self.captured_scores.is_of(model, loss_func, metrics, loader):
             xb, yb = next(loader.epoch(0))
             try:
-                self.captured_scores = CapturedScores(model, loss_func, metrics, xb, yb, objective.forward)
+                self.captured_scores = CapturedScores(model, objective, xb, yb)
             except CannotCaptureError:  # nothing is lost: validation goes on eagerly
                 self._uncapturable_scores = (model, loss_func, *metrics)
                 return None

@@ -1,7 +1,7 @@
-"""The optimizer's step as lines of a program, so that a run of steps needs no Python between them.
+"""The optimizer's step as lines of a program, so that many steps run without Python between them.
 
-The lines call the kernels that the optimizer itself calls. They find the gradients as g0, g1, …, the tensors of call k
-in `groups[k]`, and the numbers of step i in `numbers[i]`: the learning rate of each call, and the momentum last.
+The lines call the kernels that the optimizer itself calls. In them the gradients are g0, g1, …, the tensors of call k
+are `groups[k]`, and the numbers of step i are `numbers[i]`: the learning rate of each call, and the momentum last.
 """
 
 from collections.abc import Sequence
@@ -19,45 +19,65 @@ from onecycle.optim.schedules import Rates
 
 @dataclass
 class SgdCall:
-    """A parameter group of torch.optim.SGD as its step needs it."""
+    """A parameter group of torch.optim.SGD as its step needs it.
+
+    Attributes:
+        layer: Index of the layer group.
+        params: The parameters.
+        buffers: Their momentum buffers; empty without momentum.
+        wd: Weight decay through the gradient (L2).
+        decoupled: Weight decay before the step.
+        dampening: As in torch.optim.SGD.
+        nesterov: As in torch.optim.SGD.
+    """
 
     layer: int
     params: list[Tensor]
-    buffers: list[Tensor]  # none without momentum
-    wd: float  # L2
-    decoupled: float  # the decay before the step
+    buffers: list[Tensor]
+    wd: float
+    decoupled: float
     dampening: float
     nesterov: bool
 
 
 @dataclass
 class OptimizerProgram:
-    """The lines of one step, and the tensors they name."""
+    """The lines of one step, and the tensors they name.
+
+    Attributes:
+        lines: Source lines.
+        groups: Lists of tensors for each call.
+        layers: The layer group whose learning rate each call takes.
+        adam: The calls of Adam's kernel.
+    """
 
     lines: list[str] = field(default_factory=list[str])
     groups: list[list[list[Tensor]]] = field(default_factory=list[list[list[Tensor]]])
-    layers: list[int] = field(default_factory=list[int])  # the layer group whose rate each call takes
+    layers: list[int] = field(default_factory=list[int])
     adam: list[AdamCall] = field(default_factory=list[AdamCall])
 
     def run_length(self, most: int) -> int:
-        """How many of the next `most` steps make a run: moments are flushed at the same steps as without runs."""
+        """Return how many of the next `most` steps to run together: moments must be flushed at the same steps."""
         count = self.adam[0].steps[0] if self.adam else None
         if count is None or count.device.type != "cpu":
-            return min(most, FLUSH_EVERY)  # nothing is flushed, and looking at the count would wait for the device
+            return min(most, FLUSH_EVERY)  # nothing is flushed, and reading the count would wait for the device
         return min(most, FLUSH_EVERY - int(count.item()) % FLUSH_EVERY)
 
-    def numbers(self, plan: Sequence[Rates], mom: float) -> list[list[float]]:
-        """The numbers of each step of `plan`; `mom` is the momentum where it has none."""
-        return [[*(lrs[layer] for layer in self.layers), mom if own is None else own] for lrs, own in plan]
+    def numbers(self, rates: Sequence[Rates], mom: float) -> list[list[float]]:
+        """Return the numbers of each step; `mom` is the momentum if `rates` have none."""
+        return [
+            [*(lrs[layer] for layer in self.layers), mom if scheduled_mom is None else scheduled_mom]
+            for lrs, scheduled_mom in rates
+        ]
 
     def add(self, layer: int, lines: list[str], tensors: list[list[Tensor]]) -> None:
-        """Add a call that steps parameters of a layer group."""
+        """Add the lines and tensors of one call."""
         self.lines += lines
         self.groups.append(tensors)
         self.layers.append(layer)
 
     def add_adam(self, layer: int, call: AdamCall, grads: str) -> None:
-        """Add a call of Adam's kernel. In a run the first count of steps serves for all."""
+        """Add a call of Adam's kernel. During a run the first step count serves for all parameters."""
         k, settings = len(self.groups), call.groups[0]
         kernel = "_fused_adamw_" if settings["decoupled_weight_decay"] else "_fused_adam_"
         lines = [
@@ -72,7 +92,7 @@ class OptimizerProgram:
         self.add(layer, lines, [detached(call.params), call.means, call.squares, counts])
 
     def add_sgd(self, call: SgdCall, grads: str) -> None:
-        """Add a step of torch.optim.SGD as its single-tensor code has it, with the decoupled decay before it."""
+        """Add a step of torch.optim.SGD in the order of its single-tensor code, after the decoupled decay."""
         k = len(self.groups)
         lines = [f"d{k} = {grads}"]
         if call.decoupled:
@@ -92,9 +112,9 @@ class OptimizerProgram:
 
     @torch.no_grad()
     def finish(self, steps: int) -> None:
-        """What is left to do after a run of `steps`."""
+        """Update step counts and flush moments after a run."""
         for call in self.adam:
-            for step in call.steps[1:]:  # in a run the first counts for all
+            for step in call.steps[1:]:  # only the first was counted
                 step.copy_(call.steps[0])
             call.flush()
 
@@ -103,9 +123,12 @@ ProgramT = TypeVar("ProgramT", bound=OptimizerProgram)
 
 
 def program_of(kind: type[ProgramT], opt: GroupedOptimizer, trained: Sequence[nn.Parameter]) -> ProgramT | None:
-    """The step of `opt`, which has taken its first; None for an optimizer whose step cannot be written down here.
+    """Return the step of an optimizer that has taken its first step, or None if there is no program for it.
 
-    `trained` are the parameters that the gradients g0, g1, … belong to.
+    Args:
+        kind: The kind of program.
+        opt: The optimizer.
+        trained: The parameters that the gradients g0, g1, … belong to.
     """
     names = {id(parameter): f"g{i}" for i, parameter in enumerate(trained)}
     if not all(id(parameter) in names for group in opt.groups for parameter in group["params"]):
@@ -124,16 +147,16 @@ def program_of(kind: type[ProgramT], opt: GroupedOptimizer, trained: Sequence[nn
 
 
 def _adam_calls(opt: GroupedOptimizer) -> list[tuple[int, AdamCall]]:
-    """The calls that step `opt`, each with its layer group; none where they differ in momentum or steps taken."""
+    """The kernel calls of `opt`, each with its layer group; empty if they differ in momentum or steps taken."""
     halves = enumerate(zip(opt.groups[::2], opt.groups[1::2], strict=True))
     calls = [(layer, call) for layer, groups in halves for call in adam_calls(opt.torch_opt, groups)]
     momenta = {group["betas"][0] for _, call in calls for group in call.groups}
     counts = set(torch.stack([step for _, call in calls for step in call.steps]).tolist())
-    return calls if len(momenta) == len(counts) == 1 else []  # a run knows one of each
+    return calls if len(momenta) == len(counts) == 1 else []  # a program has one of each
 
 
 def _sgd_calls(opt: GroupedOptimizer) -> list[SgdCall]:
-    """The groups that SGD steps; none for another optimizer, and where that cannot be written down here."""
+    """The groups of SGD; empty for another optimizer, and for settings that no program supports."""
     groups = [group for group in opt.groups if group["params"]]
     if type(opt.torch_opt) is not SGD or any(g["maximize"] or g["differentiable"] or g["fused"] for g in groups):
         return []
@@ -142,11 +165,11 @@ def _sgd_calls(opt: GroupedOptimizer) -> list[SgdCall]:
         buffers = [opt.torch_opt.state[parameter].get("momentum_buffer") for parameter in group["params"]]
         if group["momentum"] and any(buffer is None for buffer in buffers):
             return []
-        held: list[Tensor] = [buffer for buffer in buffers if buffer is not None and group["momentum"]]
+        used: list[Tensor] = [buffer for buffer in buffers if buffer is not None and group["momentum"]]
         decays = float(group["weight_decay"]), opt.decay_before_step(i)
         if group["params"]:
             calls.append(
-                SgdCall(i // 2, group["params"], held, *decays, float(group["dampening"]), bool(group["nesterov"]))
+                SgdCall(i // 2, group["params"], used, *decays, float(group["dampening"]), bool(group["nesterov"]))
             )
     momenta: set[Any] = {group["momentum"] for group in groups}
     return calls if len(momenta) == 1 else []

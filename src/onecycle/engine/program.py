@@ -1,6 +1,6 @@
-"""A trace as a program: text that TorchScript's interpreter runs in C++, and plain Python where there is none.
+"""Turn a trace into a program: source text that TorchScript's interpreter runs in C++, or plain Python without it.
 
-The same text serves both. It holds calls of torch's operators on named tensors, and numbers; nothing else gets in.
+The same text serves both. It contains calls of torch's operators on named tensors, and numbers, and nothing else.
 """
 
 import math
@@ -17,7 +17,7 @@ Function = Callable[..., Any]
 
 
 def step_source(trace: Trace) -> str:
-    """`step(inputs, state)` → those of the trace's outputs that are there, as a list."""
+    """Source of `step(inputs, state)`, which returns the outputs of the trace that are not None."""
     outputs = ", ".join(value.name for value in trace.outputs if value is not None)
     head = "def step(inputs: List[Tensor], state: List[Tensor]) -> List[Tensor]:"
     names = [f"x{i} = inputs[{i}]" for i in range(trace.inputs)] + _state_names(trace)
@@ -25,11 +25,11 @@ def step_source(trace: Trace) -> str:
 
 
 def run_source(trace: Trace, casts: Sequence[str], optimizer: Sequence[str]) -> str:
-    """`run(data, order, bs, state, numbers, groups)` → the losses of the steps that `numbers` has entries for.
+    """Source of `run(data, order, bs, state, numbers, groups)`, which trains a batch for each entry of `numbers`.
 
-    Each step gathers its rows of `data` (`casts` is what is done with each part) and runs the trace, whose outputs are
-    the loss and the gradients. Then come the lines of `optimizer`, which find the gradients as g0, g1, … and the step
-    as `i`.
+    Each step gathers its rows of `data`, applies `casts` to them, runs the trace (whose outputs are the loss and the
+    gradients), and then the lines of `optimizer`, in which the gradients are g0, g1, … and the step is `i`. It returns
+    the losses.
     """
     loss, *grads = (value.name if value else "" for value in trace.outputs)
     views, ops = _hoisted(trace)
@@ -48,60 +48,60 @@ def run_source(trace: Trace, casts: Sequence[str], optimizer: Sequence[str]) -> 
 
 
 def scores_source(trace: Trace, casts: Sequence[str]) -> str:
-    """`scores(data, bs, state, found)` writes the trace's output for each of the first batches to a row of `found`.
+    """Source of `scores(data, bs, state, out)`, which writes the trace's output for batch i to row i of `out`.
 
-    A list of small results would part the memory that the next batch takes, which then grows with every batch.
+    A list of small results would fragment the memory that the next batch needs, and memory would grow with each batch.
     """
     body = [f"x{i} = data[{i}].narrow(0, i * bs, bs){cast}" for i, cast in enumerate(casts)]
     views, ops = _hoisted(trace)
     output = next(value.name for value in trace.outputs if value is not None)
-    head = "def scores(data: List[Tensor], bs: int, state: List[Tensor], found: Tensor):"
-    last = f"found.select(0, i).copy_({output})"
-    loop = ["for i in range(found.size(0)):", *(f"    {text}" for text in (*body, *map(op_source, ops), last))]
+    head = "def scores(data: List[Tensor], bs: int, state: List[Tensor], out: Tensor):"
+    last = f"out.select(0, i).copy_({output})"
+    loop = ["for i in range(out.size(0)):", *(f"    {text}" for text in (*body, *map(op_source, ops), last))]
     return "\n    ".join([head, *_state_names(trace), *map(op_source, views), *loop]) + "\n"
 
 
 def compiled(source: str, name: str) -> Function:
-    """The function `name` of `source`: TorchScript's where it can be had, else Python's."""
+    """Compile the function `name` of `source` with TorchScript, or as Python if that is not possible."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that TorchScript is on its way out is known: docs/engine.md
+            warnings.simplefilter("ignore")  # TorchScript is deprecated, which docs/engine.md accounts for
             script = getattr(torch.jit.CompilationUnit(source), name)
-    except Exception:  # gone, or without one of the operators: the same text is Python, too
+    except Exception:  # TorchScript is gone, or lacks an operator: the same text is Python too
         return as_python(source, name)
 
-    def as_written(*args: Any) -> Any:
-        # optimized, addmm would be parted in two: slower, and rounded in another place
+    def unoptimized(*args: Any) -> Any:
+        # optimized, addmm would be split in two: slower, and rounded differently
         with torch.jit.optimized_execution(False):  # pyright: ignore[reportPrivateImportUsage] -- documented under this name
             return script(*args)
 
-    return as_written
+    return unoptimized
 
 
 def as_python(source: str, name: str) -> Function:
-    """The function `name` of `source`, as Python."""
+    """Return the function `name` of `source` as Python."""
     names: dict[str, Any] = {"torch": torch, "List": list, "Tensor": torch.Tensor}
-    exec(_freeing(source), names)  # made above, of operators' names and numbers
+    exec(_with_dels(source), names)  # source made in this file from names of operators and numbers
     return names[name]
 
 
-def _freeing(source: str) -> str:
-    """The same, each name let go after the line that uses it last: TorchScript does that by itself.
+def _with_dels(source: str) -> str:
+    """Delete each name after its last use, as TorchScript does by itself.
 
-    Else a run would hold every tensor of a step until the next one makes it again.
+    Otherwise a run would hold every tensor of a step until the next step replaces it.
     """
     lines = source.splitlines()
-    places: dict[str, list[int]] = {}  # of each name, the lines it is in
+    uses: dict[str, list[int]] = {}  # line numbers by name
     for i, text in enumerate(lines):
         for name in dict.fromkeys(re.findall(r"\w+", text)):
-            places.setdefault(name, []).append(i)
-    freed: dict[int, list[str]] = {}
-    for name, found in places.items():
-        first, last = lines[found[0]], lines[found[-1]]
-        made = re.match(r"( +)(\w+, )*" + name + r"(, \w+)*,? = ", first)
-        if made and _indent(last) == made[1] and not last.strip().startswith("return"):
-            freed.setdefault(found[-1], []).append(f"{made[1]}del {name}")
-    return "\n".join(part for i, text in enumerate(lines) for part in (text, *freed.get(i, []))) + "\n"
+            uses.setdefault(name, []).append(i)
+    dels: dict[int, list[str]] = {}
+    for name, numbers in uses.items():
+        first, last = lines[numbers[0]], lines[numbers[-1]]
+        assignment = re.match(r"( +)(\w+, )*" + name + r"(, \w+)*,? = ", first)
+        if assignment and _indent(last) == assignment[1] and not last.strip().startswith("return"):
+            dels.setdefault(numbers[-1], []).append(f"{assignment[1]}del {name}")
+    return "\n".join(part for i, text in enumerate(lines) for part in (text, *dels.get(i, []))) + "\n"
 
 
 def _indent(text: str) -> str:
@@ -109,7 +109,7 @@ def _indent(text: str) -> str:
 
 
 def op_source(op: Op) -> str:
-    """An operation as a line of text."""
+    """Return an operation as a line of source."""
     names = [str(argument.name) for argument in op.func._schema.arguments]
     args = [_text(value, op, i) for i, value in enumerate(op.args)]
     args += [f"{name}={_text(value, op, names.index(name))}" for name, value in op.kwargs.items()]
@@ -117,7 +117,7 @@ def op_source(op: Op) -> str:
     call = f"torch.ops.{namespace}.{name}({', '.join(args)})"
     results: list[Any] = list(op.results) if isinstance(op.results, tuple) else [op.results]
     if any(isinstance(result, list) for result in results) and len(results) > 1:
-        raise CannotCaptureError(f"its operation {name} gives several lists")
+        raise CannotCaptureError(f"its operation {name} returns several lists")
     if isinstance(results[0], list):
         return f"{', '.join(value.name for value in results[0])}{',' * (len(results[0]) == 1)} = {call}"
     left = ", ".join(result.name if isinstance(result, Value) else "_" for result in results)
@@ -129,15 +129,15 @@ def _state_names(trace: Trace) -> list[str]:
 
 
 def _hoisted(trace: Trace) -> tuple[list[Op], list[Op]]:
-    """The views of parameters and other state, which stay true while these are written in place, and all other ops."""
+    """Split the operations into views of the state, which stay valid while it is written in place, and the rest."""
     fixed = {Value(f"s{i}") for i in range(len(trace.state))}
     views: list[Op] = []
     rest: list[Op] = []
     for op in trace.ops:
-        given = set(values_in((op.args, op.kwargs)))
+        arguments = set(values_in((op.args, op.kwargs)))
         returns = op.func._schema.returns
-        view = len(returns) == 1 and returns[0].alias_info is not None and not op.func._schema.is_mutable
-        if view and given and given <= fixed and isinstance(op.results, Value):
+        is_view = len(returns) == 1 and returns[0].alias_info is not None and not op.func._schema.is_mutable
+        if is_view and arguments and arguments <= fixed and isinstance(op.results, Value):
             views.append(op)
             fixed.add(op.results)
         else:
@@ -148,8 +148,8 @@ def _hoisted(trace: Trace) -> tuple[list[Op], list[Op]]:
 _NAMED = (torch.dtype, torch.memory_format, torch.layout)
 
 
-def _text(value: Any, op: Op, place: int) -> str:
-    """An argument as TorchScript and Python both read it."""
+def _text(value: Any, op: Op, index: int) -> str:
+    """Return argument `index` of an operation in syntax that TorchScript and Python share."""
     if isinstance(value, Value):
         return value.name
     if isinstance(value, _NAMED):
@@ -161,7 +161,7 @@ def _text(value: Any, op: Op, place: int) -> str:
     if value is None or isinstance(value, bool | int | float | str):
         return repr(value)
     if isinstance(value, list | tuple):
-        if not value and "int" in str(op.func._schema.arguments[place].type):
-            return "[0][1:]"  # an empty list of whole numbers; [] would be one of tensors
-        return "[" + ", ".join(_text(item, op, place) for item in value) + "]"
+        if not value and "int" in str(op.func._schema.arguments[index].type):
+            return "[0][1:]"  # an empty list of integers; [] would be one of tensors
+        return "[" + ", ".join(_text(item, op, index) for item in value) + "]"
     raise CannotCaptureError(f"its operation {op.func} takes a {type(value).__name__}")

@@ -1,7 +1,7 @@
-"""Adam's fused kernel called directly, without the Python of torch.optim around it.
+"""Call Adam's fused kernel directly, without the Python code of torch.optim around it.
 
-The state is torch.optim's own, made as its first step makes it. The lists that the kernel takes are kept, and parameter
-groups that have the same settings share one call. The numbers are torch.optim's: it is the same kernel.
+The state is torch.optim's own, created as its first step creates it. The lists that the kernel takes are built once,
+and parameter groups with the same settings share one call. The numbers equal torch.optim's: the kernel is the same.
 """
 
 from collections.abc import Iterable
@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 
-# Moments of weights whose gradient stays zero (pixels that are never inked) shrink until they are denormal numbers,
-# which take a CPU several times as long. Well before that they are too small to move a weight: below these bounds a
-# step is under 1e-10 of the learning rate. Every so many steps, by the optimizer's own count, they are set to zero.
+# Moments of weights whose gradient stays zero (pixels that are always blank) shrink until they are denormal numbers,
+# which take a CPU several times as long. Long before that they are too small to move a weight: below these bounds a
+# step is under 1e-10 of the learning rate. Every FLUSH_EVERY steps, by the optimizer's count, they are set to zero.
 FLUSH_EVERY = 128
-_NO_MEAN, _NO_SQUARE = 1e-20, 1e-30
-_LEAST_EPS = 1e-10  # with a smaller one the bounds would be too high
+_MIN_MEAN, _MIN_SQUARE = 1e-20, 1e-30
+_MIN_EPS = 1e-10  # with a smaller eps the bounds would be too high
 _SETTINGS = ("lr", "betas", "eps", "weight_decay", "decoupled_weight_decay")
 
 
 @dataclass
 class AdamCall:
-    """The parameter groups that one call of the kernel steps, and its lists."""
+    """One call of the kernel: the parameter groups it updates, and its lists of tensors."""
 
     groups: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     params: list[Tensor] = field(default_factory=list[Tensor])
@@ -33,28 +33,28 @@ class AdamCall:
 
     @torch.no_grad()
     def flush(self) -> None:
-        """Set moments to zero that are too small to move a weight, where it is time to."""
+        """Every FLUSH_EVERY steps, set moments to zero that are too small to move a weight."""
         settings, on_cpu = self.groups[0], self.params[0].device.type == "cpu"
-        if on_cpu and settings["eps"] >= _LEAST_EPS and int(self.steps[0].item()) % FLUSH_EVERY == 0:
-            for moments, bound in ((self.means, _NO_MEAN), (self.squares, _NO_SQUARE)):
+        if on_cpu and settings["eps"] >= _MIN_EPS and int(self.steps[0].item()) % FLUSH_EVERY == 0:
+            for moments, bound in ((self.means, _MIN_MEAN), (self.squares, _MIN_SQUARE)):
                 for tensor in moments:
                     torch.hardshrink(tensor, bound, out=tensor)
 
 
 class FusedAdam:
-    """Steps the parameters of an Adam or AdamW, once all of them have a state."""
+    """Updates the parameters of an Adam or AdamW optimizer, once all of them have state."""
 
     def __init__(self, opt: Optimizer) -> None:
         self._opt = opt
         self._calls = adam_calls(opt, opt.param_groups)
 
     @classmethod
-    def over(cls, opt: Optimizer) -> "FusedAdam | None":
-        """For `opt` where that is possible; None for another optimizer, and where a parameter has no gradient yet."""
-        plain = type(opt) in (Adam, AdamW) and all(
+    def create_for(cls, opt: Optimizer) -> "FusedAdam | None":
+        """Return one for `opt`, or None if it is another optimizer or a parameter has no gradient yet."""
+        is_supported = type(opt) in (Adam, AdamW) and all(
             group["fused"] and not (group["amsgrad"] or group["maximize"]) for group in opt.param_groups
         )
-        if not plain:
+        if not is_supported:
             return None
         params = [parameter for group in opt.param_groups for parameter in group["params"]]
         if any(parameter.grad is None and not opt.state.get(parameter) for parameter in params):
@@ -70,18 +70,18 @@ class FusedAdam:
 
     @torch.no_grad()
     def step(self) -> bool:
-        """Take one step. False, and nothing done, where a parameter has no gradient: that is for torch.optim."""
+        """Take one step. Returns False without a step if a parameter has no gradient: torch.optim handles that."""
         if any(_differ(call.groups) for call in self._calls):
-            self._calls = adam_calls(self._opt, self._opt.param_groups)  # somebody set one group apart from another
+            self._calls = adam_calls(self._opt, self._opt.param_groups)  # a user changed the settings of a group
         grads = [[p.grad for p in call.params if p.grad is not None] for call in self._calls]
-        if any(len(found) < len(call.params) for call, found in zip(self._calls, grads, strict=True)):
+        if any(len(call_grads) < len(call.params) for call, call_grads in zip(self._calls, grads, strict=True)):
             return False
-        for call, found in zip(self._calls, grads, strict=True):
+        for call, call_grads in zip(self._calls, grads, strict=True):
             settings = call.groups[0]
             kernel = torch._fused_adamw_ if settings["decoupled_weight_decay"] else torch._fused_adam_  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] -- as torch.optim itself calls it
             torch._foreach_add_(call.steps, 1)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] -- as torch.optim itself calls it
             kernel(
-                *(call.params, found, call.means, call.squares, [], call.steps),
+                *(call.params, call_grads, call.means, call.squares, [], call.steps),
                 lr=settings["lr"],
                 beta1=settings["betas"][0],
                 beta2=settings["betas"][1],
@@ -95,14 +95,14 @@ class FusedAdam:
 
 
 def adam_calls(opt: Optimizer, groups: Iterable[dict[str, Any]]) -> list[AdamCall]:
-    """The calls that step these groups of `opt` once: those with the same settings share one."""
+    """Return the kernel calls for these groups of `opt`: groups with the same settings share one."""
     calls: list[AdamCall] = []
     for group in groups:
         if not group["params"]:
             continue
         device = group["params"][0].device
-        same = (c for c in calls if not _differ([c.groups[0], group]) and c.params[0].device == device)
-        call = next(same, None)
+        matching = (c for c in calls if not _differ([c.groups[0], group]) and c.params[0].device == device)
+        call = next(matching, None)
         if call is None:
             calls.append(call := AdamCall())
         call.groups.append(group)

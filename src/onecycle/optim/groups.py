@@ -1,4 +1,4 @@
-"""Layer groups: cutting a model into them, freezing them, a learning rate for each."""
+"""Layer groups: cut a model into them, freeze them, and spread a learning rate over them."""
 
 import reprlib
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +18,7 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class DirectParameter(nn.Module):
-    """A parameter that its module holds directly, as a leaf of its own."""
+    """A parameter that belongs to a module directly, wrapped as a leaf module."""
 
     def __init__(self, parameter: nn.Parameter) -> None:
         super().__init__()
@@ -26,61 +26,60 @@ class DirectParameter(nn.Module):
 
 
 def leaves(model: nn.Module) -> list[nn.Module]:
-    """The modules without children, in order; direct parameters of the others follow their children."""
+    """Return the modules without children, in order; direct parameters of other modules follow their children."""
     children = list(model.children())
     if not children:
         return [model]
     owned = {id(parameter) for child in children for parameter in child.parameters()}
-    lone = [DirectParameter(parameter) for parameter in model.parameters() if id(parameter) not in owned]
-    return [leaf for child in children for leaf in leaves(child)] + list(lone)
+    direct = [DirectParameter(parameter) for parameter in model.parameters() if id(parameter) not in owned]
+    return [leaf for child in children for leaf in leaves(child)] + list(direct)
 
 
 def split_layers(model: nn.Module, at: Iterable[nn.Module] | Callable[[nn.Module], Any]) -> list[LayerGroup]:
     """Cut the leaves of `model` into groups, a new one starting at the first leaf of each module in `at`.
 
-    `at` may be a function that takes the model and gives such modules, or lists of modules, one list a group.
+    `at` may be a function that takes the model and returns such modules, or lists of modules, one list for each group.
     Raises SettingError for anything else, and for a module that is not in the model.
     """
-    found: Any = at(model) if callable(at) else at
-    marks = [found] if isinstance(found, nn.Module) else _listed(found)
-    if marks and not isinstance(marks[0], nn.Module):
-        return [[leaf for module in _listed(group) for leaf in leaves(_module(module))] for group in marks]
-    everything = leaves(model)
+    boundaries: Any = at(model) if callable(at) else at
+    boundaries = [boundaries] if isinstance(boundaries, nn.Module) else _as_list(boundaries)
+    if boundaries and not isinstance(boundaries[0], nn.Module):
+        return [[leaf for module in _as_list(group) for leaf in leaves(_as_module(module))] for group in boundaries]
+    model_leaves = leaves(model)
     starts = {0}
-    for mark in marks:
-        first = leaves(_module(mark))[0]
-        position = next((i for i, leaf in enumerate(everything) if leaf is first), None)
-        if position is None:
-            raise _no_part(mark)
-        starts.add(position)
-    bounds = [*sorted(starts), len(everything)]
-    return [everything[i:j] for i, j in pairwise(bounds)]
+    for module in boundaries:
+        first = leaves(_as_module(module))[0]
+        index = next((i for i, leaf in enumerate(model_leaves) if leaf is first), None)
+        if index is None:
+            raise _not_in_model(module)
+        starts.add(index)
+    return [model_leaves[i:j] for i, j in pairwise([*sorted(starts), len(model_leaves)])]
 
 
-def _listed(found: Any) -> list[Any]:
-    if isinstance(found, str) or not isinstance(found, Iterable):
-        raise _no_part(found)
-    return list(found)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] -- a caller's
+def _as_list(value: Any) -> list[Any]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise _not_in_model(value)
+    return list(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] -- a caller's
 
 
-def _module(found: Any) -> nn.Module:
-    if not isinstance(found, nn.Module):
-        raise _no_part(found)
-    return found
+def _as_module(value: Any) -> nn.Module:
+    if not isinstance(value, nn.Module):
+        raise _not_in_model(value)
+    return value
 
 
-def _no_part(found: Any) -> SettingError:
-    return SettingError(f"split: {reprlib.repr(found)} is not a part of the model; for example [model.lin2] is")
+def _not_in_model(value: Any) -> SettingError:
+    return SettingError(f"split: {reprlib.repr(value)} is not a part of the model; for example [model.lin2] is")
 
 
 def freeze_groups(groups: Sequence[LayerGroup], first_trained: int) -> None:
-    """Train the groups from index `first_trained` on; of the others only the BatchNorm layers.
+    """Train the groups from index `first_trained` on, and only the BatchNorm layers of the others.
 
-    An index below 0 counts from the end. Raises SettingError for one that is no whole number.
+    A negative index counts from the end. Raises SettingError if it is not an integer.
     """
     if isinstance(first_trained, bool) or not isinstance(first_trained, Integral):
         raise SettingError(
-            f"freeze_to: n is {reprlib.repr(first_trained)}; expected the number of a layer group: 0 is the first, "
+            f"freeze_to: n is {reprlib.repr(first_trained)}; expected the index of a layer group: 0 is the first, "
             "-1 the last"
         )
     if first_trained < 0:
@@ -93,10 +92,12 @@ def freeze_groups(groups: Sequence[LayerGroup], first_trained: int) -> None:
 
 
 def per_group(rate: Rate, groups: int, name: str = "lr") -> list[float]:
-    """One learning rate for each layer group.
+    """Return one learning rate for each layer group.
 
-    A number is the same for all; `slice(a, b)` is geometric from a to b; `slice(b)` is b/10 for all but the last,
-    which gets b; a sequence gives one each. Raises SettingError for a rate that is not a finite number above 0.
+    A number is used for all groups; `slice(a, b)` is geometric from a to b; `slice(b)` is b/10 for all groups but the
+    last, which gets b; a sequence has one for each group.
+
+    Raises SettingError for a rate that is not a finite number above 0.
     """
     if isinstance(rate, slice):
         ends = [rate.stop] if rate.start is None else [rate.start, rate.stop]

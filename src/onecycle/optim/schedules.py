@@ -1,7 +1,7 @@
-"""Schedules: pure functions from a 0-based step to a value. No torch, no state.
+"""Schedules: pure functions from a 0-based step to learning rates and momentum. No torch, no state.
 
-The cycle is Leslie Smith's (https://arxiv.org/abs/1803.09820) with the phases that the lesson's software gave it.
-A schedule is data: `to_dict` gives it as JSON has it, `schedule_of` makes it again.
+The cycle is Leslie Smith's (https://arxiv.org/abs/1803.09820) with the phases of the lesson's software (fastai v1).
+A schedule is data: `to_dict` returns it as JSON values, `schedule_from_dict` creates it again.
 """
 
 import reprlib
@@ -15,43 +15,43 @@ from onecycle.core.checks import check_fraction, check_positive
 from onecycle.errors import SettingError
 
 Rates: TypeAlias = tuple[list[float], float | None]
-"""Learning rates, one a layer group, and momentum; None leaves the momentum alone."""
+"""Learning rates, one for each layer group, and the momentum; None leaves the momentum unchanged."""
 
 
 class Schedule(ABC):
-    """From a step to the learning rate of each layer group and the momentum, None where it stays as it is."""
+    """Maps a step to the learning rate of each layer group and the momentum."""
 
     kind: ClassVar[str]
 
     @abstractmethod
     def __call__(self, step: int) -> Rates:
-        """The rates of `step`."""
+        """Return learning rates and momentum of a step."""
 
     @property
     def anneals_from(self) -> int:
-        """The step from which the learning rate falls; 0 where it does not rise before."""
+        """The step from which the learning rate falls; 0 if it never rises."""
         return 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Numbers and lists, as JSON has them."""
+        """Return the schedule as JSON values."""
         return {"kind": self.kind, **asdict(self)}  # pyright: ignore[reportArgumentType] -- each is a dataclass
 
 
 def cosine(start: float, end: float, part: float) -> float:
-    """From `start` (part 0) to `end` (part 1) along half a cosine wave."""
+    """Interpolate from `start` (part 0) to `end` (part 1) along half a cosine wave."""
     return end + (start - end) / 2 * (1 + cos(pi * part))
 
 
 def exponential(start: float, end: float, part: float) -> float:
-    """From `start` (part 0) to `end` (part 1) by equal factors."""
+    """Interpolate from `start` (part 0) to `end` (part 1) geometrically."""
     return start * (end / start) ** part
 
 
 def one_cycle(step: int, steps: int, start: float, peak: float, end: float, pct_start: float = 0.3) -> float:
-    """The value at `step` of a cycle of `steps` steps: up to `peak` in the first `pct_start` of it, then to `end`.
+    """Return the value at `step` of a cycle of `steps` steps: up to `peak` in its first `pct_start`, then to `end`.
 
-    The peak is exactly at step `int(steps * pct_start)`, or at step 1 where that is 0. `step == steps` is the value
-    that the cycle leaves behind.
+    The peak is exactly at step `int(steps * pct_start)`, or at step 1 if that is 0. `step == steps` is the value after
+    the cycle.
     """
     rise = int(steps * pct_start)
     fall = max(1, steps - rise)
@@ -70,13 +70,12 @@ class Constant(Schedule):
     mom: float | None = None
 
     def __call__(self, step: int) -> Rates:
-        """The rates of `step`."""
         return list(self.lrs), self.mom
 
 
 @dataclass(frozen=True)
 class ExponentialRamp(Schedule):
-    """From `starts` to `ends` (one for each layer group) by equal factors in `steps` steps."""
+    """Geometric from `starts` to `ends` (one for each layer group) in `steps` steps."""
 
     kind = "range"
     starts: list[float]
@@ -84,14 +83,13 @@ class ExponentialRamp(Schedule):
     steps: int
 
     def __call__(self, step: int) -> Rates:
-        """The rates of `step`."""
-        part = min(1.0, step / self.steps)  # a whole epoch is planned, though the finder ends earlier
+        part = min(1.0, step / self.steps)  # rates are computed for a whole epoch, though the LR finder ends earlier
         return [exponential(start, end, part) for start, end in zip(self.starts, self.ends, strict=True)], None
 
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """One cycle for each layer group, from peak / div_factor over peak to peak / final_div; momentum mirrors it."""
+    """One cycle for each layer group: peak / div_factor, up to peak, down to peak / final_div; momentum mirrors it."""
 
     kind = "one cycle"
     steps: int
@@ -107,7 +105,6 @@ class OneCycle(Schedule):
         return int(self.steps * self.pct_start)
 
     def __call__(self, step: int) -> Rates:
-        """The rates of `step`."""
         lrs = [
             one_cycle(step, self.steps, peak / self.div_factor, peak, peak / self.final_div, self.pct_start)
             for peak in self.peaks
@@ -118,9 +115,9 @@ class OneCycle(Schedule):
 
 @dataclass(frozen=True)
 class Annealed(Schedule):
-    """`before` up to step `start`, and from there in `steps` steps down to `ends` along half a cosine wave.
+    """`before` up to step `start`, then `steps` steps down to `ends` along half a cosine wave.
 
-    The momentum goes where `before` ends.
+    The momentum moves to `mom`, where `before` would have ended.
     """
 
     kind = "annealed"
@@ -132,11 +129,10 @@ class Annealed(Schedule):
 
     @property
     def anneals_from(self) -> int:
-        """The step of the turn, or that of `before` where it comes first."""
+        """Step `start`, or that of `before` if it is earlier."""
         return min(self.before.anneals_from, self.start)
 
     def __call__(self, step: int) -> Rates:
-        """The rates of `step`."""
         if step < self.start:
             return self.before(step)
         lrs, mom = self.before(self.start)
@@ -146,13 +142,12 @@ class Annealed(Schedule):
         return [cosine(lr, end, part) for lr, end in zip(lrs, self.ends, strict=True)], mom
 
     def to_dict(self) -> dict[str, Any]:
-        """Numbers and lists, as JSON has them."""
         return {**vars(self), "kind": self.kind, "before": self.before.to_dict()}
 
 
 @dataclass(frozen=True)
 class Extended(Schedule):
-    """`before` up to step `start`; from there `after`, to whose rates it rises in `warm` steps from where it was."""
+    """`before` up to step `start`, then `after`, with `warm` steps of transition between the two."""
 
     kind = "extended"
     before: Schedule
@@ -166,7 +161,6 @@ class Extended(Schedule):
         return max(self.start + self.warm, self.after.anneals_from)
 
     def __call__(self, step: int) -> Rates:
-        """The rates of `step`."""
         if step < self.start:
             return self.before(step)
         lrs, mom = self.after(step)
@@ -178,14 +172,13 @@ class Extended(Schedule):
         return [cosine(low, lr, part) for low, lr in zip(first, lrs, strict=True)], mom
 
     def to_dict(self) -> dict[str, Any]:
-        """Numbers and lists, as JSON has them."""
         return {**vars(self), "kind": self.kind, "before": self.before.to_dict(), "after": self.after.to_dict()}
 
 
 def annealed(schedule: Schedule, start: int, steps: int, last: int) -> Annealed:
-    """`schedule` up to `start`, then down in `steps` steps to where it would have ended at step `last`.
+    """Return `schedule` up to `start`, then down in `steps` steps to where it would have ended at step `last`.
 
-    A constant rate goes down to a ten-thousandth.
+    A constant rate falls to a ten-thousandth of it.
     """
     ends, mom = schedule(last)
     if isinstance(schedule, Constant):
@@ -194,7 +187,7 @@ def annealed(schedule: Schedule, start: int, steps: int, last: int) -> Annealed:
 
 
 def extended(schedule: Schedule, start: int, steps: int) -> Extended:
-    """A schedule that ended at `start`, for `steps` more: as if its cycle had been that much longer.
+    """Return a schedule that ended at `start`, lengthened by `steps` as if its cycle had been longer.
 
     The rate rises to that of the longer cycle in a twentieth of the new steps.
     """
@@ -206,29 +199,29 @@ def extended(schedule: Schedule, start: int, steps: int) -> Extended:
     return Extended(schedule, start, after, max(steps // 20, 1))
 
 
-def schedule_from_dict(written: Any) -> Schedule:
-    """The schedule that `to_dict` gave. Raises ValueError for anything else."""
+def schedule_from_dict(description: Any) -> Schedule:
+    """Create the schedule that `to_dict` described. Raises ValueError for anything else."""
     kinds: dict[str, type[Any]] = {
         kind.kind: kind for kind in (Constant, ExponentialRamp, OneCycle, Annealed, Extended)
     }
-    if not isinstance(written, dict) or written.get("kind") not in kinds:
-        raise ValueError(f"{reprlib.repr(written)} is no schedule")
-    given = {key: value for key, value in written.items() if key != "kind"}  # pyright: ignore[reportUnknownVariableType] -- JSON
+    if not isinstance(description, dict) or description.get("kind") not in kinds:
+        raise ValueError(f"{reprlib.repr(description)} is not a schedule")
+    fields = {key: value for key, value in description.items() if key != "kind"}  # pyright: ignore[reportUnknownVariableType] -- JSON
     for part in ("before", "after"):
-        if part in given:
-            given[part] = schedule_from_dict(given[part])
+        if part in fields:
+            fields[part] = schedule_from_dict(fields[part])
     try:
-        schedule: Schedule = kinds[written["kind"]](**given)
+        schedule: Schedule = kinds[description["kind"]](**fields)
         schedule(0)
     except (TypeError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{reprlib.repr(written)} is no schedule ({error})") from error
+        raise ValueError(f"{reprlib.repr(description)} is not a schedule ({error})") from error
     return schedule
 
 
 def momentum_pair(moms: float | tuple[float, float]) -> tuple[float, float]:
-    """The momentum at the ends and at the peak of a cycle, from 0 to below 1; one number stands for both.
+    """Return the momentum at the ends and at the peak of a cycle; one number is used for both.
 
-    Raises SettingError for anything else. With a momentum of 1 no gradient would ever be forgotten.
+    Raises SettingError unless both are in [0, 1). With a momentum of 1 no gradient would ever decay.
     """
     pair = tuple(moms) if isinstance(moms, tuple | list) else (moms, moms)
     if len(pair) != 2:
@@ -247,9 +240,9 @@ def one_cycle_schedule(
     pct_start: float,
     final_div: float | None,
 ) -> OneCycle:
-    """One cycle of `steps` steps; `final_div` is by default `div_factor * 1e4`.
+    """Return one cycle of `steps` steps; `final_div` is by default `div_factor * 1e4`.
 
-    Raises SettingError for settings that make none.
+    Raises SettingError for settings that cannot be used.
     """
     div_factor = check_positive(div_factor, "div_factor")
     final_div = check_positive(div_factor * 1e4 if final_div is None else final_div, "final_div")

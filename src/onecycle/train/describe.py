@@ -6,14 +6,13 @@ import torch
 from torch import nn
 from torch.optim import Adam, AdamW
 
-from onecycle.core.text import unwrap_partial
-from onecycle.optim.optimizer import GroupedOptimizer
+from onecycle.optim.optimizer import GroupedOptimizer, optimizer_class
 from onecycle.train.losses import loss_name
 
 
 def describe(model: nn.Module, loss_func: Any, opt_func: Any, true_wd: bool) -> dict[str, Any]:
     """The names of model, loss and optimizer (Adam whose decay is decoupled is AdamW), and the number of parameters."""
-    optimizer = unwrap_partial(opt_func)
+    optimizer = optimizer_class(opt_func)
     optimizer = AdamW if true_wd and optimizer is Adam else optimizer
     return {
         "optimizer": getattr(optimizer, "__name__", repr(optimizer)),
