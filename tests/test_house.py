@@ -1,14 +1,19 @@
 """The structure of the source, read off its syntax trees: who imports whom, and what is public."""
 
 import ast
+import dataclasses
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import onecycle
 import onecycle.basics
+from onecycle.train.callbacks.base import HOOKS
 
 SOURCE = Path(onecycle.__file__).parent
 MAY_IMPORT = {
@@ -64,10 +69,9 @@ def test_each_room_imports_only_what_it_may(file: Path):
 def test_every_public_name_can_be_had():
     for name in onecycle.__all__:
         assert getattr(onecycle, name) is getattr(onecycle.basics, name)
-    assert set(onecycle.basics.__all__) - set(onecycle.__all__) == {
+    assert {name for name in vars(onecycle.basics) if not name.startswith("_")} - set(onecycle.__all__) == {
         *("torch", "nn", "F", "optim", "np", "plt", "gzip", "pickle", "Path", "partial", "TensorDataset", "DataLoader"),
     }
-    assert all(hasattr(onecycle.basics, name) for name in onecycle.basics.__all__)
     assert set(onecycle.__all__) <= set(dir(onecycle))
     with pytest.raises(AttributeError, match="module 'onecycle' has no attribute 'Lerner'"):
         _ = onecycle.Lerner
@@ -76,40 +80,103 @@ def test_every_public_name_can_be_had():
 def test_the_public_names_are_these():
     assert sorted(onecycle.__all__) == sorted(
         [
-            *("AdamW", "CSVLog", "Callback", "CheckpointConfig", "ClassificationInterpretation", "Config", "DataBunch"),
-            *("EMA", "EarlyStopping", "GradientAccumulation", "GradientClip", "LRFindResult"),
-            *(
-                "Learner",
-                "MLP",
-                "OneCycleError",
-                "Record",
-                "SaveBest",
-                "TabularModel",
-                "accuracy",
-                "average_precision",
-                "error_rate",
-                "f1_score",
-                "fetch",
-                "load_learner",
-                "load_pickle",
-                "load_predictor",
-            ),
-            *("mae", "mean_absolute_error", "mean_squared_error", "mnist", "epoch_metric", "mse", "r2_score", "rmse"),
-            *("roc_auc", "root_mean_squared_error", "top_k_accuracy"),
+            "Config",
+            "DataBunch",
+            "fetch",
+            "load_pickle",
+            "mnist",
+            "Learner",
+            "Predictor",
+            "load_learner",
+            "load_predictor",
+            "CheckpointConfig",
+            "MLP",
+            "TabularModel",
+            "AdamW",
+            "Callback",
+            "CSVLog",
+            "EMA",
+            "EarlyStopping",
+            "Fit",
+            "GradientAccumulation",
+            "GradientClip",
+            "SaveBest",
+            "accuracy",
+            "error_rate",
+            "mean_absolute_error",
+            "mean_squared_error",
+            "root_mean_squared_error",
+            "top_k_accuracy",
+            "average_precision",
+            "epoch_metric",
+            "f1_score",
+            "mae",
+            "mse",
+            "r2_score",
+            "rmse",
+            "roc_auc",
+            "ClassificationInterpretation",
+            "LRFindResult",
+            "Record",
+            "Recorder",
+            "RegressionInterpretation",
+            "DataError",
+            "DeviceError",
+            "FileError",
+            "ModelError",
+            "NonFiniteLossError",
+            "OneCycleError",
+            "OutputError",
+            "SettingError",
+            "UnsafeFileError",
         ]
     )
 
 
-def test_public_names_are_documented():
+def public_callables() -> list[tuple[str, Any]]:
+    """Every public function, class and method, by name."""
+    found: list[tuple[str, Any]] = []
     for name in onecycle.__all__:
         thing = getattr(onecycle, name)
-        if name == "AdamW":
-            continue  # a partial of torch's
-        assert thing.__doc__, name
+        found.append((name, thing))
         if isinstance(thing, type):
-            for method, function in vars(thing).items():
-                if not method.startswith("_") and callable(function):
-                    assert function.__doc__, f"{name}.{method}"
+            methods = {
+                method: function
+                for base in reversed(thing.__mro__)
+                if base.__module__.startswith("onecycle")
+                for method, function in vars(base).items()
+            }
+            for method, function in methods.items():
+                function = getattr(function, "__func__", function)
+                if not method.startswith("_") and inspect.isfunction(function):
+                    found.append((f"{name}.{method}", function))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "thing"), public_callables(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_each_public_callable_documents_each_of_its_parameters(name: str, thing: Any):
+    doc = inspect.getdoc(thing)
+    assert doc, f"{name} has no docstring"
+    hooks = name.rpartition(".")[2] in HOOKS  # all have the one parameter, which Callback documents
+    if (isinstance(thing, type) and (issubclass(thing, Exception) or thing.__init__ is object.__init__)) or hooks:
+        return
+    parameters = [p for p in inspect.signature(thing).parameters if p not in ("self", "cls", "args", "kwargs")]
+    section = re.search(r"^(?:Args|Attributes):\n((?: +.*\n?|\n)*)", doc, re.M)
+    documented = set(re.findall(r"^    \**(\w+):", section[1] if section else "", re.M))
+    if dataclasses.is_dataclass(thing):
+        sections = re.findall(r"^(?:Args|Attributes):\n((?: +.*\n?|\n)*)", doc, re.M)
+        documented = {found for text in sections for found in re.findall(r"^    \**(\w+):", text, re.M)}
+    missing = [parameter for parameter in parameters if parameter not in documented]
+    assert not missing, f"{name} does not document {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("name", onecycle.__all__)
+def test_each_public_callable_has_an_example(name: str):
+    thing = getattr(onecycle, name)
+    if not (isinstance(thing, type) and issubclass(thing, Exception)):
+        assert "Example:\n" in (inspect.getdoc(thing) or ""), name
 
 
 def test_importing_the_library_imports_nothing_heavy():

@@ -1,13 +1,17 @@
-"""What the lesson starts with: `from onecycle.basics import *`."""
+"""The lesson's star import: `from onecycle.basics import *` brings every public name and the lesson's other imports."""
 
-import gzip
-import pickle
-from functools import partial
-from pathlib import Path
+# names are imported for the star import
+# ruff: noqa: F401
+# pyright: reportUnusedImport=false
 
-from onecycle.core.startup import freeze_import_objects
+from onecycle.core.process import freeze_import_objects as _freeze_import_objects
 
-with freeze_import_objects():
+with _freeze_import_objects():
+    import gzip
+    import pickle
+    from functools import partial
+    from pathlib import Path
+
     import matplotlib.pyplot as plt
     import numpy as np
     import torch
@@ -15,94 +19,4 @@ with freeze_import_objects():
     from torch.nn import functional as F
     from torch.utils.data import DataLoader, TensorDataset
 
-    from onecycle import (
-        EMA,
-        MLP,
-        AdamW,
-        Callback,
-        CheckpointConfig,
-        ClassificationInterpretation,
-        Config,
-        CSVLog,
-        DataBunch,
-        EarlyStopping,
-        GradientAccumulation,
-        GradientClip,
-        Learner,
-        LRFindResult,
-        OneCycleError,
-        Record,
-        SaveBest,
-        TabularModel,
-        accuracy,
-        average_precision,
-        epoch_metric,
-        error_rate,
-        f1_score,
-        fetch,
-        load_learner,
-        load_pickle,
-        load_predictor,
-        mae,
-        mean_absolute_error,
-        mean_squared_error,
-        mnist,
-        mse,
-        r2_score,
-        rmse,
-        roc_auc,
-        root_mean_squared_error,
-        top_k_accuracy,
-    )
-
-__all__ = [
-    "EMA",
-    "MLP",
-    "AdamW",
-    "CSVLog",
-    "Callback",
-    "CheckpointConfig",
-    "ClassificationInterpretation",
-    "Config",
-    "DataBunch",
-    "DataLoader",
-    "EarlyStopping",
-    "F",
-    "GradientAccumulation",
-    "GradientClip",
-    "LRFindResult",
-    "Learner",
-    "OneCycleError",
-    "Path",
-    "Record",
-    "SaveBest",
-    "TabularModel",
-    "TensorDataset",
-    "accuracy",
-    "average_precision",
-    "epoch_metric",
-    "error_rate",
-    "f1_score",
-    "fetch",
-    "gzip",
-    "load_learner",
-    "load_pickle",
-    "load_predictor",
-    "mae",
-    "mean_absolute_error",
-    "mean_squared_error",
-    "mnist",
-    "mse",
-    "nn",
-    "np",
-    "optim",
-    "partial",
-    "pickle",
-    "plt",
-    "r2_score",
-    "rmse",
-    "roc_auc",
-    "root_mean_squared_error",
-    "top_k_accuracy",
-    "torch",
-]
+    from onecycle import *  # noqa: F403 -- every public name

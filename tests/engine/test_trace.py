@@ -69,7 +69,7 @@ def test_memory_that_is_handed_on_unseen_is_refused():
         made = x.exp()
         return torch.from_numpy(made.numpy()).sin()  # the same memory, and nobody is told
 
-    with pytest.raises(CannotCaptureError, match="it hands on a tensor in a way that cannot be followed"):
+    with pytest.raises(CannotCaptureError, match="it passes a tensor on in a way that cannot be followed"):
         traced(function, torch.rand(3))
 
 

@@ -50,7 +50,7 @@ def test_the_numbers_and_the_state_are_torch_optims(
     opt_func: Any, true_wd: bool, bn_wd: bool, split: bool, monkeypatch: pytest.MonkeyPatch
 ):
     found = train(opt_func, true_wd, bn_wd, split)
-    monkeypatch.setattr(FusedAdam, "over", lambda opt: None)
+    monkeypatch.setattr(FusedAdam, "create_for", lambda opt: None)
     expected = train(opt_func, true_wd, bn_wd, split)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 

@@ -67,7 +67,7 @@ def test_groups_are_counted_as_in_a_list(first: int):
 
 @pytest.mark.parametrize("first", ["a", 1.0, None, True])
 def test_a_group_that_cannot_be_counted(first: Any):
-    with pytest.raises(SettingError, match=r"freeze_to: n is .*; expected the number of a layer group: 0 is the first"):
+    with pytest.raises(SettingError, match=r"freeze_to: n is .*; expected the index of a layer group: 0 is the first"):
         freeze_groups(split_layers(Net(), []), first)
 
 

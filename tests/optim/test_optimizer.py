@@ -149,5 +149,5 @@ def test_decay_that_cannot_be_used(wd: Any):
 
 def test_nothing_to_train():
     model = Net().requires_grad_(False)
-    with pytest.raises(SettingError, match="no parameters that are trained"):
+    with pytest.raises(SettingError, match="no trainable parameters"):
         GroupedOptimizer(AdamW, [leaves(model)])

@@ -4,7 +4,6 @@ import os
 import platform
 from collections.abc import Generator
 from contextlib import contextmanager
-from functools import cache
 
 import numpy as np
 import torch
@@ -45,16 +44,6 @@ def _is_there(kind: str) -> bool:
 
 def _unknown_device(name: str) -> DeviceError:
     return DeviceError(f'unknown device "{name}"; expected cpu, cuda, cuda:N or mps{did_you_mean(name, KNOWN_DEVICES)}')
-
-
-@cache
-def raise_malloc_trim_threshold() -> None:
-    """Let glibc keep the memory of a step's tensors for the next step, instead of giving it back and taking it anew.
-
-    Freeing one large block, which is never touched, raises the size from which glibc gives blocks back. Without it a
-    step with tensors of a megabyte spends up to a third of its time on page faults (docs/engine.md).
-    """
-    torch.empty(33_000_000, dtype=torch.uint8)  # just below glibc's limit of 32 MiB
 
 
 def default_seed() -> int:

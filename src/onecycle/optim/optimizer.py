@@ -1,8 +1,6 @@
 """The lesson's learning rate, momentum and weight decay on top of any torch optimizer."""
 
-import sys
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Real
 from typing import Any, TypeAlias, cast
@@ -12,6 +10,7 @@ from torch import nn
 from torch.optim import Adam, Optimizer
 from torch.optim.optimizer import ParamsT
 
+from onecycle.core.process import without_compiler
 from onecycle.core.text import unwrap_partial
 from onecycle.errors import SettingError
 from onecycle.optim.fused_adam import FusedAdam
@@ -184,26 +183,6 @@ class GroupedOptimizer:
             self.torch_opt.load_state_dict(state)
         self.groups = self.torch_opt.param_groups
         self._fused = None  # it holds the tensors of the old state
-
-
-@contextmanager
-def without_compiler() -> Generator[None]:
-    """Keep torch.optim's decorators from importing torch.compile, which takes half a second and 80 MB.
-
-    The decorators keep the compiler out of these methods, which is needless if it was never imported.
-    """
-    if "torch._dynamo" in sys.modules:
-        yield
-        return
-    names = ("add_param_group", "state_dict", "load_state_dict")
-    decorated = {name: getattr(Optimizer, name) for name in names}
-    for name, method in decorated.items():
-        setattr(Optimizer, name, getattr(method, "__wrapped__", method))
-    try:
-        yield
-    finally:
-        for name, method in decorated.items():
-            setattr(Optimizer, name, method)
 
 
 def _halves(group: LayerGroup, taken: set[int]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

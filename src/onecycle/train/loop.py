@@ -27,11 +27,11 @@ from onecycle.core.device import (
     derived_seed,
     get_rng_states,
     preserve_rng_state,
-    raise_malloc_trim_threshold,
     seed_generators,
     set_rng_states,
 )
 from onecycle.core.display import Display
+from onecycle.core.process import raise_malloc_trim_threshold
 from onecycle.data.loaders import Batch, Loader
 from onecycle.optim.schedules import Rates
 from onecycle.train.checks import FAILURES, explain

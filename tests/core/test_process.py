@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from onecycle.core.startup import freeze_import_objects
+from onecycle.core.process import freeze_import_objects
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -49,3 +49,34 @@ def test_after_the_star_import_nothing_is_left_to_search():
     enabled, frozen, left = in_a_new_process("from onecycle.basics import *", asked)
     assert (enabled, frozen) == ("True", "True")
     assert int(left) < 20_000
+
+
+def test_threads_leave_torchs_methods_as_they_were():
+    done = in_a_new_process(
+        "import sys, threading, time, torch",
+        "from torch.optim import Optimizer",
+        "from onecycle.core.process import without_compiler",
+        "before = dict(vars(Optimizer))",
+        "inside = []",
+        "def work():",
+        "    for _ in range(20):",
+        "        with without_compiler():",
+        "            inside.append(hasattr(Optimizer.state_dict, '__wrapped__')); time.sleep(1e-4)",
+        "threads = [threading.Thread(target=work) for _ in range(8)]",
+        "[thread.start() for thread in threads]; [thread.join() for thread in threads]",
+        "print(len(inside), any(inside), dict(vars(Optimizer)) == before, 'torch._dynamo' in sys.modules)",
+    )
+    assert done == ["160", "False", "True", "False"]
+
+
+def test_one_variable_turns_every_change_off(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ONECYCLE_TUNE_PROCESS", "0")
+    done = in_a_new_process(
+        "from onecycle.basics import *",
+        "import gc; from unittest import mock; from torch.optim import Optimizer",
+        "from onecycle.core.process import raise_malloc_trim_threshold, without_compiler",
+        "with without_compiler(): print(hasattr(Optimizer.state_dict, '__wrapped__'))",
+        "with mock.patch.object(torch, 'empty') as empty: raise_malloc_trim_threshold(); print(empty.called)",
+        "print(gc.get_freeze_count(), gc.isenabled())",
+    )
+    assert done == ["True", "False", "0", "True"]
