@@ -81,7 +81,8 @@ def _rows_table(workload: dict[str, Any]) -> str:
         cells = (f"{cost:.3f}", _ratio(cost, min(found.values())), f"{case['peak_mb']:.0f}", f"{case['data_mb']:.0f}")
         lines.append(f"| {case['rows']:,} | {case['name']} | " + " | ".join(cells) + " |")
     lines.append(
-        "\nTraining alone, without validation. Small sizes run for several epochs, to train on a tenth of the largest size's rows."
+        "\nTraining alone, without validation. Small sizes run for several epochs, to train on a tenth of the largest "
+        "size's rows."
     )
     return "\n".join(lines)
 
