@@ -18,13 +18,14 @@ def markdown(results: dict[str, Any]) -> str:
     about, torch = results["about"], results["bare_torch"]
     packages = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     parts = [
-        "# onecycle beside its peers",
+        "# onecycle compared with its peers",
         f"{about['date']}, {about['cores']} cores, {about['gpu'] or 'no GPU'}, {about['machine']}. {packages}.",
-        f"Read the ratios, not the seconds: medians of {about['rounds']} rounds in which each peer ran one epoch in "
-        f"turn, each in a process of its own, after one round that warms up and is not counted; fresh processes: "
-        f"medians of {about['fresh']}. An epoch is training and validation with accuracy, displays off. Peak memory is "
-        f"the process's (not the GPU's) after its first epoch. A bare `import torch` takes {torch['seconds']:.2f} s "
-        f"and {torch['peak_mb']:.0f} MB.",
+        "The ratios matter, not the seconds. Epoch times are medians of "
+        f"{about['rounds']} rounds. In each round every peer ran one epoch, one after the other, each in a process of "
+        "its own. One warm-up round is not counted. Times of fresh processes are medians of "
+        f"{about['fresh']}. An epoch is training and validation with accuracy, without a display. Peak memory is that "
+        "of the process (not of the GPU) after its first epoch. "
+        f"`import torch` alone takes {torch['seconds']:.2f} s and {torch['peak_mb']:.0f} MB.",
     ]
     if about["scale"] != 1:
         parts.append(f"**A smoke run: {about['scale']:g} of the rows. Nothing here is a measurement.**")
@@ -42,8 +43,8 @@ def _table(workload: dict[str, Any], torch_mb: float) -> str:
     best = min((fresh[key] for key in OURS if key in fresh), default=None)
     data_mb = next((peer["data_mb"] for peer in done.values()), 0.0)
     lines = [
-        "| | epoch s | min-max | of eager | of fast | of the floor | fresh process s | of onecycle "
-        "| accuracy 1st | last | peak MB | of data + torch |",
+        "| | epoch s | min-max | / eager | / fast | / floor | fresh process s | / onecycle "
+        "| accuracy, 1st epoch | last epoch | peak MB | / (data + torch) |",
         "|---|" + "---:|" * 11,
     ]
     for key, peer in sorted(done.items(), key=lambda item: base[item[0]]):
@@ -60,17 +61,17 @@ def _table(workload: dict[str, Any], torch_mb: float) -> str:
             _ratio(peak, data_mb + torch_mb),
         ]
         lines.append(f"| {peer['name']} | " + " | ".join(cells) + " |")
-    lines.append(f"\nThe data take {data_mb:.0f} MB.")
+    lines.append(f"\nSize of the data: {data_mb:.0f} MB.")
     notes = [f"{peer['name']}: {peer['note']}" for peer in done.values() if peer.get("note")]
     missing = [f"{peer['name']}: {peer['missing']}" for peer in peers.values() if "missing" in peer]
-    lines += [f"\nDifferent from the others: {'; '.join(notes)}."] if notes else []
+    lines += [f"\nDifferences from the others: {'; '.join(notes)}."] if notes else []
     lines += [f"\n**Missing**: {'; '.join(missing)}."] if missing else []
     return "\n".join(lines)
 
 
 def _rows_table(workload: dict[str, Any]) -> str:
     costs = cost_by_rows(workload)
-    lines = ["| rows | engine | µs a row | of the cheapest | peak MB | data MB |", "|---:|---|" + "---:|" * 4]
+    lines = ["| rows | engine | µs per row | / cheapest | peak MB | data MB |", "|---:|---|" + "---:|" * 4]
     for case in workload["cases"]:
         if "missing" in case:
             lines.append(f"| {case['rows']:,} | {case['name']} | missing: {case['missing']} | | | |")
@@ -80,7 +81,8 @@ def _rows_table(workload: dict[str, Any]) -> str:
         cells = (f"{cost:.3f}", _ratio(cost, min(found.values())), f"{case['peak_mb']:.0f}", f"{case['data_mb']:.0f}")
         lines.append(f"| {case['rows']:,} | {case['name']} | " + " | ".join(cells) + " |")
     lines.append(
-        "\nTraining alone, no validation; the small sizes run for as many epochs as make a tenth of the largest."
+        "\nTraining alone, without validation. Small sizes run for several epochs, to train on a tenth of the largest "
+        "size's rows."
     )
     return "\n".join(lines)
 

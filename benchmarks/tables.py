@@ -14,7 +14,7 @@ frequent categories, all it takes; the others are one) and missing values as the
 (of at least 0.1% of the rows; the others are one), and numbers with the median for missing ones, standardised. The
 target is as it is. What prepares the columns is fitted on training rows.
 
-A bar is met where onecycle's mean over the seeds is within 1% (accuracy) or 5% (error) of the better of the two.
+A goal is met if onecycle's mean over the seeds is within 1% (accuracy) or 5% (error) of the better of the two.
 Seconds are CPU time: of the whole command for onecycle (reading, the finder, plots and files too), of `fit` for the
 others. They compare on one machine only, also where --reuse-peers takes over those of an earlier run.
 """
@@ -260,7 +260,7 @@ def markdown(results: dict[str, Any]) -> str:
         cells.append(", ".join(f"{value:.1f}" for value in seconds))
         lines.append(f"| {' | '.join(cells)} |")
     met = sum(summary(found)["met"] for found in results.values())
-    last = f"{met} of {len(results)} bars are met. Means over seeds, ± the standard deviation where several."
+    last = f"{met} of {len(results)} goals are met. Means over seeds, ± the standard deviation if there are several."
     return "\n".join([*lines, "", last, ""])
 
 

@@ -1,4 +1,4 @@
-"""Draw docs/lesson.png, the picture of the README: the lesson's run on MNIST."""
+"""Draw docs/lesson.png, the figure in the README: the lesson's run on MNIST."""
 
 from pathlib import Path
 
@@ -10,19 +10,19 @@ import onecycle
 
 
 def main() -> None:
-    """Train with a fixed seed and draw finder, cycle, losses and mistakes side by side."""
+    """Train with a fixed seed; draw the LR finder, the cycle, the losses and the largest errors side by side."""
     torch.manual_seed(1)
     learn = onecycle.Learner(onecycle.mnist(seed=1), onecycle.MLP(784, 50, 10), metrics=onecycle.accuracy, silent=True)
-    found = learn.lr_find()
+    result = learn.lr_find()
     learn.fit_one_cycle(1, 1e-2)
     record = learn.recorder.record
-    mistakes = onecycle.ClassificationInterpretation.from_learner(learn)
+    interpretation = onecycle.ClassificationInterpretation.from_learner(learn)
 
     plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
     figure, axes = plt.subplots(1, 4, figsize=(13, 3), layout="constrained", dpi=110)
-    axes[0].plot(found.lrs[10:-5], found.losses[10:-5])
-    best = int(np.argmin(np.abs(np.log(found.lrs) - np.log(found.suggestion or 1e-2))))
-    axes[0].plot(found.lrs[best], found.losses[best], "o", color="tab:red")
+    axes[0].plot(result.lrs[10:-5], result.losses[10:-5])
+    suggested = int(np.argmin(np.abs(np.log(result.lrs) - np.log(result.suggestion or 1e-2))))
+    axes[0].plot(result.lrs[suggested], result.losses[suggested], "o", color="tab:red")
     axes[0].set(xscale="log", xlabel="learning rate", title="1  find the learning rate")
     axes[1].plot(record.lrs)
     axes[1].set(xlabel="batch", title="2  run one cycle")
@@ -35,9 +35,9 @@ def main() -> None:
     accuracy = record.metrics[-1][0]
     axes[2].set(ylim=(0, 1), xlabel="batch", title=f"3  loss; accuracy {accuracy:.4f}")
     axes[2].legend(frameon=False)
-    assert mistakes.x is not None
-    _, rows = mistakes.top_losses(8)
-    grid = [[mistakes.x[row].reshape(28, 28) for row in rows[i : i + 4]] for i in (0, 4)]
+    assert interpretation.x is not None
+    _, rows = interpretation.top_losses(8)
+    grid = [[interpretation.x[row].reshape(28, 28) for row in rows[i : i + 4]] for i in (0, 4)]
     axes[3].imshow(np.block(grid), cmap="gray_r")
     axes[3].set_axis_off()
     axes[3].set_title("4  what it got most wrong")

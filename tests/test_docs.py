@@ -1,4 +1,4 @@
-"""The code in README and docs runs, page by page, in an empty folder."""
+"""The code in README and docs runs, page by page, in an empty folder; what the pages name exists."""
 
 import re
 from pathlib import Path
@@ -6,10 +6,15 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 
+import onecycle
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
+ALL_PAGES = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
-LINK = re.compile(r"\]\(([^)#]+?)(?:#[^)]*)?\)")
+LINK = re.compile(r"\]\(([^)#]*)(#[^)]*)?\)")
+HEADING = re.compile(r"^#+ (.*)", re.M)
+SOURCE_FILE = re.compile(r"`((?:[\w-]+/)+\w+\.py)`")
 
 
 @pytest.mark.slow
@@ -21,11 +26,28 @@ def test_the_code_of_a_page_runs(page: Path, here: Path):
         plt.close("all")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path):
-    for link in LINK.findall(page.read_text()):
-        if not link.startswith("http"):
-            assert (page.parent / link).exists(), link
+    for link, anchor in LINK.findall(page.read_text()):
+        if link.startswith("http"):
+            continue
+        target = page.parent / link if link else page
+        assert target.exists(), link
+        if anchor:
+            headings = HEADING.findall(target.read_text())
+            assert anchor in {"#" + re.sub(r"[^\w -]", "", text).lower().replace(" ", "-") for text in headings}
+
+
+# docs/design.md is rewritten together with the source
+@pytest.mark.parametrize("page", [page for page in ALL_PAGES if page.name != "design.md"], ids=lambda page: page.name)
+def test_the_source_files_that_a_page_names_exist(page: Path):
+    for name in SOURCE_FILE.findall(page.read_text()):
+        assert any((folder / name).is_file() for folder in (ROOT, ROOT / "src" / "onecycle")), name
+
+
+def test_every_public_name_is_on_some_page():
+    text = "".join(page.read_text() for page in PAGES)
+    assert [name for name in onecycle.__all__ if not re.search(rf"\b{name}\b", text)] == []
 
 
 def test_both_readmes_have_the_same_code():
