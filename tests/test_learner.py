@@ -1,16 +1,19 @@
-"""The learner's own questions: predict, get_preds, validate, on each kind of data."""
+"""The learner: its record, its validation, annealing early, and loading from a bundle."""
 
+from functools import partial
+from pathlib import Path
+from threading import Thread
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from conftest import Net, seeded, toy_arrays
-from onecycle import Callback, DataBunch, Learner, accuracy
+from onecycle import MLP, Callback, DataBunch, Learner, accuracy, load_learner
 from onecycle.errors import DataError
+from onecycle.train.losses import NamedLoss, flat_mse_loss, loss_by_name, loss_name
 
 
 @pytest.fixture
@@ -18,69 +21,6 @@ def learn(toy: DataBunch) -> Learner:
     learner = Learner(toy, seeded(Net()), metrics=accuracy, silent=True)
     learner.fit_one_cycle(3, 1e-2)
     return learner
-
-
-def test_predictions_are_probabilities_in_the_data_sets_order(learn: Learner):
-    probs, targets = learn.get_preds()
-    x, y = learn.data.valid_ds.tensors
-    with torch.no_grad():
-        assert torch.allclose(probs, F.softmax(learn.model(x), -1), atol=1e-6)
-    assert torch.equal(targets, y)
-    assert len(learn.get_preds("train")[0]) == 200
-    assert torch.equal(learn.get_preds("train")[1], learn.data.train_ds.tensors[1])
-
-
-def test_predictions_of_rows(learn: Learner):
-    x = learn.data.valid_ds.tensors[0]
-    expected = learn.get_preds()[0]
-    for rows in (x, x.numpy()):
-        probs, targets = learn.get_preds(rows)
-        assert torch.allclose(probs, expected, atol=1e-6)
-        assert targets is None
-
-
-def test_predicting_one_row(learn: Learner):
-    x = learn.data.valid_ds.tensors[0]
-    for row in (x[3], x[3].numpy(), x[3].tolist()):
-        name, number, probs = learn.predict(row)
-        assert name == number.item() == probs.argmax().item()
-        assert probs.sum().item() == pytest.approx(1)
-    with pytest.raises(DataError, match=r"row has shape \(50, 20\); expected one row of shape \(20,\)"):
-        learn.predict(x)
-    with pytest.raises(DataError, match="row contains nan"):
-        learn.predict(np.full(20, np.nan))
-
-
-def test_classes_have_the_data_sets_names():
-    class Named(torch.utils.data.Dataset):
-        classes = ("cat", "dog")
-
-        def __len__(self):
-            return 40
-
-        def __getitem__(self, i):
-            return torch.full((20,), float(i % 2)), i % 2
-
-    learner = Learner(DataBunch.create(Named(), Named(), bs=8), seeded(Net(outputs=2)), metrics=accuracy, silent=True)
-    learner.fit_one_cycle(20, 1e-2)
-    assert learner.predict(torch.ones(20))[0] == "dog"
-
-
-@pytest.mark.parametrize(
-    ("loss_func", "expected"),
-    [
-        (nn.BCEWithLogitsLoss(), torch.sigmoid),
-        (F.binary_cross_entropy_with_logits, torch.sigmoid),
-        (nn.NLLLoss(), torch.exp),
-        (nn.MSELoss(), lambda x: x),
-        (nn.CrossEntropyLoss(label_smoothing=0.1), lambda x: x.softmax(-1)),
-    ],
-)
-def test_the_loss_decides_what_predictions_are(toy: DataBunch, loss_func, expected):
-    learner = Learner(toy, seeded(Net()), loss_func=loss_func, silent=True)
-    x = toy.valid_ds.tensors[0]
-    with torch.no_grad():
-        assert torch.allclose(learner.get_preds(x)[0], expected(learner.model.eval()(x)), atol=1e-6)
 
 
 def test_the_record_says_what_the_fit_was_made_of(learn: Learner):
@@ -138,3 +78,123 @@ def test_after_a_stopped_fit_the_batches_go_on_with_the_next_order(toy: DataBunc
         assert then.rows == orders[epochs]
         learn.fit(0, 1e-3)
         assert learn.epochs_trained == epochs + 1
+
+
+class AnnealsInAThread(Callback):
+    """Calls `anneal_now` in another thread at the end of an epoch, or in the middle of it."""
+
+    def __init__(self, learn: Learner, epoch: int, batch: int | None) -> None:
+        self.learn, self.epoch, self.batch = learn, epoch, batch
+
+    def anneal(self) -> None:
+        thread = Thread(target=self.learn.anneal_now)
+        thread.start()
+        thread.join(10)
+
+    def on_epoch_end(self, fit: Any) -> None:
+        if fit.epoch == self.epoch and self.batch is None:
+            self.anneal()
+
+    def on_batch_end(self, fit: Any) -> None:
+        if (fit.epoch, fit.num_batch) == (self.epoch, self.batch):
+            self.anneal()
+
+
+@pytest.mark.parametrize("epoch", [0, 2, 4, 5])
+@pytest.mark.parametrize("batch", [None, 0, 11])
+def test_another_thread_anneals_from_the_next_epoch_on(toy: DataBunch, epoch: int, batch: int | None):
+    learn, whole = (Learner(toy, seeded(Net()), silent=True) for _ in range(2))
+    learn.fit_one_cycle(6, 1e-2, callbacks=AnnealsInAThread(learn, epoch, batch))
+    whole.fit_one_cycle(6, 1e-2)
+    record, batches = learn.recorder.record, len(toy.train_dl)
+    begun = epoch + 1
+    assert len(record.epochs) == min(begun + 1, 6)
+    assert record.stopped is None
+    assert record.lrs[: begun * batches] == whole.recorder.lrs[: begun * batches]
+    tail = record.lrs[begun * batches :]
+    assert all(a > b for a, b in zip(tail, tail[1:], strict=False))
+    assert learn.opt is not None
+    assert learn.opt.groups[0]["lr"] == pytest.approx(1e-2 / 25e4)
+
+
+def test_a_fit_that_was_asked_to_anneal_resumes_so(toy: DataBunch, tmp_path: Path):
+    """A checkpoint after the request has the new schedule, whichever of them a fit resumes from."""
+
+    class StopsAfter(Callback):
+        def on_batch_end(self, fit: Any) -> None:
+            if fit.iteration == 20:
+                fit.stop("interrupted")
+
+    class Anneals(Callback):
+        def on_batch_end(self, fit: Any) -> None:
+            if fit.iteration == 3:
+                learn.anneal_now(2)
+
+    learn = Learner(toy, seeded(Net()), silent=True)
+    learn.fit_one_cycle(6, 1e-2, callbacks=[Anneals()])
+    expected = learn.recorder.record
+    learn = Learner(toy, seeded(Net()), silent=True)
+    learn.fit_one_cycle(6, 1e-2, callbacks=[Anneals(), StopsAfter()], checkpoint=tmp_path / "run", every=5)
+    learn = Learner(toy, seeded(Net()), silent=True)
+    learn.resume(tmp_path / "run", callbacks=[Anneals(), StopsAfter()])
+    assert learn.recorder.record.batch_losses == expected.batch_losses
+    assert len(expected.epochs) == 3
+
+
+def floats() -> DataBunch:
+    """Rows with four targets of 0 or 1, as floats: the default loss is mean squared error."""
+    (x, y), (x_valid, y_valid) = toy_arrays(), toy_arrays(50, seed=1)
+    return DataBunch.create((x, F.one_hot(y, 4).float()), (x_valid, F.one_hot(y_valid, 4).float()), bs=16, seed=3)
+
+
+def loaded(folder: Path, loss_func: Any) -> tuple[Learner, Learner]:
+    """A learner with that loss, and what its bundle makes with the same data."""
+    learn = Learner(floats(), seeded(MLP(20, 8, 4)), loss_func=loss_func, silent=True)
+    again = load_learner(learn.export(folder / "b"), data=learn.data)
+    again.silent = True
+    return learn, again
+
+
+@pytest.mark.parametrize(
+    "loss_func",
+    [nn.BCEWithLogitsLoss(), nn.L1Loss(), F.binary_cross_entropy_with_logits, F.huber_loss, flat_mse_loss, None],
+    ids=lambda loss_func: loss_name(loss_func) if loss_func else "default",
+)
+def test_the_loss_comes_back_with_data(tmp_path: Path, loss_func: Any):
+    learn, again = loaded(tmp_path, loss_func)
+    assert again.validate() == pytest.approx(learn.validate())
+    x = learn.data.valid_ds.tensors[0]
+    without = load_learner(tmp_path / "b", device="cpu")
+    for each in (again, without):
+        assert torch.allclose(each.get_preds(x)[0], learn.get_preds(x)[0], atol=1e-6)
+
+
+def test_settings_of_a_loss_are_not_kept(tmp_path: Path):
+    again = loaded(tmp_path, partial(F.smooth_l1_loss, beta=2.0))[1]
+    assert again.loss_func is F.smooth_l1_loss
+
+
+def cross_entropy_of_its_own(preds: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(preds, targets)
+
+
+@pytest.mark.parametrize("loss_func", [cross_entropy_of_its_own, lambda preds, y: F.mse_loss(preds, y)])
+def test_a_loss_that_nobody_knows_is_asked_for(tmp_path: Path, loss_func: Any):
+    learn, again = loaded(tmp_path, loss_func)
+    assert isinstance(again.loss_func, NamedLoss)
+    assert torch.equal(again.get_preds()[0], learn.get_preds()[0])
+    for call in (again.validate, partial(again.fit, 1)):
+        with pytest.raises(
+            DataError, match=rf"name of its loss \({loss_name(loss_func)}\); set learn.loss_func to use"
+        ):
+            call()
+    again.loss_func = loss_func
+    assert again.validate() == pytest.approx(learn.validate())
+
+
+@pytest.mark.parametrize(
+    "name", ["Module", "Linear", "_Loss", "__all__", "LinearCrossEntropyLoss", "relu", "<lambda>", ""]
+)
+def test_a_name_in_a_bundle_makes_a_loss_or_nothing(name: str):
+    assert isinstance(loss_by_name(name), NamedLoss)
+    assert loss_name(loss_by_name(name)) == name
