@@ -128,6 +128,11 @@ def test_an_error_names_the_line_of_a_cell_that_is_not_a_number(tmp_path):
     assert table["age"].type == pa.string()
 
 
+def test_a_slip_below_a_cell_that_is_too_long_for_python(tmp_path):
+    path = write_file(tmp_path, "n,text\n0," + "word " * 60_000 + "\n" + "".join(f"{i},\n" for i in range(40)) + "x,\n")
+    assert_refused(path, ": row 42: column \"n\" is 'x'; expected a number, as in 41 of its 42 cells")
+
+
 def test_a_slip_beyond_the_first_block(tmp_path, monkeypatch):
     monkeypatch.setattr(csv_module, "BLOCK_BYTES", 2**12)
     lines = [f"{i},{i / 8}" for i in range(100_000)]

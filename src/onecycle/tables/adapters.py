@@ -46,15 +46,10 @@ def as_table(source: Any, name: str | None = None) -> Table | None:
     Tables are: a pyarrow Table, RecordBatch, RecordBatchReader or Dataset; a pandas DataFrame (without its index); a
     Hugging Face Dataset; anything with `__arrow_c_stream__`, as polars and DuckDB have; a dict of columns (sequences,
     NumPy arrays, tensors); a list of dicts, one for each row; a structured NumPy array. Arrays, tensors and pairs
-    (x, y) are not. NaN becomes a missing value, except in Arrow data.
+    (x, y) are not. NaN becomes a missing value, except in Arrow data. Messages call it `name`, or by its type.
 
-    Args:
-        source: Any object.
-        name: What messages call it; its type if None.
-
-    Raises:
-        DataError: There are no columns or rows, or names that are not unique; or columns have different lengths, mixed
-            types, more than one dimension, or nested values that are not lists.
+    Raises DataError for no columns or rows, names that are not unique, and columns of different lengths, of mixed
+    types, of more than one dimension, or of nested values that are not lists.
     """
     name = name or table_name(source)
     if _is_from(source, "pandas") and hasattr(source, "columns"):

@@ -1,20 +1,12 @@
 """Read CSV files with pyarrow: whole, or streamed with the column types that the whole file has."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
-from onecycle.errors import DataError
-from onecycle.tables.csv_file import CsvFile, check_quotes_closed, check_utf8, csv_errors
-from onecycle.tables.file_bytes import decompressed_stream
-from onecycle.tables.values import (
-    CSV_MISSING_MARKERS,
-    ChunkedArray,
-    DataType,
-    RecordBatch,
-    Table,
-    import_pyarrow,
-)
+from onecycle.errors import DataError, FileError
+from onecycle.tables.csv_file import CsvFile, check_quotes_closed, csv_errors
+from onecycle.tables.file_bytes import decompressed_stream, utf8_error
+from onecycle.tables.values import CSV_MISSING_MARKERS, ChunkedArray, DataType, RecordBatch, Table, import_pyarrow
 
 BLOCK_BYTES = 2**22  # read at a time by streaming, and the longest row if cells have line ends
 _MOSTLY = 0.9  # of the cells, and of the distinct values, that are numbers in a column of numbers with slips
@@ -34,11 +26,12 @@ def read_csv(file: CsvFile, text_columns: Collection[str]) -> Table:
         except pa.ArrowInvalid:  # perhaps of line ends in cells; to allow them makes reading slower
             with file.open() as content:
                 table = _pyarrow_csv().read_csv(content, **_options(file, types, BLOCK_BYTES))
-    check_utf8(file, table.schema.types)
+    if any(map(pa.types.is_binary, table.schema.types)):  # which pyarrow makes of cells that are not UTF-8
+        raise utf8_error(file.path) or FileError(f"{file.path}: changed while it was read; read it again")
     if table.num_rows:
         check_quotes_closed(file, table.column(-1)[-1].as_py())
     for name, column in zip(table.column_names, table.columns, strict=True):
-        counter = NumericTextCounter(file.dialect.number_pattern)
+        counter = NumericTextCounter(file.number_pattern)
         if pa.types.is_string(column.type) and name not in text_columns and counter.may_be_mostly_numbers(column):
             counter.add(column)
             _check_slips(file, name, counter)
@@ -63,9 +56,9 @@ def _column_types(file: CsvFile, text_columns: Collection[str]) -> dict[str, Dat
     pa, _ = import_pyarrow()
     order = [pa.null(), pa.int64(), pa.bool_(), pa.date32(), pa.time32("s"), pa.timestamp("s"), pa.timestamp("ns")]
     order += [pa.timestamp("s", "UTC"), pa.timestamp("ns", "UTC"), pa.float64(), pa.string()]
-    names, fixed_types = file.dialect.names, dict.fromkeys(text_columns, pa.string())
+    names, fixed_types = file.names, dict.fromkeys(text_columns, pa.string())
     block_types: dict[str, set[DataType]] = {name: {pa.null()} for name in names}
-    counters = {name: NumericTextCounter(file.dialect.number_pattern) for name in names}
+    counters = {name: NumericTextCounter(file.number_pattern) for name in names}
     last_cell = None
     for block in _text_blocks(file, names):
         typed_columns = _convert(file, block, fixed_types).columns
@@ -97,7 +90,7 @@ def _convert(file: CsvFile, block: RecordBatch, types: Mapping[str, DataType]) -
     """Convert a block of text cells to `types`, and to inferred types in columns without one."""
     pa, _ = import_pyarrow()
     sink, csv = pa.BufferOutputStream(), _pyarrow_csv()
-    quoted = csv.WriteOptions(include_header=False, delimiter=file.dialect.delimiter, quoting_style="all_valid")
+    quoted = csv.WriteOptions(include_header=False, delimiter=file.delimiter, quoting_style="all_valid")
     csv.write_csv(block, sink, quoted)
     options = _options(file, types, BLOCK_BYTES)
     options["read_options"].column_names = block.schema.names
@@ -133,12 +126,12 @@ def _options(
     csv = _pyarrow_csv()
     return {
         "read_options": csv.ReadOptions(block_size=block_bytes),
-        "parse_options": csv.ParseOptions(delimiter=file.dialect.delimiter, newlines_in_values=block_bytes is not None),
+        "parse_options": csv.ParseOptions(delimiter=file.delimiter, newlines_in_values=block_bytes is not None),
         "convert_options": csv.ConvertOptions(
             column_types=types,
             null_values=list(missing),
             strings_can_be_null=True,
-            decimal_point=file.dialect.decimal,
+            decimal_point=file.decimal,
             include_columns=columns,
         ),
     }
@@ -157,12 +150,14 @@ class NumericTextCounter:
     distinct values are, and at most 10 distinct values are not: these are slips then, not categories.
 
     Attributes:
+        cells: Cells that are not missing.
+        numbers: Cells that are numbers.
         slips: The first distinct cells that are not numbers, and the row of each.
     """
 
     def __init__(self, number_pattern: str) -> None:
         self._pattern = f"^(?:{number_pattern})$"
-        self._rows = self._numbers = self._cells = 0
+        self._rows = self.numbers = self.cells = 0
         self._values: set[str] = set()
         self.slips: dict[str, int] = {}
 
@@ -178,8 +173,8 @@ class NumericTextCounter:
             for value in others.unique().slice(0, _MAX_SLIPS + 1):
                 if value.as_py() not in self.slips:
                     self.slips[value.as_py()] = self._rows + pc.index(column, value).as_py()
-        self._numbers += len(numbers) - numbers.null_count
-        self._cells += len(column) - column.null_count
+        self.numbers += len(numbers) - numbers.null_count
+        self.cells += len(column) - column.null_count
         self._rows += len(column)
         if len(self._values) < _ENOUGH_VALUES:
             self._values.update(map(str, numbers.slice(0, _ENOUGH_VALUES).drop_null().unique().to_pylist()))
@@ -197,12 +192,7 @@ class NumericTextCounter:
         """Whether the column is mostly numbers, and has other cells."""
         values = len(self._values) + len(self.slips)
         has_slips = 0 < len(self.slips) <= _MAX_SLIPS and len(self._values) >= _MOSTLY * values
-        return has_slips and self._numbers >= _MOSTLY * self._cells
-
-    @property
-    def summary(self) -> str:
-        """How many of the cells are numbers, for a message."""
-        return f"{self._numbers:,} of its {self._cells:,} cells"
+        return has_slips and self.numbers >= _MOSTLY * self.cells
 
 
 def _check_slips(file: CsvFile, name: str, counter: NumericTextCounter) -> None:
@@ -210,11 +200,11 @@ def _check_slips(file: CsvFile, name: str, counter: NumericTextCounter) -> None:
     if not counter.mostly_numbers:
         return
     value, index = next(iter(counter.slips.items()))
-    column = file.dialect.names.index(name)
-    line, row = next(islice(file.rows(), index + 1, None), (0, []))
-    where = f"{file.path}:{line}" if row[column : column + 1] == [value] else f"{file.path}: row {index + 1}"
+    column = file.names.index(name)
+    line, cells = file.row_at(index) or (0, [])
+    where = f"{file.path}:{line}" if cells[column : column + 1] == [value] else f"{file.path}: row {index + 1}"
     raise DataError(
-        f'{where}: column "{name}" is {value!r}; expected a number, as in {counter.summary}; correct it, or leave it '
-        "empty where the value is missing; to train on it as a category, say so: "
-        f'--kind {name}=category, or in Python kinds={{"{name}": "category"}}'
+        f'{where}: column "{name}" is {value!r}; expected a number, as in {counter.numbers:,} of its '
+        f"{counter.cells:,} cells; correct it, or leave it empty where the value is missing; to train on it as a "
+        f'category, say so: --kind {name}=category, or in Python kinds={{"{name}": "category"}}'
     )

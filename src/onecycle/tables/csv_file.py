@@ -3,10 +3,9 @@
 import csv
 import io
 import re
-from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,34 +13,35 @@ from typing import Any
 from onecycle.errors import DataError, FileError
 from onecycle.tables.file_bytes import DecompressedFile, detect_format, utf8_error
 from onecycle.tables.normalize import check_names
-from onecycle.tables.values import DataType, import_pyarrow
+from onecycle.tables.values import import_pyarrow
 
 _HEAD_BYTES = 2**20  # read to detect the dialect
 _HEAD_ROWS = 100  # searched for the decimal mark
 
 
 @dataclass(frozen=True)
-class Dialect:
-    """How a CSV file is written: the names in its header, the delimiter of its cells, and its decimal mark."""
+class CsvFile:
+    """A CSV file whose first bytes are valid, and its dialect.
 
+    Attributes:
+        path: The file.
+        max_bytes: Most bytes to read of a compressed file; None for no limit.
+        names: Column names, from the header.
+        delimiter: What separates cells.
+        decimal: The decimal mark.
+    """
+
+    path: Path
+    max_bytes: int | None
     names: list[str]
     delimiter: str
-    decimal: str
+    decimal: str = "."
 
     @property
     def number_pattern(self) -> str:
         """The regular expression of a cell that pyarrow reads as a number."""
         digits, mark = "[0-9]+", re.escape(self.decimal)
         return rf"\s*[+-]?(({digits}{mark}?[0-9]*|{mark}{digits})([eE][+-]?{digits})?|(?i:inf(inity)?))\s*"
-
-
-@dataclass(frozen=True)
-class CsvFile:
-    """A CSV file whose first bytes are valid; if compressed, no more than `max_bytes` of it are read."""
-
-    path: Path
-    max_bytes: int | None
-    dialect: Dialect
 
     def open(self) -> DecompressedFile:
         """Open the file at its start."""
@@ -50,13 +50,13 @@ class CsvFile:
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the line and the cells of each row, the header first: slow, to find the line of an error."""
         with io.TextIOWrapper(io.BufferedReader(self.open()), "utf-8-sig", "replace", newline="") as lines:
-            longest = csv.field_size_limit() * len(self.dialect.names)  # a longer row has a cell that is too long
-            yield from _parse_rows(iter(lambda: lines.readline(longest), ""), self.dialect.delimiter)
+            longest = csv.field_size_limit() * len(self.names)  # a longer row has a cell that is too long
+            yield from _parse_rows(iter(lambda: lines.readline(longest), ""), self.delimiter)
 
-    def line_of(self, row: int) -> int | None:
-        """Return the line on which a row, counted from 0 below the header, begins; None if it cannot be found."""
+    def row_at(self, index: int) -> tuple[int, list[str]] | None:
+        """Return the line and the cells of a row, counted from 0 below the header; None if it cannot be found."""
         with suppress(csv.Error):
-            return next((line for line, _ in islice(self.rows(), row + 1, None)), None)
+            return next(islice(self.rows(), index + 1, None), None)
 
 
 def inspect_csv(path: Path, delimiter: str | None, max_bytes: int | None) -> CsvFile:
@@ -77,17 +77,12 @@ def inspect_csv(path: Path, delimiter: str | None, max_bytes: int | None) -> Csv
             f"{path}: looks like {other}; expected CSV, which is text in UTF-8; save it as CSV, or give it the suffix "
             "of its format"
         )
-    text = head.decode("utf-8-sig", "replace")
+    text, is_whole = head.decode("utf-8-sig", "replace"), len(head) < _HEAD_BYTES
     if "\ufffd" in text[:-1] and (error := utf8_error(path)):
         raise error
-    return CsvFile(path, max_bytes, _detect_dialect(text, len(head) < _HEAD_BYTES, str(path), delimiter))
-
-
-def _detect_dialect(text: str, is_whole: bool, name: str, delimiter: str | None) -> Dialect:
-    """Return the dialect of a CSV file that begins with `text`, and also ends with it if `is_whole`."""
     header = re.search(r"[^\r\n]+", text)
     if not header:
-        raise DataError(f"{name}: no header line; expected the names of the columns in the first line")
+        raise DataError(f"{path}: no header line; expected the names of the columns in the first line")
     if delimiter is None:
         unquoted = re.sub(r'"[^"]*"', "", header[0])
         delimiter = max(",;\t|", key=lambda mark: (mark == "," and mark in unquoted, unquoted.count(mark)))
@@ -97,18 +92,18 @@ def _detect_dialect(text: str, is_whole: bool, name: str, delimiter: str | None)
     except csv.Error:  # a cell too long for Python; pyarrow has its own limit
         is_whole = False
     names = rows[0] if rows else [header[0]]
-    check_names(names, name)
-    dialect = Dialect(names, delimiter, ".")
-    if all(re.fullmatch(dialect.number_pattern, cell) for cell in names):
+    check_names(names, str(path))
+    file = CsvFile(path, max_bytes, names, delimiter)
+    if all(re.fullmatch(file.number_pattern, cell) for cell in names):
         raise DataError(
-            f"{name}:1: the first line is {_preview(names)}, all numbers; expected a header line with the names of the "
+            f"{path}:1: the first line is {_preview(names)}, all numbers; expected a header line with the names of the "
             "columns; add one"
         )
     if is_whole and len(rows) == 1:
-        raise DataError(f"{name}: no rows below the header; expected at least one")
+        raise DataError(f"{path}: no rows below the header; expected at least one")
     decimal = re.compile(r"\s*[+-]?[0-9]*([.,])[0-9]+\s*")
-    marks = Counter(match[1] for row in rows[1:] for cell in row if (match := decimal.fullmatch(cell)))
-    return Dialect(names, delimiter, ",") if delimiter == ";" and marks[","] and not marks["."] else dialect
+    marks = {match[1] for row in rows[1:] for cell in row if (match := decimal.fullmatch(cell))}
+    return replace(file, decimal=",") if delimiter == ";" and marks == {","} else file
 
 
 def _parse_rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -144,7 +139,7 @@ def csv_errors(file: CsvFile) -> Generator[None]:
 
 def _row_error(file: CsvFile, is_too_long: bool) -> DataError | None:
     """Return the error for the first row with another number of cells than the header, or that `is_too_long`."""
-    names, line = file.dialect.names, 0
+    names, line = file.names, 0
     try:
         for line, row in file.rows():
             if len(row) != len(names):
@@ -180,10 +175,3 @@ def check_quotes_closed(file: CsvFile, last_cell: Any) -> None:
             f"{file.path}:{line}: a quote opens in this row and is not closed before the end of the file; expected a "
             "closing quote; close it, or double it if it is part of the text"
         )
-
-
-def check_utf8(file: CsvFile, types: list[DataType]) -> None:
-    """Raise FileError if pyarrow read a column as bytes, which it does if they are not UTF-8."""
-    pa, _ = import_pyarrow()
-    if any(pa.types.is_binary(data_type) for data_type in types):
-        raise utf8_error(file.path) or FileError(f"{file.path}: changed while it was read; read it again")

@@ -53,7 +53,8 @@ def detect_format(head: bytes) -> str | None:
 def decompressed_stream(path: Path) -> Any:
     """Return the content of `path` as a pyarrow stream, decompressed if its name ends in .gz or .zst.
 
-    Raises FileError for a file that is missing, unreadable, empty, or not compressed as its name says.
+    pyarrow's threads read it without the GIL, unlike a `DecompressedFile`. Raises FileError for a file that is missing,
+    unreadable, empty, or not compressed as its name says.
     """
     pa, _ = import_pyarrow()
     compression = COMPRESSIONS.get(path.suffix.lower())
@@ -85,7 +86,6 @@ class DecompressedFile(io.RawIOBase):
         self._stream = decompressed_stream(path)
 
     def readable(self) -> bool:
-        """Return True."""
         return True
 
     def read_buffer(self, size: int) -> Any:
@@ -111,7 +111,6 @@ class DecompressedFile(io.RawIOBase):
         return len(content)
 
     def close(self) -> None:
-        """Close the file."""
         if not self.closed:
             self._stream.close()
         super().close()

@@ -36,20 +36,15 @@ def read_table(path: str | os.PathLike[str], text_columns: Collection[str] = (),
     in `onecycle.tables.values.CSV_MISSING_MARKERS` are missing.
 
     Args:
-        path: The file. Its suffix says its format: .csv or .tsv (also with .gz or .zst), .parquet or .pq, .arrow,
-            .feather or .ipc.
+        path: The file; its suffix, one of SUFFIXES, says its format.
         text_columns: Columns of a CSV file that stay text, as they are written.
         max_bytes: Most bytes that a compressed file (gz, zst, Arrow; Parquet by its footer) may take when decompressed.
 
-    Returns:
-        A pyarrow.Table.
-
     Raises:
         FileError: The file is missing, damaged, not UTF-8, of another format than its suffix says, or over `max_bytes`.
-        DataError: The suffix is not that of a table. There are no rows, or names that are empty or not unique. A row
-            has more or fewer cells than the header. A CSV column of numbers has slips: at least 90% of its cells and of
-            its distinct values are numbers, and at most 10 distinct values are not. A column holds structs or other
-            nested values that are not lists.
+        DataError: The suffix is unsupported. There are no rows. Names are empty or not unique. A row has more or fewer
+            cells than the header. A CSV column of numbers has slips (see `NumericTextCounter`). A column holds structs
+            or other nested values that are not lists.
     """
     path = Path(path)
     suffix = _checked_suffix(path)
@@ -100,9 +95,9 @@ def naming_csv_lines(path: str | os.PathLike[str]) -> Generator[None]:
         row, suffix = _ROW_IN_MESSAGE.search(message), _suffix(path)[:4]
         if row is None or suffix not in _CSV:
             raise
-        line = inspect_csv(path, _CSV[suffix], None).line_of(int(row[1] or row[2]))
-        if line is not None:
-            message = _ROW_IN_MESSAGE.sub(lambda _: f"{path}:{line}", message, count=1)
+        line_and_cells = inspect_csv(path, _CSV[suffix], None).row_at(int(row[1] or row[2]))
+        if line_and_cells is not None:
+            message = _ROW_IN_MESSAGE.sub(lambda _: f"{path}:{line_and_cells[0]}", message, count=1)
         raise type(error)(message) from error
 
 

@@ -196,12 +196,7 @@ def column_slices(table: Table | RecordBatch, name: str, rows: int) -> Iterator[
 
 
 class ColumnAccumulator(Protocol):
-    """Statistics of one column, accumulated over slices of it.
-
-    Attributes:
-        name: Name of the column.
-        piece: Most rows that `add` takes at a time.
-    """
+    """Statistics of the column `name`, accumulated over slices of at most `piece` rows."""
 
     name: str
     piece: int

@@ -136,7 +136,7 @@ def _arrow_rows(path: Path) -> int | None:
 
 
 def _of_csv(path: Path, tabs: bool) -> Shape:
-    names = inspect_csv(path, "\t" if tabs else None, None).dialect.names
+    names = inspect_csv(path, "\t" if tabs else None, None).names
     with DecompressedFile(path) as content:
         head = content.read(_HEAD)
     line = len(head) / max(head.count(b"\n"), head.count(b"\r"), 1)
