@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from onecycle.errors import FileError
 from onecycle.tables.read import read_table
-from tables.table_files import EXAMPLE, assert_refused, stream_as_table, write_file, write_table
+from table_files import EXAMPLE, assert_refused, stream_as_table, write_file, write_table
 
 
 def test_files_that_are_cut_short(tmp_path):

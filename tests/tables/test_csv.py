@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from onecycle.tables import csv as csv_module
 from onecycle.tables.read import read_table, stream_table
-from tables.table_files import assert_refused, attempt, stream_as_table, write_file, write_table
+from onecycle.tables.values import CSV_MISSING_MARKERS
+from table_files import assert_refused, attempt, stream_as_table, write_file, write_table
 
 
 def test_types_missing_values_and_dates(tmp_path):
@@ -40,6 +41,17 @@ def test_types_missing_values_and_dates(tmp_path):
     ]
     assert [column.null_count for column in table.columns] == [1, 2, 2, 1, 1, 1, 1, 1, 3]
     assert stream_as_table(path).equals(table)
+
+
+def test_missing_markers_are_missing_in_numbers_and_text_but_words_are_not(tmp_path):
+    words = ["none", "Unknown", "na", "missing", " NA"]
+    path = write_file(tmp_path, "n,word\n" + "".join(f"{marker},{marker}\n" for marker in CSV_MISSING_MARKERS))
+    path.write_text(path.read_text() + "".join(f"1,{word}\n" for word in words))
+    table = read_table(path)
+    assert table["n"].to_pylist() == [None] * len(CSV_MISSING_MARKERS) + [1] * len(words)
+    assert table["word"].to_pylist() == [None] * len(CSV_MISSING_MARKERS) + words
+    assert stream_as_table(path).equals(table)
+    assert read_table(path, text_columns=["word"]).equals(table)
 
 
 def test_columns_can_stay_text(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from onecycle.errors import FileError
 from onecycle.tables.read import read_table
-from tables.table_files import assert_refused, stream_as_table, write_file
+from table_files import assert_refused, stream_as_table, write_file
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from onecycle.errors import DataError, FileError
 from onecycle.tables.read import read_table, stream_table
-from tables.table_files import assert_refused, write_file, write_table
+from table_files import assert_refused, write_file, write_table
 
 
 @pytest.mark.parametrize("rows", [15, 400_000])  # beyond the first bytes too

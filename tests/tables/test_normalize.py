@@ -15,7 +15,7 @@ import pytest
 from onecycle.errors import DataError
 from onecycle.tables.adapters import as_table
 from onecycle.tables.read import read_table
-from tables.table_files import assert_refused, stream_as_table, write_table
+from table_files import assert_refused, stream_as_table, write_table
 
 
 def test_names_that_are_repeated_or_empty(tmp_path):

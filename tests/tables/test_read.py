@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from onecycle.errors import DataError, FileError, SettingError
 from onecycle.tables.read import SUFFIXES, is_table_file, naming_csv_lines, read_table, stream_table
-from tables.table_files import EXAMPLE, assert_refused, attempt, stream_as_table, write_file, write_table
+from table_files import EXAMPLE, assert_refused, attempt, stream_as_table, write_file, write_table
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
