@@ -200,9 +200,9 @@ def _check_slips(file: CsvFile, name: str, counter: NumericTextCounter) -> None:
     if not counter.mostly_numbers:
         return
     value, index = next(iter(counter.slips.items()))
-    column = file.names.index(name)
     line, cells = file.row_at(index) or (0, [])
-    where = f"{file.path}:{line}" if cells[column : column + 1] == [value] else f"{file.path}: row {index + 1}"
+    is_same_cell = dict(zip(file.names, cells, strict=False)).get(name) == value
+    where = f"{file.path}:{line}" if is_same_cell else f"{file.path}: row {index + 1}"
     raise DataError(
         f'{where}: column "{name}" is {value!r}; expected a number, as in {counter.numbers:,} of its '
         f"{counter.cells:,} cells; correct it, or leave it empty where the value is missing; to train on it as a "

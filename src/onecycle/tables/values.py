@@ -1,7 +1,7 @@
 """Arrow columns as the values that preprocessing computes with: float64 numbers, and texts that identify values."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
@@ -216,9 +216,8 @@ def update_all(accumulators: Sequence[ColumnAccumulator], table: Table | RecordB
     in_parallel(update, accumulators)
 
 
-def in_parallel(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
+def in_parallel(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
     """Return `[function(item) for item in items]`, computed by a thread per processor; raises the first error."""
-    items = list(items)
     workers = min(len(items), import_pyarrow()[0].cpu_count(), os.cpu_count() or 1)
     if workers < 2:
         return [function(item) for item in items]
