@@ -18,7 +18,7 @@ from onecycle import DataBunch, load_learner, load_pickle
 from onecycle.errors import DataError, DeviceError, FileError, OneCycleError, SettingError
 
 TABLE = {"age": X[:, 0], "town": ["Ulm", "Bonn", "Kiel"] * 20, "y": WORDS}
-NO_TABLE = "is no table; expected the path of a file"
+NO_TABLE = "is not a table; expected the path of a file"
 
 
 class Rows(Dataset[Any]):
@@ -69,7 +69,7 @@ SOURCES = [
     Call("an empty frame", pd.DataFrame({"x": [], "y": []}), {}, DataError, "pandas.DataFrame: no rows; expected at least one"),
     Call("the empty path", "", {}, FileError, 'the path is ""'),
     Call("a missing path", "sales.csv", {}, FileError, "sales.csv: no such file"),
-    Call("a lazy frame", pl.LazyFrame({"y": WORDS}), {}, DataError, "polars.LazyFrame is no table; call its collect() first"),
+    Call("a lazy frame", pl.LazyFrame({"y": WORDS}), {}, DataError, "polars.LazyFrame is not a table; call its collect() first"),
     Call("numbers for columns", {"x": 1, "y": 2}, {}, DataError, 'dict: column "x" is 1, of type int; expected a list'),
     Call("a column of mixed types", {"x": [1, "a"], "y": [1, 2]}, {}, DataError, "row 0 is 1, row 1 is 'a'; expected values of one type"),
     Call("a column of two dimensions", {"a": X, "y": Y}, {}, DataError, 'column "a" has shape (60, 3); expected one value'),

@@ -270,7 +270,7 @@ CONTENT = [
     Case(
         "Parquet with bytes",
         "a.parquet",
-        'a.parquet: column "town" holds bytes that are no UTF-8 text',
+        'a.parquet: column "town" holds bytes that are not UTF-8 text',
         parquet("a.parquet", good(town=[b"\xff"] * 60)),
     ),
     Case("pickle of a number", "a.pkl", "a.pkl: holds a int; expected rows and targets", pickled("a.pkl", 3)),

@@ -118,8 +118,8 @@ def test_idx_images_find_their_labels(tmp_path: Path):
     ("source", "message"),
     [
         ((X, Y[:5]), "tuple: x has 10 rows and y has 5; expected as many"),
-        (3, "int is no table; expected the path of a file"),
-        (np.zeros((3, 2)), "numpy.ndarray is no table"),
+        (3, "int is not a table; expected the path of a file"),
+        (np.zeros((3, 2)), "numpy.ndarray is not a table"),
         ("sales.doc", "sales.doc: no such file"),
     ],
 )

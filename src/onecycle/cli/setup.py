@@ -119,11 +119,11 @@ def build_setup(settings: TrainSettings, device: torch.device, source: Source | 
         model = _seeded(wanted.seed, device, data, settings.model)
         return Setup(data, model, [accuracy], epochs, f"{wanted.source}: {_images(data)}", (), "the data set's own")
     from onecycle.data.from_table import default_epochs  # brings pyarrow
-    from onecycle.tables.read import lines_named
+    from onecycle.tables.read import naming_csv_lines
 
     source = source or open_source(wanted)
     names = target_names(source, wanted.target) if source.columns else ()
-    with nullcontext() if source.streamed else lines_named(source.name):
+    with nullcontext() if source.streamed else naming_csv_lines(source.name):
         data = _bunch(source, names, wanted, device)
     epochs = settings.epochs if settings.epochs is not None else default_epochs(len(data.train_dl))
     about = f"{source.name}: {_images(data)}"

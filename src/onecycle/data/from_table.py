@@ -17,7 +17,7 @@ from onecycle.data.sources import TARGET, Arrays, open_source
 from onecycle.errors import DataError, SettingError, did_you_mean
 from onecycle.tables.features import Features
 from onecycle.tables.profile import Column, survey
-from onecycle.tables.read import lines_named
+from onecycle.tables.read import naming_csv_lines
 from onecycle.tables.spec import TableSpec
 from onecycle.tables.split import Split, excluded_feature, split_rows
 from onecycle.tables.target import Target
@@ -62,7 +62,7 @@ def bunch_from_table(
         data.pixel_scale = stream.pixel_scale
         return data
     opened = open_source(source, image_size, spec.as_written)
-    with lines_named(source) if isinstance(source, str | os.PathLike) else nullcontext():
+    with naming_csv_lines(source) if isinstance(source, str | os.PathLike) else nullcontext():
         made = prepare_arrays(opened, spec) if isinstance(opened, Arrays) else prepare_table(opened, spec)
     bs, scale = bs or default_bs(len(made.sets[0])), made.pixel_scale
     data = kind.create(*made.sets, bs, device=device, seed=spec.seed, path=path, pixel_scale=scale)

@@ -12,9 +12,9 @@ from onecycle.errors import DataError
 from onecycle.tables.values import (
     NUMBER,
     Array,
-    arrow,
+    category_form,
     dictionary_codes,
-    form_of,
+    import_pyarrow,
     number_text,
     value_counts,
     value_kind,
@@ -43,9 +43,9 @@ class ValueCounts:
 
     def add(self, column: Any) -> None:
         """Take in rows of a column. Raises DataError for values that cannot be categories."""
-        pa, _ = arrow()
+        pa, _ = import_pyarrow()
         _check(column, self.name)
-        self.form = form_of(column.type)
+        self.form = category_form(column.type)
         for values, counts in value_counts(column):
             texts = value_texts(values)
             there = texts.is_valid().to_numpy(zero_copy_only=False) & (counts > 0)  # dictionaries have unused values
@@ -68,7 +68,7 @@ class ValueCounts:
 
     def _add_up(self) -> Any:
         """The table of all that came so far."""
-        pa, _ = arrow()
+        pa, _ = import_pyarrow()
         if self._total is None:
             self._total = pa.table({"text": pa.array([], pa.large_string()), "count": pa.array([], pa.int64())})
         if self._pieces:
@@ -106,12 +106,12 @@ class FittedCategory:
 
         Raises DataError for values that cannot be categories.
         """
-        _, pc = arrow()
+        _, pc = import_pyarrow()
         _check(column, self.name)
         missing, done = self.slots - 1 if self.flag else 0, 0
         for values, places in dictionary_codes(column):
             texts = value_texts(values)
-            if form_of(values.type) != self.form:
+            if category_form(values.type) != self.form:
                 texts = self._in_my_form(texts)
             slots = pc.add(pc.fill_null(pc.index_in(texts, value_set=self._known, skip_nulls=True), -1), 1)
             slots = pc.if_else(texts.is_null(), missing, slots).to_numpy(zero_copy_only=False)
@@ -121,7 +121,7 @@ class FittedCategory:
 
     @cached_property
     def _known(self) -> Any:
-        pa, _ = arrow()
+        pa, _ = import_pyarrow()
         return pa.array(self.values, pa.large_string())
 
     @cached_property
@@ -133,7 +133,7 @@ class FittedCategory:
 
     def _in_my_form(self, texts: Any) -> Any:
         """The texts of values of another form as those of the training values that stand for the same."""
-        pa, _ = arrow()
+        pa, _ = import_pyarrow()
         known = set(self.values)
         found = [
             text if text is None or text in known else self._by_worth.get(_worth(text), text)

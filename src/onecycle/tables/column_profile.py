@@ -9,7 +9,15 @@ from onecycle.core.text import pluralize
 from onecycle.tables.categories import MOST, ValueCounts
 from onecycle.tables.dates import ISO, as_days, iso
 from onecycle.tables.numbers import PIECE
-from onecycle.tables.values import NEARLY_ALL, NUMBER, Array, arrow, as_numbers, null_missing_markers, value_kind
+from onecycle.tables.values import (
+    NEARLY_ALL,
+    NUMBER,
+    Array,
+    as_numbers,
+    import_pyarrow,
+    null_missing_markers,
+    value_kind,
+)
 
 FEW = 20  # rows: in no more, different values in each say nothing
 _DENSE = 0.6  # of consecutive numbers, in what counts the rows: training rows are a part of a table's
@@ -45,7 +53,7 @@ class ColumnProfile(Protocol):
 
 def profile_column(name: str, held: Any, kind: str | None) -> ColumnProfile:
     """The tally of a column that holds the Arrow type `held`; `kind` is what it was set to, if it was."""
-    pa, _ = arrow()
+    pa, _ = import_pyarrow()
     sort = value_kind(held)
     if sort in ("other", "nothing") or kind == "dropped":
         return _Unread(name, held)
@@ -185,7 +193,7 @@ class _Texts(ValueCounts):
 
     def _read_as_numbers(self, texts: Any, counts: Array) -> "Column | str":
         """The column as numbers, where all its text is; where nearly all is, a hint at the rest."""
-        _, pc = arrow()
+        _, pc = import_pyarrow()
         if not _most_match(texts, NUMBER):
             return ""
         cleaned = null_missing_markers(texts)
@@ -208,13 +216,13 @@ class _Texts(ValueCounts):
 
 def _most_match(texts: Any, pattern: str) -> bool:
     """Whether half of the most frequent texts match: only then all are looked at."""
-    _, pc = arrow()
+    _, pc = import_pyarrow()
     cleaned = null_missing_markers(texts.slice(0, _LOOKED_AT)).drop_null()
     return len(cleaned) > 0 and pc.sum(pc.match_substring_regex(cleaned, pattern)).as_py() >= len(cleaned) / 2
 
 
 def _mask(where: Array) -> Any:
-    pa, _ = arrow()
+    pa, _ = import_pyarrow()
     return pa.array(where)
 
 

@@ -1,149 +1,210 @@
-"""CSV files: read whole, or streamed with the types that the whole has."""
+"""Read CSV files with pyarrow: whole, or streamed with the column types that the whole file has."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from onecycle.tables import csv_errors
-from onecycle.tables.csv_dialect import CsvFile
-from onecycle.tables.numeric_text import NumericTextCounter
-from onecycle.tables.table_checks import Table
-from onecycle.tables.unpack import arrow_stream
+from onecycle.errors import DataError, FileError
+from onecycle.tables.csv_file import CsvFile, check_quotes_closed, csv_errors
+from onecycle.tables.file_bytes import decompressed_stream, utf8_error
+from onecycle.tables.values import CSV_MISSING_MARKERS, ChunkedArray, DataType, RecordBatch, Table, import_pyarrow
 
-MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-", "#N/A")
-_BLOCK = 2**22  # bytes that are streamed at a time, and the longest row where cells may have line ends
+BLOCK_BYTES = 2**22  # read at a time by streaming, and the longest row if cells have line ends
+_MOSTLY = 0.9  # of the cells, and of the distinct values, that are numbers in a column of numbers with slips
+_MAX_SLIPS = 10  # distinct values that are not numbers
+_ENOUGH_VALUES = 1000  # rows to look for distinct numbers in, at a time
+_SAMPLES, _SAMPLE_ROWS = 16, 64
 
 
-def read(file: CsvFile, text: Collection[str]) -> Table:
-    """The whole of a CSV file as a table; the columns named in `text` stay text. Raises as `tables.read.read_table`."""
-    import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
-    import pyarrow.csv  # pyright: ignore[reportMissingTypeStubs] -- it has none
-
-    types = dict.fromkeys(text, pa.string())
-    with csv_errors.reraise_csv_errors(file):
+def read_csv(file: CsvFile, text_columns: Collection[str]) -> Table:
+    """Read a CSV file; `text_columns` stay text. Raises as `onecycle.tables.read.read_table` does."""
+    pa, _ = import_pyarrow()
+    types = dict.fromkeys(text_columns, pa.string())
+    with csv_errors(file):
         try:
             with file.open() as content:
-                table = pyarrow.csv.read_csv(content, **_options(file, types))
-        except pa.ArrowInvalid:  # maybe of line ends in cells; to look for them makes reading slower
+                table = _pyarrow_csv().read_csv(content, **_options(file, types))
+        except pa.ArrowInvalid:  # perhaps of line ends in cells; to allow them makes reading slower
             with file.open() as content:
-                table = pyarrow.csv.read_csv(content, **_options(file, types, block=_BLOCK))
-    csv_errors.check_utf8(file, table.schema.types)
+                table = _pyarrow_csv().read_csv(content, **_options(file, types, BLOCK_BYTES))
+    if any(map(pa.types.is_binary, table.schema.types)):  # which pyarrow makes of cells that are not UTF-8
+        raise utf8_error(file.path) or FileError(f"{file.path}: changed while it was read; read it again")
     if table.num_rows:
-        csv_errors.check_quotes(file, table.column(-1)[-1].as_py())
+        check_quotes_closed(file, table.column(-1)[-1].as_py())
     for name, column in zip(table.column_names, table.columns, strict=True):
-        tally = NumericTextCounter(file.dialect.number)
-        if pa.types.is_string(column.type) and name not in text and tally.maybe(column):
-            tally.add(column)
-            csv_errors.check_numbers(file, name, tally)
+        counter = NumericTextCounter(file.number_pattern)
+        if pa.types.is_string(column.type) and name not in text_columns and counter.may_be_mostly_numbers(column):
+            counter.add(column)
+            _check_slips(file, name, counter)
     return table
 
 
-def stream(file: CsvFile, text: Collection[str], rows: int) -> Iterator[Any]:
-    """The record batches of a CSV file, of at most `rows` rows, with the types that `read` gives. Raises as it does."""
-    import pyarrow.csv  # pyright: ignore[reportMissingTypeStubs] -- it has none
-
-    with csv_errors.reraise_csv_errors(file):
-        options = _options(file, _types(file, text), block=_BLOCK)
-        for batch in pyarrow.csv.open_csv(arrow_stream(file.path), **options):
-            for start in range(0, batch.num_rows, rows):
-                yield batch.slice(start, rows)
+def stream_csv(file: CsvFile, text_columns: Collection[str], rows: int) -> Iterator[RecordBatch]:
+    """Yield record batches of at most `rows` rows, with the types that `read_csv` returns. Raises as it does."""
+    with csv_errors(file):
+        options = _options(file, _column_types(file, text_columns), BLOCK_BYTES)
+        for block in _pyarrow_csv().open_csv(decompressed_stream(file.path), **options):
+            for start in range(0, block.num_rows, rows):
+                yield block.slice(start, rows)
 
 
-def _types(file: CsvFile, text: Collection[str]) -> dict[str, Any]:
-    """The type of each column that `read` would find, without holding the file: a pass over it, or two.
+def _column_types(file: CsvFile, text_columns: Collection[str]) -> dict[str, DataType]:
+    """Return the column types that `read_csv` infers, with one pass over the file or two, a block at a time.
 
-    pyarrow takes the first type of a list that fits all cells. Here each block is typed on its own, and where blocks
-    differ, those types that come after theirs are tried on all blocks. Raises DataError as `read` does.
+    pyarrow infers the first type of a list that fits all cells. Here each block is typed on its own; if the types of
+    blocks differ, those from the latest of them on are tried on all blocks. Raises DataError as `read_csv` does.
     """
-    import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
-
+    pa, _ = import_pyarrow()
     order = [pa.null(), pa.int64(), pa.bool_(), pa.date32(), pa.time32("s"), pa.timestamp("s"), pa.timestamp("ns")]
     order += [pa.timestamp("s", "UTC"), pa.timestamp("ns", "UTC"), pa.float64(), pa.string()]
-    given = dict.fromkeys(text, pa.string())
-    found: dict[str, set[Any]] = {name: {pa.null()} for name in file.dialect.names}
-    tallies = {name: NumericTextCounter(file.dialect.number) for name in file.dialect.names}
-    end = None
-    for batch in _as_text(file, file.dialect.names):
-        for name, raw, column in zip(
-            file.dialect.names, batch.columns, _typed(file, batch, given).columns, strict=True
-        ):
-            found[name].add(column.type)
-            tallies[name].add(_countable(raw, column))
-        end = batch.column(-1)[-1].as_py() if batch.num_rows else end
-    csv_errors.check_quotes(file, end)
-    latest = {name: max(map(order.index, kinds)) for name, kinds in found.items()}
-    fitting = {name: order[latest[name] : -1] for name, kinds in found.items() if len(kinds - {pa.null()}) > 1}
-    for batch in _as_text(file, list(fitting)) if any(fitting.values()) else ():
-        for name, kinds in fitting.items():
-            fitting[name] = [kind for kind in kinds if _fits(file, batch.select([name]), kind)]
-    types = {name: next(iter(fitting.get(name, [])), order[-1 if name in fitting else latest[name]]) for name in found}
-    for name, kind in types.items():
-        if kind == pa.string() and name not in given:
-            csv_errors.check_numbers(file, name, tallies[name])
+    names, fixed_types = file.names, dict.fromkeys(text_columns, pa.string())
+    block_types: dict[str, set[DataType]] = {name: {pa.null()} for name in names}
+    counters = {name: NumericTextCounter(file.number_pattern) for name in names}
+    last_cell = None
+    for block in _text_blocks(file, names):
+        typed_columns = _convert(file, block, fixed_types).columns
+        for name, texts, column in zip(names, block.columns, typed_columns, strict=True):
+            block_types[name].add(column.type)
+            counters[name].add(_numbers_or_text(texts, column))
+        last_cell = block.column(-1)[-1].as_py() if block.num_rows else last_cell
+    check_quotes_closed(file, last_cell)
+    latest = {name: max(map(order.index, types)) for name, types in block_types.items()}
+    candidates = {name: order[latest[name] : -1] for name, types in block_types.items() if len(types - {pa.null()}) > 1}
+    for block in _text_blocks(file, list(candidates)) if any(candidates.values()) else ():
+        for name, types in candidates.items():
+            candidates[name] = [data_type for data_type in types if _fits(file, block.select([name]), data_type)]
+    types = {name: next(iter(candidates.get(name, [order[latest[name]]])), pa.string()) for name in names}
+    for name, data_type in types.items():
+        if data_type == pa.string() and name not in fixed_types:
+            _check_slips(file, name, counters[name])
     return types
 
 
-def _as_text(file: CsvFile, names: list[str]) -> Iterator[Any]:
-    """The record batches of the columns `names` with every cell as it is written."""
-    import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
-    import pyarrow.csv  # pyright: ignore[reportMissingTypeStubs] -- it has none
-
-    options = _options(file, dict.fromkeys(names, pa.string()), block=_BLOCK, missing=(), columns=names)
-    yield from pyarrow.csv.open_csv(arrow_stream(file.path), **options)
+def _text_blocks(file: CsvFile, names: list[str]) -> Iterator[RecordBatch]:
+    """Yield the blocks of some columns, with every cell as it is written."""
+    as_text = dict.fromkeys(names, import_pyarrow()[0].string())
+    options = _options(file, as_text, BLOCK_BYTES, missing=(), columns=names)
+    yield from _pyarrow_csv().open_csv(decompressed_stream(file.path), **options)
 
 
-def _typed(file: CsvFile, batch: Any, types: Mapping[str, Any]) -> Table:
-    """A batch of cells as they are written, read with the types that pyarrow finds in it."""
-    import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
-    import pyarrow.csv  # pyright: ignore[reportMissingTypeStubs] -- it has none
-
-    written = pa.BufferOutputStream()
-    how = pyarrow.csv.WriteOptions(include_header=False, delimiter=file.dialect.delimiter, quoting_style="all_valid")
-    pyarrow.csv.write_csv(batch, written, how)
-    options = _options(file, types, block=_BLOCK)
-    options["read_options"].column_names = batch.schema.names
-    return pyarrow.csv.read_csv(pa.BufferReader(written.getvalue()), **options)
+def _convert(file: CsvFile, block: RecordBatch, types: Mapping[str, DataType]) -> Table:
+    """Convert a block of text cells to `types`, and to inferred types in columns without one."""
+    pa, _ = import_pyarrow()
+    sink, csv = pa.BufferOutputStream(), _pyarrow_csv()
+    quoted = csv.WriteOptions(include_header=False, delimiter=file.delimiter, quoting_style="all_valid")
+    csv.write_csv(block, sink, quoted)
+    options = _options(file, types, BLOCK_BYTES)
+    options["read_options"].column_names = block.schema.names
+    return csv.read_csv(pa.BufferReader(sink.getvalue()), **options)
 
 
-def _fits(file: CsvFile, batch: Any, kind: Any) -> bool:
-    """Whether all cells of a batch of one column can be read as `kind`."""
-    import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
-
+def _fits(file: CsvFile, block: RecordBatch, data_type: DataType) -> bool:
+    """Return whether all cells of a block of one column can be converted."""
+    pa, _ = import_pyarrow()
     try:
-        _typed(file, batch, {batch.schema.names[0]: kind})
+        _convert(file, block, {block.schema.names[0]: data_type})
     except pa.ArrowInvalid:
         return False
     return True
 
 
-def _countable(raw: Any, column: Any) -> Any:
-    """A column for `Tally.add`: numbers, or text with the missing cells missing."""
-    import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
-    import pyarrow.compute  # pyright: ignore[reportMissingTypeStubs] -- it has none
-
-    if column.type in (pa.int64(), pa.float64(), pa.string()):
-        return column
-    pc: Any = pyarrow.compute
-    return pc.if_else(column.is_valid(), pa.chunked_array([raw]), None)
+def _numbers_or_text(texts: Any, typed: ChunkedArray) -> ChunkedArray:
+    """Return a column for `NumericTextCounter.add`: numbers, or text in which missing cells are null."""
+    pa, pc = import_pyarrow()
+    if typed.type in (pa.int64(), pa.float64(), pa.string()):
+        return typed
+    return pc.if_else(typed.is_valid(), pa.chunked_array([texts]), None)
 
 
 def _options(
     file: CsvFile,
-    types: Mapping[str, Any],
-    block: int | None = None,
-    missing: Sequence[str] = MISSING,
+    types: Mapping[str, DataType],
+    block_bytes: int | None = None,
+    missing: Sequence[str] = CSV_MISSING_MARKERS,
     columns: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Options for pyarrow's readers. With a `block` size, cells may have line ends wherever blocks are cut."""
-    import pyarrow.csv as csv  # pyright: ignore[reportMissingTypeStubs] -- it has none
-
+    """Return options for pyarrow's readers. With `block_bytes`, cells may have line ends."""
+    csv = _pyarrow_csv()
     return {
-        "read_options": csv.ReadOptions(block_size=block),
-        "parse_options": csv.ParseOptions(delimiter=file.dialect.delimiter, newlines_in_values=block is not None),
+        "read_options": csv.ReadOptions(block_size=block_bytes),
+        "parse_options": csv.ParseOptions(delimiter=file.delimiter, newlines_in_values=block_bytes is not None),
         "convert_options": csv.ConvertOptions(
             column_types=types,
             null_values=list(missing),
             strings_can_be_null=True,
-            decimal_point=file.dialect.decimal,
+            decimal_point=file.decimal,
             include_columns=columns,
         ),
     }
+
+
+def _pyarrow_csv() -> Any:
+    import pyarrow.csv  # pyright: ignore[reportMissingTypeStubs] -- it has none
+
+    return pyarrow.csv
+
+
+class NumericTextCounter:
+    """Counts the numbers in a column of a CSV file, and the cells that are not.
+
+    The column is *mostly numbers* if at least 90% of its cells that are not missing are numbers, at least 90% of its
+    distinct values are, and at most 10 distinct values are not: these are slips then, not categories.
+
+    Attributes:
+        cells: Cells that are not missing.
+        numbers: Cells that are numbers.
+        slips: The first distinct cells that are not numbers, and the row of each.
+    """
+
+    def __init__(self, number_pattern: str) -> None:
+        self._pattern = f"^(?:{number_pattern})$"
+        self._rows = self.numbers = self.cells = 0
+        self._values: set[str] = set()
+        self.slips: dict[str, int] = {}
+
+    def add(self, column: ChunkedArray) -> None:
+        """Count the next cells, text or numbers."""
+        pa, pc = import_pyarrow()
+        if len(self.slips) > _MAX_SLIPS:  # it is not mostly numbers, whatever follows
+            return
+        numbers = column
+        if pa.types.is_string(column.type):
+            is_number = pc.match_substring_regex(column, self._pattern)
+            numbers, others = column.filter(is_number), column.filter(pc.invert(is_number))
+            for value in others.unique().slice(0, _MAX_SLIPS + 1):
+                if value.as_py() not in self.slips:
+                    self.slips[value.as_py()] = self._rows + pc.index(column, value).as_py()
+        self.numbers += len(numbers) - numbers.null_count
+        self.cells += len(column) - column.null_count
+        self._rows += len(column)
+        if len(self._values) < _ENOUGH_VALUES:
+            self._values.update(map(str, numbers.slice(0, _ENOUGH_VALUES).drop_null().unique().to_pylist()))
+
+    def may_be_mostly_numbers(self, column: ChunkedArray) -> bool:
+        """Return whether at least half of a sample of `column` are numbers, which is cheap to find out."""
+        pa, pc = import_pyarrow()
+        step = max(_SAMPLE_ROWS, len(column) // _SAMPLES)
+        samples = [column.slice(start, _SAMPLE_ROWS) for start in range(0, len(column), step)]
+        cells = pa.concat_arrays([chunk for sample in samples for chunk in sample.chunks]).drop_null()
+        return 2 * (pc.sum(pc.match_substring_regex(cells, self._pattern)).as_py() or 0) >= len(cells)
+
+    @property
+    def mostly_numbers(self) -> bool:
+        """Whether the column is mostly numbers, and has other cells."""
+        values = len(self._values) + len(self.slips)
+        has_slips = 0 < len(self.slips) <= _MAX_SLIPS and len(self._values) >= _MOSTLY * values
+        return has_slips and self.numbers >= _MOSTLY * self.cells
+
+
+def _check_slips(file: CsvFile, name: str, counter: NumericTextCounter) -> None:
+    """Raise DataError, with the line of the first cell that is not a number, if a column is mostly numbers."""
+    if not counter.mostly_numbers:
+        return
+    value, index = next(iter(counter.slips.items()))
+    line, cells = file.row_at(index) or (0, [])
+    is_same_cell = dict(zip(file.names, cells, strict=False)).get(name) == value
+    where = f"{file.path}:{line}" if is_same_cell else f"{file.path}: row {index + 1}"
+    raise DataError(
+        f'{where}: column "{name}" is {value!r}; expected a number, as in {counter.numbers:,} of its '
+        f"{counter.cells:,} cells; correct it, or leave it empty where the value is missing; to train on it as a "
+        f'category, say so: --kind {name}=category, or in Python kinds={{"{name}": "category"}}'
+    )

@@ -13,7 +13,15 @@ import numpy as np
 
 from onecycle.errors import DataError
 from onecycle.tables.numbers import PIECE, Moments, Sample, standardise
-from onecycle.tables.values import NEARLY_ALL, Array, arrow, decode_column, null_missing_markers, value_kind, wrong_cell
+from onecycle.tables.values import (
+    NEARLY_ALL,
+    Array,
+    cell_error,
+    decode_column,
+    import_pyarrow,
+    null_missing_markers,
+    value_kind,
+)
 
 EXPECTED = "a date such as 2024-01-31 or 2024-01-31 18:30:00"
 ISO = r"^\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?(Z|[+-]\d\d:?\d\d)?$"
@@ -169,7 +177,7 @@ def _listed(whole: Array) -> tuple[Array, Array | None]:
 
 def _texts_to_dates(column: Any, name: str, first_row: int, lenient: bool) -> Any:
     """Text as timestamps without a zone, in UTC where it has one."""
-    pa, _ = arrow()
+    pa, _ = import_pyarrow()
     texts = null_missing_markers(column)
     for zone in (None, "UTC"):  # whole columns of one kind are Arrow's to read; it takes no mixture
         try:
@@ -179,7 +187,7 @@ def _texts_to_dates(column: Any, name: str, first_row: int, lenient: bool) -> An
     known = {text: _moment(text) for text in set(texts.to_pylist()) if text is not None}
     bad = [row for row, text in enumerate(texts.to_pylist()) if text is not None and known[text] is None]
     if bad and not lenient:
-        raise wrong_cell(column, name, bad[0], first_row, EXPECTED)
+        raise cell_error(column, name, bad[0], first_row, EXPECTED)
     return pa.chunked_array([pa.array([known.get(text) for text in texts.to_pylist()], pa.timestamp("us"))])
 
 

@@ -12,7 +12,7 @@ from onecycle.tables.dates import DateStats, FittedDate
 from onecycle.tables.encoder_json import Encoder, JsonReader, damaged, encoder_from_dict, encoder_to_dict
 from onecycle.tables.numbers import FittedNumber, NumberStats
 from onecycle.tables.profile import Column
-from onecycle.tables.values import Array, in_parallel, pieces, update_all
+from onecycle.tables.values import Array, column_slices, in_parallel, update_all
 
 _FORMAT = 1
 _BLOCK, _TILE = 262_144, 4_096  # rows
@@ -109,7 +109,7 @@ class Features:
 
         def write(column: Encoder) -> None:
             done = 0
-            for piece in pieces(block, column.name, column.piece):
+            for piece in column_slices(block, column.name, column.piece):
                 rows = slice(done, done + len(piece))
                 column.write(piece, first_row + done, [out[place, rows] for place in self._places[column.name]])
                 done += len(piece)

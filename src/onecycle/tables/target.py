@@ -22,7 +22,7 @@ from onecycle.tables.target_stats import (
     labels_of,
     missing_values,
 )
-from onecycle.tables.values import Array, number_text, pieces, update_all
+from onecycle.tables.values import Array, column_slices, number_text, update_all
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +93,7 @@ class Target:
         y = np.zeros(table.num_rows, np.int64) if self.task == "classes" else y
         for place, name in enumerate(self.names):
             done = 0
-            for piece in pieces(table, name, _PIECE):
+            for piece in column_slices(table, name, _PIECE):
                 self._write(piece, place, first_row + done, part, y[done : done + len(piece)])
                 done += len(piece)
         return y[:, 0] if self.task == "regression" and self.outputs == 1 else y

@@ -12,13 +12,13 @@ from onecycle.tables.categories import ValueCounts
 from onecycle.tables.numbers import LARGEST, PIECE, Moments
 from onecycle.tables.values import (
     Array,
-    arrow,
     as_numbers,
     decode_column,
     dictionary_codes,
-    plain_type,
+    import_pyarrow,
     value_kind,
     value_texts,
+    value_type,
 )
 
 FEW = 20  # different whole numbers that are taken for classes, at most
@@ -37,7 +37,7 @@ class TargetStats:
         self.piece = PIECE if way == "numbers" else ValueCounts.piece
         self.moments, self.counts = Moments(), ValueCounts(name)
         self.few: set[int | float] | None = set()
-        self._whole_type = arrow()[0].types.is_integer(plain_type(held))
+        self._whole_type = import_pyarrow()[0].types.is_integer(value_type(held))
         self._missing, self._first_missing = 0, 0
 
     def add(self, column: Any) -> None:
@@ -123,10 +123,10 @@ def _missing_error(name: str, missing: int, rows: int, first: int, part: str) ->
 
 def labels_of(column: Any, name: str, first_row: int) -> tuple[Any, Array]:
     """The labels in a column of lists, one after the other, and the row of each. Raises DataError for a null one."""
-    _, pc = arrow()
+    _, pc = import_pyarrow()
     column = decode_column(column).combine_chunks()
     labels, rows = pc.list_flatten(column), pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
-    labels = arrow()[0].chunked_array([labels])
+    labels = import_pyarrow()[0].chunked_array([labels])
     absent = missing_values(labels)
     if absent.any():
         row = first_row + int(rows[absent.argmax()])
@@ -179,8 +179,8 @@ def unknown_target(name: str, names: Sequence[str]) -> SettingError:
 
 def _way(name: str, held: Any, targets: int, task: str | None) -> str:
     """How to read a column: as "numbers", "values" or "lists"."""
-    pa, _ = arrow()
-    sort, kind = value_kind(held), plain_type(held)
+    pa, _ = import_pyarrow()
+    sort, kind = value_kind(held), value_type(held)
     if sort == "date":
         raise DataError(
             f'target "{name}" holds dates ({held}), which cannot be predicted; expected classes or numbers: make a '

@@ -1,171 +1,173 @@
-"""Arrow columns as what preprocessing computes with: float64 numbers, and texts that stand for values."""
+"""Arrow columns as the values that preprocessing computes with: float64 numbers, and texts that identify values."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from onecycle.errors import DataError
 
+Table: TypeAlias = Any  # pyarrow comes without types: this and the next three say which of its classes is meant
+RecordBatch: TypeAlias = Any
+ChunkedArray: TypeAlias = Any
+DataType: TypeAlias = Any
 Array = np.ndarray[Any, np.dtype[Any]]
-MISSING_TEXTS = ("", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "null", "none", "unknown", "missing")
+ValueKind: TypeAlias = Literal["number", "text", "bool", "date", "nothing", "other"]
+
+# A cell of a CSV file that is exactly one of these is missing, whatever its column holds. They are what programs write
+# (R, pandas, SQL, Python, Excel), not what people say: "none" and "unknown" can be categories.
+CSV_MISSING_MARKERS = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None", "?", "-")
+# Where text is read as numbers or dates no category can be lost, so any case counts, and a few words more.
+MISSING_MARKERS = tuple({marker.lower(): None for marker in (*CSV_MISSING_MARKERS, "--", ".", "unknown", "missing")})
 NUMBER = r"(?i)^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|infinity)$"
-NEARLY_ALL = 0.95  # of the rows: then a column is taken for what they are
-_UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-In = TypeVar("In")
-Out = TypeVar("Out")
+NEARLY_ALL = 0.95  # a column is read as numbers or dates if at least this fraction of its rows is
+_UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
-def arrow() -> tuple[Any, Any]:
-    """pyarrow and pyarrow.compute, imported when they are first needed."""
+def import_pyarrow() -> tuple[Any, Any]:
+    """Return the modules pyarrow and pyarrow.compute, which are imported on first use."""
     import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
     import pyarrow.compute  # pyright: ignore[reportMissingTypeStubs] -- it has none
 
     return pa, pyarrow.compute
 
 
-def value_kind(kind: Any) -> str:
-    """What an Arrow type holds: "number", "text", "bool", "date", "nothing" (all null) or "other" (lists, bytes, …)."""
-    pa, _ = arrow()
-    types, kind = pa.types, plain_type(kind)
-    checks: dict[str, Sequence[Callable[[Any], bool]]] = {
+def value_kind(data_type: DataType) -> ValueKind:
+    """Return what an Arrow type holds; "nothing" is all null, "other" are lists, bytes and the like."""
+    types, data_type = import_pyarrow()[0].types, value_type(data_type)
+    checks: dict[ValueKind, Sequence[Callable[[DataType], bool]]] = {
         "number": (types.is_integer, types.is_floating, types.is_decimal, types.is_duration, types.is_time),
         "text": (types.is_string, types.is_large_string, types.is_string_view),
         "bool": (types.is_boolean,),
         "date": (types.is_date, types.is_timestamp),
         "nothing": (types.is_null,),
     }
-    return next((sort for sort, tests in checks.items() if any(test(kind) for test in tests)), "other")
-
-
-def plain_type(kind: Any) -> Any:
-    """The type of the values: of a dictionary's, of runs', of an extension's storage."""
-    pa, _ = arrow()
-    while True:
-        if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
-            kind = kind.value_type
-        elif isinstance(kind, pa.BaseExtensionType):
-            kind = kind.storage_type
-        else:
+    for kind, is_types in checks.items():
+        if any(is_type(data_type) for is_type in is_types):
             return kind
+    return "other"
 
 
-def decode_column(column: Any) -> Any:
-    """A ChunkedArray of `plain_type`."""
-    pa, pc = arrow()
-    while (kind := column.type) != plain_type(kind):
-        if pa.types.is_run_end_encoded(kind):
-            column = pc.run_end_decode(column)
-        else:
-            column = column.cast(kind.value_type if pa.types.is_dictionary(kind) else kind.storage_type)
-    return column
+def value_type(data_type: DataType) -> DataType:
+    """Return the type of the values of a dictionary type; any other type as it is."""
+    return data_type.value_type if import_pyarrow()[0].types.is_dictionary(data_type) else data_type
 
 
-def as_numbers(column: Any, name: str, first_row: int = 0) -> tuple[Array, Array | None]:
-    """float64 of a ChunkedArray, and where a value is missing (None: nowhere); infinity counts as missing.
+def decode_column(column: ChunkedArray) -> ChunkedArray:
+    """Return the column with its dictionary, if it has one, replaced by values."""
+    target = value_type(column.type)
+    return column if target == column.type else column.cast(target)
 
-    Times of day and durations are seconds, booleans 0 and 1. Raises DataError for text that is no number, with its
-    row, and for a column that cannot be numbers.
+
+def as_numbers(column: ChunkedArray, name: str, first_row: int = 0) -> tuple[Array, Array | None]:
+    """Return the float64 values and a mask of missing ones, None if there are none; infinity counts as missing.
+
+    Times of day and durations are in seconds, booleans 0 and 1. Raises DataError for text that is not a number, with
+    its row, and for a type that cannot be converted.
     """
-    pa, _ = arrow()
+    pa, _ = import_pyarrow()
     column = decode_column(column)
-    kind, sort, unit = column.type, value_kind(column.type), 1
-    if sort == "text":
+    data_type, kind, unit = column.type, value_kind(column.type), 1
+    if kind == "text":
         column = _texts_to_numbers(column, name, first_row)
-    elif sort in ("bool", "nothing"):
+    elif kind in ("bool", "nothing"):
         column = column.cast(pa.uint8())
-    elif sort != "number":
-        raise DataError(f'column "{name}" holds {kind}; expected numbers')
-    elif pa.types.is_duration(kind) or pa.types.is_time(kind):
-        column, unit = column.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64()), _UNITS[kind.unit]
-    elif pa.types.is_decimal(kind):
+    elif kind != "number":
+        raise DataError(f'column "{name}" holds {data_type}; expected numbers')
+    elif pa.types.is_duration(data_type) or pa.types.is_time(data_type):
+        column = column.cast(pa.int32() if pa.types.is_time32(data_type) else pa.int64())
+        unit = _UNITS_PER_SECOND[data_type.unit]
+    elif pa.types.is_decimal(data_type):
         column = column.cast(pa.float64())
     x = column.to_numpy().astype(np.float64, copy=False)  # null becomes NaN
     x = x / unit if unit > 1 else x
     with np.errstate(all="ignore"):
-        if np.isfinite(x.sum()):  # one pass; an overflow of the sum only leads to the closer look
+        if np.isfinite(x.sum()):  # one pass; if the sum overflows, the check below decides
             return x, None
     missing = ~np.isfinite(x)
     return x, missing if missing.any() else None
 
 
-def _texts_to_numbers(column: Any, name: str, first_row: int) -> Any:
-    pa, pc = arrow()
+def _texts_to_numbers(column: ChunkedArray, name: str, first_row: int) -> ChunkedArray:
+    pa, pc = import_pyarrow()
     texts = null_missing_markers(column)
     try:
         return texts.cast(pa.float64())
     except pa.ArrowInvalid:
-        bad = pc.index(pc.match_substring_regex(texts, NUMBER), False).as_py()
-        raise wrong_cell(column, name, max(bad, 0), first_row, "a number") from None
+        row = pc.index(pc.match_substring_regex(texts, NUMBER), False).as_py()
+        raise cell_error(column, name, max(row, 0), first_row, "a number") from None
 
 
-def null_missing_markers(column: Any) -> Any:
-    """Trimmed large strings in which what people write for a missing value ("?", "n/a", blank, …) is null."""
-    pa, pc = arrow()
+def null_missing_markers(column: ChunkedArray) -> ChunkedArray:
+    """Return trimmed large strings in which MISSING_MARKERS, in any case, are null."""
+    pa, pc = import_pyarrow()
     texts = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
-    marked = pc.is_in(pc.utf8_lower(texts), value_set=pa.array(MISSING_TEXTS, pa.large_string()))
-    return pc.if_else(marked, pa.scalar(None, pa.large_string()), texts)
+    is_missing = pc.is_in(pc.utf8_lower(texts), value_set=pa.array(MISSING_MARKERS, pa.large_string()))
+    return pc.if_else(is_missing, pa.scalar(None, pa.large_string()), texts)
 
 
-def wrong_cell(column: Any, name: str, row: int, first_row: int, expected: str) -> DataError:
-    """The error for a cell that cannot be converted."""
+def cell_error(column: ChunkedArray, name: str, row: int, first_row: int, expected: str) -> DataError:
+    """Return the error for a cell that cannot be converted."""
     return DataError(f'row {first_row + row}: column "{name}" is {column[row].as_py()!r}; expected {expected}')
 
 
-def dictionary_codes(column: Any) -> Iterator[tuple[Any, Array]]:
-    """The distinct values (an Array) and for each row the place of its value, -1 for null; of long texts in parts."""
-    pa, _ = arrow()
+def dictionary_codes(column: ChunkedArray) -> Iterator[tuple[Any, Array]]:
+    """Yield the distinct values (a pyarrow Array) and the index of each row's value, -1 for null.
+
+    Columns of at least 2 GiB come chunk by chunk, as one pyarrow Array of strings holds no more.
+    """
+    pa, _ = import_pyarrow()
     if not pa.types.is_dictionary(column.type):
         column = decode_column(column)
-    chunks = column.chunks if column.nbytes >= 2**31 else [column.combine_chunks()]
-    for chunk in chunks:
-        coded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
-        places = coded.indices.cast(pa.int64()).fill_null(-1) if coded.indices.null_count else coded.indices
-        yield coded.dictionary, places.to_numpy(zero_copy_only=False)
+    for chunk in column.chunks if column.nbytes >= 2**31 else [column.combine_chunks()]:
+        encoded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
+        codes = encoded.indices.cast(pa.int64()).fill_null(-1) if encoded.indices.null_count else encoded.indices
+        yield encoded.dictionary, codes.to_numpy(zero_copy_only=False)
 
 
-def value_counts(column: Any) -> Iterator[tuple[Any, Array]]:
-    """The distinct values (an Array) of a column, null among them, and how often each occurs."""
-    pa, pc = arrow()
+def value_counts(column: ChunkedArray) -> Iterator[tuple[Any, Array]]:
+    """Yield the distinct values (a pyarrow Array) of a column, null among them, and how often each occurs."""
+    pa, pc = import_pyarrow()
     if pa.types.is_dictionary(column.type):
-        for values, places in dictionary_codes(column):
-            absent = pa.nulls(1, values.type)
-            counts = np.bincount(places + 1, minlength=len(values) + 1)
-            yield pa.concat_arrays([absent, values]), counts
+        for values, codes in dictionary_codes(column):
+            null = pa.nulls(1, values.type)
+            yield pa.concat_arrays([null, values]), np.bincount(codes + 1, minlength=len(values) + 1)
     else:
-        found = pc.value_counts(decode_column(column))
-        yield found.field("values"), found.field("counts").to_numpy(zero_copy_only=False)
+        counts = pc.value_counts(column)
+        yield counts.field("values"), counts.field("counts").to_numpy(zero_copy_only=False)
 
 
 def value_texts(values: Any) -> Any:
-    """What distinct values are called, as large strings: equal values of any type have equal texts; null for missing.
+    """Return large strings that identify the values of a pyarrow Array: equal values of any type have equal texts.
 
-    1, 1.0 and Decimal("1.00") are "1", True is "true", dates are ISO; a blank text and NaN are missing.
+    1, 1.0 and Decimal("1.00") are "1", True is "true", dates are ISO; null, blank text and NaN are null.
     """
-    pa, pc = arrow()
-    values = decode_column(pa.chunked_array([values])).combine_chunks()
-    kind, sort = values.type, value_kind(values.type)
-    if sort == "text":
+    pa, pc = import_pyarrow()
+    values = decode_column(values)
+    data_type, kind = values.type, value_kind(values.type)
+    if kind == "text":
         texts = values.cast(pa.large_string())
         blank = pc.equal(pc.utf8_trim_whitespace(texts), "")
         return pc.if_else(blank, pa.scalar(None, pa.large_string()), texts) if pc.any(blank).as_py() else texts
-    if sort == "date":  # of zoned ones the time in UTC, as everywhere
-        found = [None if text == "NaT" else text for text in values.to_numpy(zero_copy_only=False).astype(str)]
-    elif pa.types.is_time(kind):
-        found = values.cast(pa.string()).to_pylist()
-    elif pa.types.is_duration(kind):
-        found = values.cast(pa.int64()).cast(pa.string()).to_pylist()
-    elif pa.types.is_float16(kind) or pa.types.is_float32(kind):  # their own shortest text, not that of a float64
-        found = [None if text is None else number_text(float(text)) for text in values.cast(pa.string()).to_pylist()]
+    if kind == "date":  # times with a zone in UTC, as everywhere
+        texts = [None if text == "NaT" else text for text in values.to_numpy(zero_copy_only=False).astype(str)]
+    elif pa.types.is_time(data_type):
+        texts = values.cast(pa.string()).to_pylist()
+    elif pa.types.is_duration(data_type):
+        texts = values.cast(pa.int64()).cast(pa.string()).to_pylist()
+    elif pa.types.is_float16(data_type) or pa.types.is_float32(data_type):  # the shortest text, not that of a float64
+        texts = [None if text is None else number_text(float(text)) for text in values.cast(pa.string()).to_pylist()]
     else:
-        found = [None if value is None else number_text(value) for value in values.to_pylist()]
-    return pa.array(found, pa.large_string())
+        texts = [None if value is None else number_text(value) for value in values.to_pylist()]
+    return pa.array(texts, pa.large_string())
 
 
 def number_text(value: Any) -> str | None:
-    """The text of a number, the same for 1, 1.0 and Decimal("1.00"); "true" or "false" of a bool; None for NaN."""
+    """Return the text of a number, equal for 1, 1.0 and Decimal("1.00"); "true" or "false" for a bool, None for NaN."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if value != value:
@@ -175,68 +177,49 @@ def number_text(value: Any) -> str | None:
     return repr(float(value))
 
 
-def form_of(kind: Any) -> str:
-    """What values of an Arrow type are as categories: "number", "bool", else "text"."""
-    pa, _ = arrow()
-    kind = plain_type(kind)
-    sort = value_kind(kind)
-    in_words = sort not in ("number", "bool") or pa.types.is_time(kind) or pa.types.is_duration(kind)
-    return "text" if in_words else sort
+def category_form(data_type: DataType) -> Literal["number", "bool", "text"]:
+    """Return what values of an Arrow type are as categories; dates, times and durations are text."""
+    types, data_type = import_pyarrow()[0].types, value_type(data_type)
+    kind = value_kind(data_type)
+    if kind == "bool" or (kind == "number" and not types.is_time(data_type) and not types.is_duration(data_type)):
+        return kind
+    return "text"
 
 
-def pieces(table: Any, name: str, rows: int) -> Iterator[Any]:
-    """A column of a Table or RecordBatch in ChunkedArrays of at most `rows` rows."""
-    pa, _ = arrow()
+def column_slices(table: Table | RecordBatch, name: str, rows: int) -> Iterator[ChunkedArray]:
+    """Yield a column in slices of at most `rows` rows."""
+    pa, _ = import_pyarrow()
     column = table.column(name)
     column = pa.chunked_array([column]) if isinstance(column, pa.Array) else column
     for start in range(0, len(column), rows):
         yield column.slice(start, rows)
 
 
-class ColumnConsumer(Protocol):
-    """Takes in the column `name`, at most `piece` rows at a time."""
+class ColumnAccumulator(Protocol):
+    """Statistics of the column `name`, accumulated over slices of at most `piece` rows."""
 
     name: str
     piece: int
 
-    def add(self, column: Any) -> None:
-        """Take in rows."""
+    def add(self, column: ChunkedArray) -> None:
+        """Add the next rows."""
         ...
 
 
-def update_all(takers: Sequence[ColumnConsumer], table: Any) -> None:
-    """Give each taker its column of a Table or RecordBatch."""
+def update_all(accumulators: Sequence[ColumnAccumulator], table: Table | RecordBatch) -> None:
+    """Add the rows of a table to each accumulator, in parallel over the columns."""
 
-    def feed_one(taker: ColumnConsumer) -> None:
-        for piece in pieces(table, taker.name, taker.piece):
-            taker.add(piece)
+    def update(accumulator: ColumnAccumulator) -> None:
+        for rows in column_slices(table, accumulator.name, accumulator.piece):
+            accumulator.add(rows)
 
-    in_parallel(feed_one, takers)
+    in_parallel(update, accumulators)
 
 
-def in_parallel(function: Callable[[In], Out], items: Iterable[In]) -> list[Out]:
-    """`[function(item) for item in items]` by as many threads as there are processors; the first error is raised."""
-    items = list(items)
-    workers = min(len(items), _processors())
+def in_parallel(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
+    """Return `[function(item) for item in items]`, computed by a thread per processor; raises the first error."""
+    workers = min(len(items), import_pyarrow()[0].cpu_count(), os.cpu_count() or 1)
     if workers < 2:
         return [function(item) for item in items]
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(function, items))
-
-
-def _processors() -> int:
-    pa, _ = arrow()
-    return min(pa.cpu_count(), os.cpu_count() or 1)
-
-
-def with_dictionaries(table: Any) -> Any:
-    """A Table whose text is in Arrow's dictionaries, so that it is hashed once and what follows works with numbers."""
-    texts = [place for place, kind in enumerate(table.schema.types) if value_kind(kind) == "text"]
-
-    def encode(place: int) -> Any:
-        column = decode_column(table.column(place))
-        return column if column.nbytes >= 2**31 else column.combine_chunks().dictionary_encode()
-
-    for place, column in zip(texts, in_parallel(encode, texts), strict=True):
-        table = table.set_column(place, table.schema.names[place], column)
-    return table

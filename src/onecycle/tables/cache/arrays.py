@@ -15,7 +15,7 @@ import numpy as np
 from onecycle.core.reading import open_for_reading
 from onecycle.errors import DataError, FileError, OneCycleError, UnsafeFileError
 from onecycle.tables.adapters import as_table
-from onecycle.tables.values import arrow
+from onecycle.tables.values import import_pyarrow
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -141,7 +141,7 @@ def _rows(part: StoredArray, stream: IO[bytes], count: int) -> Array:
 
 
 def _piece(path: Path, arrays: dict[str, Array], names: list[str], as_is: bool, start: int) -> Piece:
-    pa, _ = arrow()
+    pa, _ = import_pyarrow()
     if "" in arrays:
         return Piece(as_table(arrays[""]))
     if names[: len(arrays)] == list(arrays):

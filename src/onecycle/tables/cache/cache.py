@@ -13,7 +13,7 @@ from onecycle.tables.cache.manifest import FORMAT
 from onecycle.tables.cache.progress import Progress
 from onecycle.tables.cache.sizes import default_memory_limit, parse_size, size_text
 from onecycle.tables.cache.source import Source
-from onecycle.tables.unpack import PACKINGS
+from onecycle.tables.file_bytes import COMPRESSIONS
 
 _KEY = 40  # characters
 _TRIES = 3
@@ -91,6 +91,6 @@ def _key(source: Source, source_sha256: str, settings: Settings) -> str:
     """The name of the entry: a digest of all that decides what is in it."""
     from onecycle import __version__
 
-    suffix = [suffix.lower() for suffix in source.path.suffixes if suffix.lower() not in PACKINGS][-1:]
+    suffix = [suffix.lower() for suffix in source.path.suffixes if suffix.lower() not in COMPRESSIONS][-1:]
     parts = [FORMAT, __version__, suffix, source_sha256, vars(settings)]  # the suffix says how the content is read
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:_KEY]

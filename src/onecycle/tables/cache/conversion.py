@@ -19,11 +19,11 @@ from onecycle.tables.cache.rowwise_split import SIDES, Places, RowwiseSplit
 from onecycle.tables.cache.source import Source
 from onecycle.tables.features import Features
 from onecycle.tables.profile import Column, Survey
-from onecycle.tables.read import lines_named
+from onecycle.tables.read import naming_csv_lines
 from onecycle.tables.split import excluded_feature
 from onecycle.tables.target import Target
 from onecycle.tables.target_stats import TargetStats, collect_target_stats
-from onecycle.tables.values import Array, arrow, update_all
+from onecycle.tables.values import Array, import_pyarrow, update_all
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Conversion:
         used_by_split = excluded_feature(settings.split)
         self._left_out = [*dict.fromkeys([*settings.drop, *([used_by_split] if used_by_split else [])])]
         if not source.shape.as_is:  # finds names that are not there before the passes do
-            pa, _ = arrow()
+            pa, _ = import_pyarrow()
             columns = [(name, pa.null()) for name in names if name not in self._left_out]
             Survey(pa.schema(columns), settings.target, settings.kinds)
         self._counts = np.zeros(len(SIDES), np.int64)
@@ -109,7 +109,7 @@ class Conversion:
                     survey[:] = survey or [Survey(table.schema, settings.target, settings.kinds)]
                     survey[0].add(table)
                 yield table
-            with lines_named(self._source.path):
+            with naming_csv_lines(self._source.path):
                 for column in given:  # of all rows, so that they are numbered as in the file
                     column.check_present()
             self._sides.check(self._counts.tolist())
@@ -123,12 +123,12 @@ class Conversion:
 
     def _other_rows(self) -> Iterator[Any]:
         for _, piece, places in self._parts("pass 2 of 3, the rows that validate"):
-            yield piece.table.filter(arrow()[0].array(places != 0))
+            yield piece.table.filter(import_pyarrow()[0].array(places != 0))
 
     def _of_training(self, piece: Piece, places: Places) -> Any:
         """The training rows of a piece, without the columns that are left out."""
         table = piece.table.drop_columns(self._left_out) if self._left_out else piece.table
-        return table.filter(arrow()[0].array(places == 0))
+        return table.filter(import_pyarrow()[0].array(places == 0))
 
     def _parts(self, what: str) -> Iterator[tuple[int, Piece, Places]]:
         """The number of the first row of each piece, the piece, and the sides of its rows."""

@@ -12,9 +12,9 @@ from typing import Any
 
 from onecycle.errors import SettingError
 from onecycle.tables.cache.arrays import array_parts, column_names, is_array_file
-from onecycle.tables.csv_dialect import csv_file
+from onecycle.tables.csv_file import inspect_csv
+from onecycle.tables.file_bytes import COMPRESSIONS, DecompressedFile
 from onecycle.tables.read import stream_table
-from onecycle.tables.unpack import PACKINGS, Unpacked
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _UNKNOWN = 4 * 10**9  # half of what a machine has that does not say
@@ -136,8 +136,8 @@ def _arrow_rows(path: Path) -> int | None:
 
 
 def _of_csv(path: Path, tabs: bool) -> Shape:
-    names = csv_file(path, "\t" if tabs else None, None).dialect.names
-    with Unpacked(path) as content:
+    names = inspect_csv(path, "\t" if tabs else None, None).names
+    with DecompressedFile(path) as content:
         head = content.read(_HEAD)
     line = len(head) / max(head.count(b"\n"), head.count(b"\r"), 1)
     rows = path.stat().st_size * _expansion(path) / line
@@ -148,7 +148,7 @@ def _expansion(path: Path) -> float:
     """How many times larger the content of a file is than the file, from its first bytes."""
     import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
 
-    packing = PACKINGS.get(path.suffix.lower())
+    packing = COMPRESSIONS.get(path.suffix.lower())
     if packing is None:
         return 1.0
     with path.open("rb") as file:

@@ -15,7 +15,7 @@ from onecycle.tables.cache.arrays import Piece, is_array_file, stream_arrays
 from onecycle.tables.cache.progress import Progress
 from onecycle.tables.cache.sizes import shape_of
 from onecycle.tables.read import is_table_file, stream_table
-from onecycle.tables.values import arrow
+from onecycle.tables.values import import_pyarrow
 
 _PIECE_BYTES, _MOST_ROWS, _FEWEST_ROWS = 2**23, 65_536, 1_024
 _READ = 2**22  # bytes
@@ -66,7 +66,7 @@ class Source:
         if is_array_file(self.path):
             yield from stream_arrays(self.path, rows)
             return
-        pa, _ = arrow()
+        pa, _ = import_pyarrow()
         for batch in stream_table(self.path, rows, self._text):
             yield Piece(pa.Table.from_batches([batch]))
 

@@ -1,0 +1,136 @@
+"""The names and types of columns, whatever a table was read from."""
+
+import datetime
+import decimal
+import pickle
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+
+from onecycle.errors import DataError
+from onecycle.tables.adapters import as_table
+from onecycle.tables.read import read_table
+from table_files import assert_refused, stream_as_table, write_table
+
+
+def test_names_that_are_repeated_or_empty(tmp_path):
+    twice = pa.Table.from_arrays([pa.array([1])] * 3, names=["a", "b", "a"])
+    write_table(twice, tmp_path / "x.arrow")
+    assert_refused(tmp_path / "x.arrow", ': more than one column is called "a"; expected each name once')
+    write_table(pa.Table.from_arrays([pa.array([1])], names=[" "]), tmp_path / "x.arrow")
+    assert_refused(tmp_path / "x.arrow", ": column 1 of 1 has no name")
+
+
+def test_nested_columns_are_refused_except_lists(tmp_path):
+    write_table(pa.table({"tags": [["a"], ["b", "c"]], "n": [1, 2]}), tmp_path / "x.parquet")
+    assert read_table(tmp_path / "x.parquet")["tags"].to_pylist() == [["a"], ["b", "c"]]
+    write_table(pa.table({"n": [1], "place": [{"lat": 1.5}]}), tmp_path / "x.parquet")
+    message = ': column "place" holds values of type struct<lat: double>; expected one number, text or date in each row'
+    assert_refused(tmp_path / "x.parquet", message)
+    write_table(pa.table({"m": pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64()))}), tmp_path / "x.arrow")
+    assert_refused(tmp_path / "x.arrow", ': column "m" holds values of type map<string, int64')
+    write_table(pa.table({"deep": [[[1]]]}), tmp_path / "x.arrow")
+    assert_refused(tmp_path / "x.arrow", ': column "deep" holds values of type list<item: list<item: int64>>')
+
+
+def test_bytes_are_read_as_text_if_they_are_utf8(tmp_path):
+    write_table(pa.table({"s": [b"a", None]}), tmp_path / "x.parquet")
+    assert read_table(tmp_path / "x.parquet")["s"].to_pylist() == ["a", None]
+    write_table(pa.table({"s": [b"\xff\xfe"]}), tmp_path / "x.parquet")
+    assert_refused(
+        tmp_path / "x.parquet",
+        ': column "s" holds bytes that are not UTF-8 text; expected text or numbers; leave it out',
+    )
+
+
+def test_an_unnamed_pandas_index_is_dropped(tmp_path):
+    frame = pd.DataFrame({"a": [1, 2, 3]}).iloc[[2, 0, 1]]
+    frame.to_parquet(tmp_path / "x.parquet")
+    assert "__index_level_0__" in pq.read_schema(tmp_path / "x.parquet").names
+    assert read_table(tmp_path / "x.parquet").to_pydict() == {"a": [3, 1, 2]}
+    assert stream_as_table(tmp_path / "x.parquet").column_names == ["a"]
+    frame.rename_axis("key").to_parquet(tmp_path / "x.parquet")
+    assert set(read_table(tmp_path / "x.parquet").column_names) == {"a", "key"}
+
+
+def test_extension_types_run_no_code(tmp_path):
+    """A type whose metadata is a pickle that would fail the test: old versions of pyarrow loaded it."""
+
+    class Trap:
+        def __reduce__(self):
+            return pytest.fail, ("code was run",)
+
+    metadata = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": pickle.dumps(Trap())}
+    schema = pa.schema([pa.field("a", pa.int64(), metadata=metadata)])
+    write_table(pa.table([[1, 2]], schema=schema), tmp_path / "x.arrow")
+    assert read_table(tmp_path / "x.arrow").to_pydict() == {"a": [1, 2]}
+
+
+def test_extension_types_become_their_storage(tmp_path):
+    frame = pd.DataFrame({"month": pd.period_range("2020", periods=2, freq="M"), "json": ["1", "2"]})
+    table = pa.Table.from_pandas(frame)
+    table = table.set_column(1, "json", pa.ExtensionArray.from_storage(pa.json_(), pa.array(["1", "2"])))
+    write_table(table, tmp_path / "x.arrow")
+    assert [str(kind) for kind in read_table(tmp_path / "x.arrow").schema.types] == ["int64", "string"]
+
+
+def test_types_that_stay_as_they_are():
+    columns = {
+        "dictionary": pa.array(["a", "b"]).dictionary_encode(),
+        "numbers in a dictionary": pa.array([10, 20]).dictionary_encode(),
+        "large": pa.array(["a", "b"], pa.large_string()),
+        "decimal": pa.array([decimal.Decimal("1.50"), None]),
+        "bool": pa.array([True, None]),
+        "date": pa.array([datetime.date(2020, 1, 1), None]),
+        "time": pa.array([datetime.time(12, 30), None]),
+        "stamp": pa.array([0, 1], pa.timestamp("ns", "Europe/Berlin")),
+        "duration": pa.array([datetime.timedelta(1), None]),
+        "half": pa.array([np.float16(1.5), None], pa.float16()),
+        "unsigned": pa.array([1, 255], pa.uint8()),
+        "list": pa.array([["a"], []]),
+        "pair": pa.array([[1, 2], None], pa.list_(pa.int64(), 2)),
+        "nothing": pa.nulls(2),
+    }
+    table = as_table(pa.table(columns))
+    assert table.equals(pa.table(columns))
+
+
+def test_types_that_are_cast():
+    ends = pa.RunEndEncodedArray.from_arrays(pa.array([1, 2], pa.int32()), pa.array(["a", "b"]))
+    views = pa.array(["a", None], pa.string_view())
+    table = as_table(
+        pa.table(
+            {
+                "view": views,
+                "dictionary": pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.uint32()), views),
+                "runs": ends,
+                "lists": pa.array([["a"], []], pa.list_(pa.string_view())),
+                "list view": pa.array([[1], []], pa.list_view(pa.int64())),
+                "bytes": pa.array([b"a", None]),
+                "fixed": pa.array([b"ab", None], pa.binary(2)),
+                "large bytes": pa.array([b"a", None], pa.large_binary()),
+                "json": pa.ExtensionArray.from_storage(pa.json_(), pa.array(["1", None])),
+            }
+        )
+    )
+    assert [str(kind).replace("item: ", "") for kind in table.schema.types] == [
+        *("string", "dictionary<values=string, indices=uint32, ordered=0>", "string", "list<string>", "list<int64>"),
+        *("string", "string", "large_string", "string"),
+    ]
+    assert table["runs"].to_pylist() == ["a", "b"]
+
+
+def test_names_that_are_not_utf8():
+    content = pa.BufferOutputStream()
+    with pa.ipc.new_stream(content, pa.schema([("name", pa.int64())])) as writer:
+        writer.write_table(pa.table({"name": [1]}))
+    damaged = content.getvalue().to_pybytes().replace(b"name", b"n\xffme")
+    with pytest.raises(
+        DataError, match=r"pyarrow\.Table: the name of a column is not UTF-8 .*; expected text; rename it"
+    ):
+        as_table(pa.Table.from_batches([pa.ipc.open_stream(damaged).read_next_batch()]))
