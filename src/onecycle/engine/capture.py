@@ -24,7 +24,7 @@ from onecycle.engine.program import Function, as_python, compiled, run_source, s
 from onecycle.engine.trace import CannotCaptureError, Trace, Tracer
 from onecycle.train.metrics import Metric
 from onecycle.train.scores import batch_scores
-from onecycle.train.snapshot import restored_model
+from onecycle.train.snapshot import restoring
 from onecycle.train.step import Forward, LossFunc, Objective
 
 Outputs = Sequence[Tensor | None]
@@ -208,7 +208,7 @@ def _compare(
 
 @contextmanager
 def _undone(model: nn.Module, functions: Sequence[Any], inputs: list[Tensor]) -> Generator[None]:
-    with restored_model(model, *map(_holder, functions)), preserve_rng_state(inputs[0].device):
+    with restoring(model, *map(_holder, functions)), preserve_rng_state(inputs[0].device):
         yield
 
 

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -174,3 +175,25 @@ def test_what_is_no_callback_and_what_is_no_hook():
 def test_clipping_at_nothing():
     with pytest.raises(SettingError, match="GradientClip's max_norm is 0; expected a finite number above 0"):
         GradientClip(0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"callbacks": [GradientClip]}, r"callbacks: GradientClip is a class; expected GradientClip\(...\)"),
+        (
+            {"callback_fns": [GradientClip(1.0)]},
+            r"callback_fns: GradientClip\(...\) is a callback; pass it as callbacks=",
+        ),
+        ({"callback_fns": [3]}, r"callback_fns: 3 is not a function; expected a function \(learner\) -> callback"),
+    ],
+)
+def test_callbacks_that_are_none(toy: DataBunch, options: dict[str, Any], message: str):
+    for call in (lambda learn: learn.fit(1), lambda learn: learn.lr_find()):
+        with pytest.raises(SettingError, match=message):
+            call(Learner(toy, Net(), silent=True, **options))
+
+
+def test_a_class_among_the_callbacks_of_a_fit(toy: DataBunch):
+    with pytest.raises(SettingError, match=r"callbacks: GradientClip is a class; expected GradientClip\(...\)"):
+        Learner(toy, Net(), silent=True).fit(1, callbacks=[GradientClip])

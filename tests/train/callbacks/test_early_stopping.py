@@ -36,7 +36,7 @@ def epochs_done(stopping: EarlyStopping, values: list[float]) -> int:
 
 @given(VALUES, st.integers(1, 4), st.sampled_from([0.0, 0.5]), st.sampled_from(["min", "max"]))
 def test_it_stops_where_the_best_of_the_last_epochs_is_no_better(
-    values: list[float], patience: int, min_delta: float, mode: str
+    values: list[float], patience: int, min_delta: float, mode: Any
 ):
     sign = 1 if mode == "max" else -1
 
@@ -124,10 +124,20 @@ def test_a_number_that_there_is_not(toy: DataBunch, callback: Any, tmp_path: Any
         callback(*place, mode="maximum")
 
 
-def test_the_finder_has_no_rows_to_look_at(toy: DataBunch):
-    learn = Learner(toy, Net(), metrics=accuracy, callbacks=EarlyStopping("accuracy"), silent=True)
-    learn.lr_find(num_it=30)
-    learn.fit(1, 1e-3)
+def test_the_lr_finder_runs_as_without_it(toy: DataBunch):
+    stopping = EarlyStopping("accuracy")
+    watched, plain = (
+        Learner(toy, seeded(Net()), metrics=accuracy, callbacks=callbacks, silent=True)
+        for callbacks in (stopping, None)
+    )
+    curves = [learn.lr_find(num_it=30) for learn in (watched, plain)]
+    assert curves[0] == curves[1]
+    assert (stopping.best, stopping.waited) == (None, 0)
+    for learn in (watched, plain):
+        learn.fit(2, 1e-3)
+    assert watched.recorder.losses == plain.recorder.losses
+    assert watched.recorder.metrics == plain.recorder.metrics
+    assert stopping.best is not None
 
 
 def test_settings_that_cannot_be_used():
