@@ -64,5 +64,5 @@ def test_of_a_learner() -> None:
 
 @pytest.mark.parametrize("shapes", [((3,), (2,)), ((0,), (0,)), ((2, 2), (2,))])
 def test_what_does_not_go_together(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
-    with pytest.raises(DataError, match="expected as many numbers, at least one"):
+    with pytest.raises(DataError, match="expected equal sizes of at least 1"):
         RegressionInterpretation(*map(np.ones, shapes))

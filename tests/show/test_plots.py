@@ -132,5 +132,5 @@ def test_a_regression_has_no_confusion_matrix():
 def test_probabilities_that_do_not_belong_to_the_targets():
     with pytest.raises(DataError, match=r"probs has shape \(2, 2\) for 3 targets up to 1"):
         ClassificationInterpretation(np.ones((2, 2)), np.array([0, 1, 1]), [0, 1])
-    with pytest.raises(DataError, match="probs are no probabilities"):
+    with pytest.raises(DataError, match="probs are not probabilities"):
         ClassificationInterpretation(np.ones((3, 2)), np.array([0, 1, 1]), [0, 1])
