@@ -116,17 +116,17 @@ def needs_rows(preds: Tensor, targets: Tensor) -> float:
 
 
 @pytest.mark.parametrize("metric", [needs_rows, epoch_metric(needs_rows)])
-def test_a_metric_that_needs_more_than_a_few_rows_is_given_them(metric: Any):
+def test_a_metric_that_needs_more_than_a_few_rows_gets_them(metric: Any):
     learn = learner(Y, metrics=metric)
     check_metrics(
         Objective(learn.loss_func, [metric]), learn.model.eval(), learn.data.valid_dl
-    )  # and is not heard of a trial
+    )  # and its warning is suppressed
     with pytest.warns(UserWarning, match="heard"):
         learn.fit(1, 1e-3)
     assert learn.recorder.metrics == [[0.5]]
 
 
-def test_metrics_see_what_restore_makes():
+def test_metrics_see_the_inverse_transform():
     def positive(preds: Tensor, targets: Tensor) -> float:
         assert targets.min() > 0
         return preds.mean()
@@ -139,7 +139,7 @@ def test_metrics_see_what_restore_makes():
         check_metrics(Objective(learn.loss_func, [positive]), learn.model.eval(), loader)
 
 
-def test_a_trial_leaves_no_trace():
+def test_trying_metrics_leaves_no_trace():
     calls: list[int] = []
 
     def counts(preds: Tensor, targets: Tensor) -> float:
@@ -178,7 +178,7 @@ def test_a_trial_leaves_no_trace():
         ),
     ],
 )
-def test_an_opt_func_that_makes_no_optimizer_for_the_model(toy: DataBunch, opt_func: Any, message: str):
+def test_an_opt_func_that_is_not_an_optimizer_for_the_model(toy: DataBunch, opt_func: Any, message: str):
     for call in (lambda learn: learn.fit(1), lambda learn: learn.lr_find()):
         with pytest.raises(SettingError, match=message):
             call(Learner(toy, Net(), opt_func=opt_func, silent=True))

@@ -130,7 +130,7 @@ def test_metrics_of_values_refuse_classes(metric: Any):
     )
 
 
-def test_which_metrics_may_be_called_for_a_trial():
+def test_which_metrics_are_stateless():
     scale, seen = 2.0, []
 
     def scaled(preds: Tensor, targets: Tensor) -> float:

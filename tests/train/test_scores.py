@@ -117,13 +117,13 @@ def test_the_epochs_value_is_not_the_mean_of_the_batches():
     assert found[2] == pytest.approx((2 * 6.5**0.5 + 0.5) / 3)
 
 
-def test_predictions_are_batches_only_for_metrics_over_the_epoch_and_without_their_graph():
-    for metrics, kept in (([accuracy], 0), ([accuracy, f1_score], 1)):
+def test_predictions_are_stored_only_for_metrics_over_the_epoch_and_without_their_graph():
+    for metrics, stored in (([accuracy], 0), ([accuracy, f1_score], 1)):
         scores = EpochScores(metrics)
         (preds, targets) = batches([4])[0]
         preds.requires_grad_()
         scores.add(preds.sum(), preds, targets, 4)
-        assert len(scores._batches) == kept
+        assert len(scores._batches) == stored
         assert not any(part.requires_grad for pair in scores._batches for part in pair)
         assert not scores._scores.requires_grad
 
@@ -140,7 +140,7 @@ def test_outputs_and_targets_may_be_lists_of_tensors():
     assert scores.result() == [0, 5.5]
 
 
-def test_restore_turns_back_what_the_metrics_see_and_not_the_loss():
+def test_the_inverse_transform_applies_to_what_metrics_see_and_not_to_the_loss():
     seen: list[float] = []
 
     def spy(preds: Tensor, targets: Tensor) -> float:
@@ -155,7 +155,7 @@ def test_restore_turns_back_what_the_metrics_see_and_not_the_loss():
     assert seen == [120, 130]
 
 
-def test_restore_is_not_asked_without_metrics():
+def test_the_inverse_transform_is_not_called_without_metrics():
     assert epoch_scores([], batches([2]), inverse_transform=lambda values: pytest.fail("asked")) == by_weighted_mean(
         [], batches([2])
     )
@@ -272,7 +272,7 @@ def words(preds: Tensor, targets: Tensor) -> Any:
         ),
     ],
 )
-def test_a_metric_that_gives_no_number_is_named(metric: Any, text: str):
+def test_a_metric_that_returns_no_number_is_named(metric: Any, text: str):
     marked = [] if hasattr(metric, "update") else [epoch_metric(metric)]
     for form in (metric, *marked):
         with pytest.raises(SettingError) as raised:

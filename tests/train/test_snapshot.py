@@ -1,4 +1,4 @@
-"""All that a module holds is put back, into the same objects."""
+"""All that a module holds is restored, into the same objects."""
 
 from collections import Counter, OrderedDict, defaultdict, deque
 from typing import Any, NamedTuple
@@ -98,7 +98,7 @@ def test_what_cannot_be_written_to_is_left_alone():
     assert model.held[4] is model.held
 
 
-def test_it_is_put_back_where_something_fails():
+def test_it_is_restored_after_an_error():
     model = Remembers()
     with pytest.raises(ZeroDivisionError), restoring(model):
         model(torch.ones(2, 20))

@@ -1,6 +1,6 @@
 """Where a model is wrong: confusion matrix, highest losses, largest errors, and their summary for the record."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -10,9 +10,24 @@ from onecycle.show.plots import as_image, finish_figure, plot_confusion_matrix, 
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor
 
 Array = np.ndarray[Any, Any]
 _MAX_POINTS = 500  # of the scatter plot of a regression, each of which is an element of the report
+
+
+class LearnerLike(Protocol):
+    """The attributes of a Learner that interpretations use. The plots do not import the Learner itself."""
+
+    @property
+    def data(self) -> Any: ...
+    @property
+    def classes(self) -> list[Any] | None: ...
+    @property
+    def features(self) -> object | None: ...
+    @property
+    def target(self) -> Any: ...
+    def get_preds(self, which: SetName = ..., /) -> "tuple[Tensor, Tensor | None]": ...
 
 
 class ClassificationInterpretation:
@@ -55,7 +70,7 @@ class ClassificationInterpretation:
         self.losses: Array = -np.log(np.maximum(target_probs, np.finfo(target_probs.dtype).tiny))
 
     @classmethod
-    def from_learner(cls, learn: Any, which: SetName = "valid") -> "ClassificationInterpretation":
+    def from_learner(cls, learn: LearnerLike, which: SetName = "valid") -> "ClassificationInterpretation":
         """Predict a data set of a learner and interpret the predictions.
 
         Args:
@@ -204,7 +219,7 @@ class RegressionInterpretation:
         self.names = list(names) if names and len(names) == columns else [f"target {i}" for i in range(columns)]
 
     @classmethod
-    def from_learner(cls, learn: Any, which: SetName = "valid") -> "RegressionInterpretation":
+    def from_learner(cls, learn: LearnerLike, which: SetName = "valid") -> "RegressionInterpretation":
         """Predict a data set of a learner and interpret the predictions.
 
         Args:
@@ -265,12 +280,13 @@ class RegressionInterpretation:
         }
 
 
-def summarize_errors(learn: Any, which: SetName = "valid") -> dict[str, Any]:
-    """Return the errors of a learner on a data set as JSON values for the record, as its task needs them."""
+def summarize_errors(learn: LearnerLike, which: SetName = "valid") -> dict[str, Any]:
+    """Return the summary of a learner's errors on a data set, as JSON values for the record; it depends on the task."""
     if learn.data.task == "regression":
         return RegressionInterpretation.from_learner(learn, which).summary()
     if learn.data.task == "multilabel":
         probs, targets = learn.get_preds(which)
+        assert targets is not None  # they decided the task
         return {"labels": label_counts(probs.numpy(), targets.numpy(), learn.classes or [])}
     return ClassificationInterpretation.from_learner(learn, which).summary()
 

@@ -129,8 +129,8 @@ def explain(error: Exception, model: nn.Module, loss_func: LossFunc | None, xb: 
     except FAILURES:
         if not calls:
             return error
-        linear, given = calls[-1]
-        return _explain_linear(linears[linear], linear, given, xb, name) or error
+        linear, layer_input = calls[-1]
+        return _explain_linear(linears[linear], linear, layer_input, xb, name) or error
     finally:
         for hook in hooks:
             hook.remove()
@@ -146,22 +146,22 @@ def explain(error: Exception, model: nn.Module, loss_func: LossFunc | None, xb: 
     return error
 
 
-def _explain_linear(layer: str, module: nn.Linear, given: Tensor, xb: Any, name: str) -> ModelError | None:
+def _explain_linear(layer: str, module: nn.Linear, layer_input: Tensor, xb: Any, name: str) -> ModelError | None:
     """Return why the last Linear layer that was reached cannot take its input, or None if it can."""
     x = xb[0] if isinstance(xb, list) else xb
     label = f" ({layer})" if layer else ""
-    if given.shape[-1] != module.in_features:
-        if given is x:
+    if layer_input.shape[-1] != module.in_features:
+        if layer_input is x:
             return ModelError(
                 f"{name}.x has {x.shape[-1]} columns (shape {tuple(x.shape)}); the model's first Linear layer{label} "
                 f"takes {module.in_features}: change the layer, or the columns of x"
             )
         return ModelError(
-            f"the model's Linear layer{label} takes {module.in_features} columns and gets {given.shape[-1]} "
-            f"(shape {tuple(given.shape)}): change the layer, or what comes before it"
+            f"the model's Linear layer{label} takes {module.in_features} columns and gets {layer_input.shape[-1]} "
+            f"(shape {tuple(layer_input.shape)}): change the layer, or what comes before it"
         )
-    if given.dtype != module.weight.dtype:
-        dtype, weights = (str(dtype).removeprefix("torch.") for dtype in (given.dtype, module.weight.dtype))
+    if layer_input.dtype != module.weight.dtype:
+        dtype, weights = (str(dtype).removeprefix("torch.") for dtype in (layer_input.dtype, module.weight.dtype))
         fix = (
             "x.float()"
             if weights == "float32"
