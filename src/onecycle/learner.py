@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
 from torch import nn
 
 from onecycle.checkpoint.resume import ResumePoint
@@ -24,7 +25,7 @@ from onecycle.engine.engine import make_engine
 from onecycle.errors import DataError, SettingError
 from onecycle.export.bundle import BundleInfo
 from onecycle.optim.groups import LayerGroup, Rate, freeze_groups, leaves, per_group, split_layers
-from onecycle.optim.optimizer import AdamW, GroupedOptimizer, OptFunc
+from onecycle.optim.optimizer import AdamW, GroupedOptimizer, OptFunc, optimizer_class
 from onecycle.optim.schedules import (
     Constant,
     ExponentialRamp,
@@ -36,9 +37,8 @@ from onecycle.optim.schedules import (
 )
 from onecycle.predictor import Predictor, load_bundle, metrics_by_name
 from onecycle.show.progress import make_display
-from onecycle.train.callbacks.base import Callback, collect_hooks
-from onecycle.train.checks import check_arguments, check_before_fit, check_callbacks, check_opt_func
-from onecycle.train.describe import describe, resume_signature
+from onecycle.train.callbacks.base import Callback, check_callbacks, collect_hooks
+from onecycle.train.checks import check_arguments, check_before_fit, check_opt_func
 from onecycle.train.evaluate import evaluate
 from onecycle.train.fit import Fit, Position
 from onecycle.train.loop import Run, run_fit
@@ -47,7 +47,7 @@ from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs
 from onecycle.train.metrics import Metric, metric_name
 from onecycle.train.recorder import Recorder
 from onecycle.train.signals import FINISHED, INTERRUPTED, RESUMABLE
-from onecycle.train.snapshot import copy_callbacks, restored
+from onecycle.train.snapshot import copy_callbacks, restoring
 from onecycle.train.step import LossFunc, Objective, forward_in
 
 DEFAULT_LR = slice(3e-3)
@@ -288,7 +288,7 @@ class Learner(Predictor):
         opt = self.opt or self._make_opt()
         range_test, recorder = RangeTest(num_it, stop_div), Recorder(stop_at_nan=False)
         display = make_display(self.silent, table=False)
-        with restored(opt, self.model, self.loss_func):
+        with restoring(self.model, self.loss_func, opt=opt):
             objective = replace(self._objective, metrics=())
             check_before_fit(self.model, objective, self.data.train_dl, None)
             fit = self._new_fit(range_epochs(num_it, batches), ExponentialRamp(starts, ends, num_it), opt, wd, recorder)
@@ -618,13 +618,17 @@ class Learner(Predictor):
         return Fit(self.model, opt, epochs, recorder.record, self.device, schedule)
 
     def _new_recorder(self, epochs: int, wd: WeightDecay | None, about: dict[str, Any]) -> Recorder:
-        data = self.data
+        data, optimizer = self.data, optimizer_class(self.opt_func)
+        optimizer = torch.optim.AdamW if self.true_wd and optimizer is torch.optim.Adam else optimizer
         settings = {
             **about,
             "epochs": epochs,
             "bs": data.train_dl.batch_size,
             "seed": data.seed,
-            **describe(self.model, self.loss_func, self.opt_func, self.true_wd),
+            "optimizer": getattr(optimizer, "__name__", repr(optimizer)),
+            "loss": loss_name(self.loss_func),
+            "model": type(self.model).__name__,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "wd": self.wd if wd is None else wd,
             "true_wd": self.true_wd,
             "bn_wd": self.bn_wd,
@@ -634,13 +638,27 @@ class Learner(Predictor):
         return Recorder(Record(metric_names=names, settings=settings, versions=versions(self.device)))
 
     def _resume_signature(self) -> dict[str, Any]:
-        """What must be the same to resume a fit, by part and name."""
-        data = self.data
+        """Return what must be the same to resume a fit, by part and name.
+
+        The last bits depend on the machine, so that it is a part too.
+        """
+        data, model, opt = self.data, self.model, self.opt or self._make_opt()
+        weights = {name: f"{list(tensor.shape)} {tensor.dtype}" for name, tensor in model.state_dict().items()}
+        frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+        options = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in opt.torch_opt.defaults.items()
+            if isinstance(value, int | float | str | bool | tuple | None)
+        }
+        groups = [len(group["params"]) for group in opt.groups]
         settings = {"seed": data.seed, "true_wd": self.true_wd, "bn_wd": self.bn_wd, "precision": self.precision}
         return {
             "training data": data_fingerprint(data.train_dl),
             "validation data": data_fingerprint(data.valid_dl),
-            **resume_signature(self.model, self.loss_func, self.opt or self._make_opt(), self.device),
+            "model": {"class": type(model).__qualname__, **weights, "frozen": frozen},
+            "loss": {"function": loss_name(self.loss_func)},
+            "optimizer": {"class": type(opt.torch_opt).__name__, "groups": groups, **options},
+            "machine": {"device": self.device.type, "threads": torch.get_num_threads(), "torch": torch.__version__},
             "settings": {**settings, "metrics": [metric_name(metric) for metric in self.metrics]},
         }
 

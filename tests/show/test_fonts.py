@@ -85,13 +85,13 @@ def test_names_that_matplotlibs_own_font_has_cost_no_search(monkeypatch: pytest.
     monkeypatch.delattr(fonts, "_installed")
     figure = plot_confusion_matrix(np.eye(2, dtype=int), ["größe", "кошка"])
     assert all(text.get_fontfamily() == ["sans-serif"] for text in figure.findobj(Text))
-    monkeypatch.delattr(fonts, "_without")
+    monkeypatch.delattr(fonts, "_missing_from")
     plot_losses(Record(losses=[1.0]))
 
 
 def test_a_font_that_the_user_chose_stays(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delattr(fonts, "_installed")
-    monkeypatch.setattr(fonts, "_without", lambda chars, family: set() if family == "chosen" else chars)
+    monkeypatch.setattr(fonts, "_missing_from", lambda family, chars: set() if family == "chosen" else chars)
     with matplotlib.rc_context({"font.family": ["sans-serif", "chosen"]}):
         figure = plot_confusion_matrix(np.eye(1, dtype=int), ["猫"])
     assert {tuple(text.get_fontfamily()) for text in figure.findobj(Text)} == {("sans-serif", "chosen")}

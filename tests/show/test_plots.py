@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from conftest import Net, seeded, toy_arrays
-from onecycle import ClassificationInterpretation, DataBunch, Learner, Record, accuracy, error_rate
+from conftest import Net, seeded
+from onecycle import DataBunch, Learner, Record, accuracy, error_rate
 from onecycle.core.record import LRCurve
-from onecycle.errors import DataError, SettingError
+from onecycle.errors import SettingError
 from onecycle.show.plots import as_image, plot_lr_find, plot_metrics
 
 
@@ -86,51 +86,3 @@ def test_nothing_to_plot(toy: DataBunch):
 def test_rows_that_are_images(shape, expected):
     image = as_image(np.zeros(shape))
     assert (image.shape if image is not None else None) == expected
-
-
-def test_an_interpretation_counts_the_mistakes(learn: Learner):
-    found = ClassificationInterpretation.from_learner(learn)
-    probs, targets = learn.get_preds()
-    matrix = found.confusion_matrix()
-    assert matrix.sum() == 50
-    assert matrix.trace() / 50 == pytest.approx(learn.validate()[1])
-    wrong = [(int(t), int(p)) for t, p in zip(targets, probs.argmax(1), strict=True) if t != p]
-    assert sum(n for _, _, n in found.most_confused()) == len(wrong)
-    losses, rows = found.top_losses(3)
-    assert losses[0] == pytest.approx(max(-probs[i, t].log().item() for i, t in enumerate(targets)), rel=1e-4)
-    assert targets[rows[0]] in found.classes
-    found.plot_confusion_matrix()
-    assert len(found.plot_top_losses(4).axes) >= 4
-    summary = found.summary()
-    assert len(summary["top_losses"]) == 12
-    assert Record.from_json(Record(mistakes=summary).to_json()).mistakes == summary
-
-
-def test_images_go_into_the_record_as_pixels():
-    probs = np.array([[0.9, 0.1], [0.2, 0.8]], dtype=np.float32)
-    x = np.linspace(0, 1, 128, dtype=np.float32).reshape(2, 64)
-    found = ClassificationInterpretation(probs, np.array([0, 0]), ["cat", "dog"], x)
-    image = found.summary()["top_losses"][0]["image"]
-    assert (len(image), len(image[0]), min(map(min, image)), max(map(max, image))) == (8, 8, 0, 255)
-    assert found.most_confused() == [("cat", "dog", 1)]
-
-
-def test_a_right_row_among_the_highest_losses_is_not_called_a_mistake():
-    probs = np.array([[0.9, 0.1], [0.19, 0.81]], dtype=np.float32)
-    found = ClassificationInterpretation(probs, np.array([1, 1]), ["cat", "dog"], np.ones((2, 64)))
-    titles = [ax.get_title() for ax in found.plot_top_losses().axes][:2]
-    assert titles == ["cat, not dog\nloss 2.30", "dog, right, p 0.81\nloss 0.21"]
-
-
-def test_a_regression_has_no_confusion_matrix():
-    x, _ = toy_arrays()
-    learner = Learner(DataBunch.create((x, x[:, 0]), (x, x[:, 0]), bs=16), Net(outputs=1), silent=True)
-    with pytest.raises(DataError, match="the valid set has no class labels"):
-        ClassificationInterpretation.from_learner(learner)
-
-
-def test_probabilities_that_do_not_belong_to_the_targets():
-    with pytest.raises(DataError, match=r"probs has shape \(2, 2\) for 3 targets up to 1"):
-        ClassificationInterpretation(np.ones((2, 2)), np.array([0, 1, 1]), [0, 1])
-    with pytest.raises(DataError, match="probs are no probabilities"):
-        ClassificationInterpretation(np.ones((3, 2)), np.array([0, 1, 1]), [0, 1])

@@ -223,7 +223,7 @@ def test_float32_predictions_are_summed_in_float64():
         (
             torch.zeros(4, 3),
             torch.zeros(4, 2),
-            "the model gives (4, 3) for targets (4, 2); expected (n, classes) for (n,), or the same shape",
+            "the model returns (4, 3) for targets (4, 2); expected (n, classes) for (n,), or the same shape",
         ),
     ],
 )
@@ -238,7 +238,7 @@ def test_regression_needs_as_many_outputs_as_targets(metric: Any):
     with pytest.raises(DataError) as raised:
         metric(torch.zeros(4, 3), torch.zeros(4))
     assert str(raised.value) == (
-        f"{metric.__name__}: the model gives (4, 3) for targets (4,); expected as many numbers. {metric.__name__} is for "
+        f"{metric.__name__}: the model returns (4, 3) for targets (4,); expected one output per target. {metric.__name__} is for "
         'regression (task="regression"); for classes use accuracy, f1_score or roc_auc'
     )
 

@@ -449,20 +449,20 @@ X, Y = toy_arrays(64)
             X,
             X[:, :3],
             {},
-            r"the model gives \(4,\) for a row and y has \(3,\); expected as many outputs as target columns",
+            r"the model returns \(4,\) for a row and y has \(3,\); expected one output per target column",
         ),
         (X, X[:, :1], {"loss_func": nn.CrossEntropyLoss()}, "train.y holds floats"),
         (
             X,
             Y,
             {"loss_func": nn.CrossEntropyLoss(reduction="none")},
-            r"the loss function gives a tensor of shape \(2,\); exp",
+            r"the loss function returns a tensor of shape \(2,\); exp",
         ),
         (
             X,
             Y,
             {"model": nn.Sequential(nn.Linear(20, 8), nn.Linear(9, 4))},
-            r"Linear layer \(1\) takes 9 columns and is given 8",
+            r"Linear layer \(1\) takes 9 columns and gets 8",
         ),
     ],
 )
@@ -480,7 +480,10 @@ def test_natural_mistakes(x: torch.Tensor, y: torch.Tensor, options: dict[str, A
         (lambda d: Learner((X, Y), Net()), "Learner takes a DataBunch, not a tuple"),
         (lambda d: Learner(d, Net), "model is <class .*; expected an instance of torch.nn.Module"),
         (lambda d: Learner(d, Net(), metrics=[Net]), r"metrics: Net is a class; expected Net\(...\)"),
-        (lambda d: Learner(d, Net(), metrics="accuracy"), "metrics: 'accuracy' is no function; expected, for example"),
+        (
+            lambda d: Learner(d, Net(), metrics="accuracy"),
+            "metrics: 'accuracy' is not a function; expected, for example",
+        ),
         (
             lambda d: Learner(d, Net(), loss_func=nn.CrossEntropyLoss),
             r"the class CrossEntropyLoss; expected CrossEntropyLoss\(\)",
@@ -507,7 +510,7 @@ def test_wrong_things_at_the_door(toy: DataBunch, call: Any, message: str):
 def test_a_metric_for_another_kind_of_target_is_refused_before_the_first_step(toy: DataBunch):
     learn = Learner(toy, seeded(Net()), metrics=[accuracy, rmse])
     before = [parameter.clone() for parameter in learn.model.parameters()]
-    with pytest.raises(DataError, match="rmse: the model gives .* rmse is for regression"):
+    with pytest.raises(DataError, match="rmse: the model returns .* rmse is for regression"):
         learn.fit(1)
     assert all(torch.equal(a, b) for a, b in zip(before, learn.model.parameters(), strict=True))
 

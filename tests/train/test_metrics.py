@@ -1,3 +1,4 @@
+import doctest
 import pickle
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import classification
 
 from onecycle.errors import DataError, SettingError
+from onecycle.train import epoch_metrics, metrics
 from onecycle.train.epoch_metrics import f1_score, r2_score, roc_auc
 from onecycle.train.metrics import (
     accuracy,
@@ -42,6 +44,13 @@ def spread(preds: Tensor, targets: Tensor, scale: float = 1.0) -> float:
 
 
 marked_spread = epoch_metric(spread)
+
+
+@pytest.mark.parametrize("module", [metrics, epoch_metrics])
+def test_examples_in_docstrings(module: Any):
+    result = doctest.testmod(module, extraglobs={"torch": torch})
+    assert result.attempted >= 5
+    assert result.failed == 0
 
 
 def test_a_function_is_marked_without_being_changed():
@@ -96,7 +105,7 @@ def test_metrics_of_classes_refuse_values(metric: Any, preds: Tensor, targets: T
     with pytest.raises(SettingError) as raised:
         metric(preds, targets)
     assert str(raised.value) == (
-        f"{metric.__name__}: the model gives {tuple(preds.shape)} for targets {tuple(targets.shape)} of {kind}; "
+        f"{metric.__name__}: the model returns {tuple(preds.shape)} for targets {tuple(targets.shape)} of {kind}; "
         f"{metric.__name__} is for classes, with outputs (n, classes) for labels (n,). For regression use rmse, mae or "
         "r2_score, for a single output or several labels of 0 and 1 f1_score, roc_auc or average_precision"
     )
@@ -116,12 +125,12 @@ def test_metrics_of_values_refuse_classes(metric: Any):
     with pytest.raises(DataError) as raised:
         metric(torch.rand(64, 4), torch.ones(64, dtype=torch.long))
     assert str(raised.value) == (
-        f"{name}: the model gives (64, 4) for targets (64,); expected as many numbers. {name} is for regression "
+        f"{name}: the model returns (64, 4) for targets (64,); expected one output per target. {name} is for regression "
         '(task="regression"); for classes use accuracy, f1_score or roc_auc'
     )
 
 
-def test_which_metrics_may_be_called_for_a_trial():
+def test_which_metrics_are_stateless():
     scale, seen = 2.0, []
 
     def scaled(preds: Tensor, targets: Tensor) -> float:

@@ -20,9 +20,8 @@ from onecycle.train.metrics import (
     metric_name,
     root_mean_squared_error,
     top_k_accuracy,
-    weighted_mean,
 )
-from onecycle.train.scores import EpochScores, batch_scores, is_batchwise
+from onecycle.train.scores import EpochScores, batch_scores, is_batchwise, weighted_mean
 
 Batch = tuple[Tensor, Tensor]
 
@@ -35,15 +34,15 @@ def batches(sizes: list[int], classes: int = 4, seed: int = 0) -> list[Batch]:
     ]
 
 
-def tallied(metrics: list[Any], rows: list[Batch], **options: Any) -> list[float]:
-    tally = EpochScores(metrics, **options)
+def epoch_scores(metrics: list[Any], rows: list[Batch], **options: Any) -> list[float]:
+    scores = EpochScores(metrics, **options)
     for preds, targets in rows:
-        tally.add(preds.sum(), preds, targets, len(targets))
-    return tally.result()
+        scores.add(preds.sum(), preds, targets, len(targets))
+    return scores.result()
 
 
 def by_weighted_mean(metrics: list[Any], rows: list[Batch]) -> list[float]:
-    """What the loop did before there was a tally."""
+    """What the loop did before there was EpochScores."""
     values: list[Tensor] = []
     for preds, targets in rows:
         loss = preds.sum()
@@ -81,17 +80,17 @@ def one_element(preds: Tensor, targets: Tensor) -> Any:
 )
 def test_metrics_of_batches_are_bit_for_bit_the_weighted_mean(sizes: list[int], metrics: list[Any], seed: int):
     rows = batches(sizes, seed=seed)
-    assert tallied(metrics, rows) == by_weighted_mean(metrics, rows)
+    assert epoch_scores(metrics, rows) == by_weighted_mean(metrics, rows)
 
 
 def test_scores_of_many_batches_can_be_taken_in_at_once():
     rows, metrics = batches([8, 8, 8, 3]), [accuracy, third]
-    tally = EpochScores(metrics)
-    tally.add_scores(
+    scores = EpochScores(metrics)
+    scores.add_scores(
         torch.stack([batch_scores(preds.sum(), metrics, preds, targets) for preds, targets in rows[:3]]), 8
     )
-    tally.add(rows[3][0].sum(), *rows[3], 3)
-    assert tally.result() == tallied(metrics, rows) == by_weighted_mean(metrics, rows)
+    scores.add(rows[3][0].sum(), *rows[3], 3)
+    assert scores.result() == epoch_scores(metrics, rows) == by_weighted_mean(metrics, rows)
 
 
 def test_which_metrics_are_functions_of_one_batch():
@@ -106,27 +105,27 @@ def test_values_come_in_the_order_of_the_metrics():
     rows = batches([8, 8, 3])
     whole = torch.cat([preds for preds, _ in rows]), torch.cat([targets for _, targets in rows])
     running = classification.MulticlassF1Score(num_classes=4)
-    found = tallied([f1_score, accuracy, running, roc_auc, error_rate], rows)
+    found = epoch_scores([f1_score, accuracy, running, roc_auc, error_rate], rows)
     loss, accurate, error = by_weighted_mean([accuracy, error_rate], rows)
     assert found == [loss, f1_score(*whole), accurate, pytest.approx(f1_score(*whole)), roc_auc(*whole), error]
 
 
 def test_the_epochs_value_is_not_the_mean_of_the_batches():
     rows = [(torch.tensor([[2.0], [3.0]]), torch.tensor([0.0, 0.0])), (torch.tensor([[0.5]]), torch.tensor([1.0]))]
-    found = tallied([rmse, root_mean_squared_error], rows)
+    found = epoch_scores([rmse, root_mean_squared_error], rows)
     assert found[1] == pytest.approx((13.25 / 3) ** 0.5)
     assert found[2] == pytest.approx((2 * 6.5**0.5 + 0.5) / 3)
 
 
-def test_predictions_are_kept_only_for_metrics_over_the_epoch_and_without_their_graph():
-    for metrics, kept in (([accuracy], 0), ([accuracy, f1_score], 1)):
-        tally = EpochScores(metrics)
+def test_predictions_are_stored_only_for_metrics_over_the_epoch_and_without_their_graph():
+    for metrics, stored in (([accuracy], 0), ([accuracy, f1_score], 1)):
+        scores = EpochScores(metrics)
         (preds, targets) = batches([4])[0]
         preds.requires_grad_()
-        tally.add(preds.sum(), preds, targets, 4)
-        assert len(tally._kept) == kept
-        assert not any(part.requires_grad for pair in tally._kept for part in pair)
-        assert not tally._scores.requires_grad
+        scores.add(preds.sum(), preds, targets, 4)
+        assert len(scores._batches) == stored
+        assert not any(part.requires_grad for pair in scores._batches for part in pair)
+        assert not scores._scores.requires_grad
 
 
 def test_outputs_and_targets_may_be_lists_of_tensors():
@@ -135,13 +134,13 @@ def test_outputs_and_targets_may_be_lists_of_tensors():
         assert [type(preds), type(targets)] == [list, list]
         return len(preds[0]) + len(targets[1]) / 10
 
-    tally = EpochScores([of_two])
+    scores = EpochScores([of_two])
     for rows in (3, 2):
-        tally.add(torch.zeros(()), (torch.rand(rows, 4), torch.rand(rows)), [torch.rand(rows), torch.rand(rows)], rows)
-    assert tally.result() == [0, 5.5]
+        scores.add(torch.zeros(()), (torch.rand(rows, 4), torch.rand(rows)), [torch.rand(rows), torch.rand(rows)], rows)
+    assert scores.result() == [0, 5.5]
 
 
-def test_restore_turns_back_what_the_metrics_see_and_not_the_loss():
+def test_the_inverse_transform_applies_to_what_metrics_see_and_not_to_the_loss():
     seen: list[float] = []
 
     def spy(preds: Tensor, targets: Tensor) -> float:
@@ -151,13 +150,15 @@ def test_restore_turns_back_what_the_metrics_see_and_not_the_loss():
     rows = [(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0])), (torch.tensor([3.0]), torch.tensor([2.0]))]
     running = torchmetrics.MeanAbsoluteError()
     metrics = [spy, mean_absolute_error, rmse, running]
-    found = tallied(metrics, rows, restore=lambda values: values * 10 + 100)
+    found = epoch_scores(metrics, rows, inverse_transform=lambda values: values * 10 + 100)
     assert found == [3, 0, pytest.approx(20 / 3), pytest.approx((200 / 3) ** 0.5), pytest.approx(20 / 3)]
     assert seen == [120, 130]
 
 
-def test_restore_is_not_asked_without_metrics():
-    assert tallied([], batches([2]), restore=lambda values: pytest.fail("asked")) == by_weighted_mean([], batches([2]))
+def test_the_inverse_transform_is_not_called_without_metrics():
+    assert epoch_scores([], batches([2]), inverse_transform=lambda values: pytest.fail("asked")) == by_weighted_mean(
+        [], batches([2])
+    )
 
 
 def test_no_batches_is_an_error():
@@ -173,7 +174,7 @@ def test_options_of_a_metric_over_the_epoch_are_those_of_its_partial():
     rows = batches([3, 5])
     whole = torch.cat([preds for preds, _ in rows])
     found = (whole.max() - whole.min()).item()
-    assert tallied([spread, partial(spread, scale=2.0)], rows)[1:] == [found, 2 * found]
+    assert epoch_scores([spread, partial(spread, scale=2.0)], rows)[1:] == [found, 2 * found]
 
 
 # --- torchmetrics ----------------------------------------------------------------------------------------------------
@@ -192,21 +193,21 @@ def test_metrics_of_torchmetrics_are_reset_fed_and_computed(metric: Any, functio
     rows = batches([16, 16, 5])
     whole = torch.cat([preds for preds, _ in rows]), torch.cat([targets for _, targets in rows])
     for _ in range(2):
-        assert tallied([metric], rows)[1] == pytest.approx(float(functional(*whole)), abs=1e-6)
+        assert epoch_scores([metric], rows)[1] == pytest.approx(float(functional(*whole)), abs=1e-6)
 
 
 def test_torchmetrics_takes_the_floats_that_bce_takes_and_a_column_for_a_vector():
     preds, targets = torch.randn(30, 1), torch.arange(30) % 2
     for metric in (classification.BinaryF1Score(), classification.BinaryAveragePrecision()):
         expected = metric(preds[:, 0], targets).item()
-        assert tallied([metric], [(preds, targets.float())])[1] == expected
+        assert epoch_scores([metric], [(preds, targets.float())])[1] == expected
     labels = classification.MultilabelAUROC(2)
     preds, targets = torch.randn(30, 2), torch.stack([torch.arange(30) % 2, torch.arange(30) % 3 == 0], 1)
     expected = labels(preds, targets).item()
-    assert tallied([labels], [(preds, targets.float())])[1] == expected
+    assert epoch_scores([labels], [(preds, targets.float())])[1] == expected
     score = torchmetrics.R2Score()
     preds, targets = torch.randn(30, 1), torch.randn(30)
-    assert tallied([score], [(preds, targets)])[1] == pytest.approx(r2_score(preds, targets), abs=1e-6)
+    assert epoch_scores([score], [(preds, targets)])[1] == pytest.approx(r2_score(preds, targets), abs=1e-6)
 
 
 def test_torchmetrics_moves_to_the_device_of_the_predictions():
@@ -231,7 +232,7 @@ def test_torchmetrics_moves_to_the_device_of_the_predictions():
             raise AssertionError
 
     assert metric_name(Counts()) == "Counts"
-    assert tallied([Counts()], batches([3, 4]))[1] == 7
+    assert epoch_scores([Counts()], batches([3, 4]))[1] == 7
     assert moves == [torch.device("cpu")]
 
 
@@ -257,25 +258,25 @@ def words(preds: Tensor, targets: Tensor) -> Any:
 @pytest.mark.parametrize(
     ("metric", "text"),
     [
-        (per_class, 'metric "per_class" gives 4 numbers (shape (4,)); expected one, for example their mean'),
-        (as_dict, 'metric "as_dict" gives a dict; expected one number: several take several metrics'),
-        (nothing, 'metric "nothing" gives None; expected one number: several take several metrics'),
-        (words, 'metric "words" gives a str; expected one number: several take several metrics'),
+        (per_class, 'metric "per_class" returns 4 numbers (shape (4,)); expected one, for example their mean'),
+        (as_dict, 'metric "as_dict" returns a dict; expected one number: pass a metric for each number'),
+        (nothing, 'metric "nothing" returns None; expected one number: pass a metric for each number'),
+        (words, 'metric "words" returns a str; expected one number: pass a metric for each number'),
         (
             classification.MulticlassF1Score(4, average=None),
-            'metric "MulticlassF1Score" gives 4 numbers (shape (4,)); expected one, for example their mean',
+            'metric "MulticlassF1Score" returns 4 numbers (shape (4,)); expected one, for example their mean',
         ),
         (
             torchmetrics.MetricCollection([classification.MulticlassF1Score(4)]),
-            'metric "MetricCollection" gives a dict; expected one number: several take several metrics',
+            'metric "MetricCollection" returns a dict; expected one number: pass a metric for each number',
         ),
     ],
 )
-def test_a_metric_that_gives_no_number_is_named(metric: Any, text: str):
+def test_a_metric_that_returns_no_number_is_named(metric: Any, text: str):
     marked = [] if hasattr(metric, "update") else [epoch_metric(metric)]
     for form in (metric, *marked):
         with pytest.raises(SettingError) as raised:
-            tallied([accuracy, form], batches([6, 3]))
+            epoch_scores([accuracy, form], batches([6, 3]))
         assert str(raised.value) == text
 
 
@@ -285,19 +286,21 @@ def test_an_error_in_a_users_metric_comes_through():
 
     for metric in (broken, epoch_metric(broken)):
         with pytest.raises(ZeroDivisionError, match="^mine$"):
-            tallied([metric], batches([3]))
+            epoch_scores([metric], batches([3]))
 
 
 def test_batches_that_cannot_be_joined_are_explained():
-    tally = EpochScores([epoch_metric(third)])
+    scores = EpochScores([epoch_metric(third)])
     for length in (3, 4):
-        tally.add(torch.zeros(()), torch.rand(2, length), torch.rand(2), 2)
-    with pytest.raises(DataError, match="^metrics over the epoch need outputs and targets that can be joined over bat"):
-        tally.result()
-    tally = EpochScores([epoch_metric(third)])
-    tally.add(torch.zeros(()), {"logits": torch.rand(2)}, torch.rand(2), 2)
+        scores.add(torch.zeros(()), torch.rand(2, length), torch.rand(2), 2)
+    with pytest.raises(
+        DataError, match="^metrics over the epoch need outputs and targets that can be concatenated over bat"
+    ):
+        scores.result()
+    scores = EpochScores([epoch_metric(third)])
+    scores.add(torch.zeros(()), {"logits": torch.rand(2)}, torch.rand(2), 2)
     with pytest.raises(DataError, match="expected tensors, or lists of them, of the same shape for each row$"):
-        tally.result()
+        scores.result()
 
 
 @pytest.mark.parametrize("parts", [[200], [1, 63, 64, 72]])
@@ -305,14 +308,14 @@ def test_many_batches_in_parts(parts: list[int]):
     sizes = [4] * 199 + [2]
     rows = batches(sizes)
     losses = torch.arange(200.0)
-    tally = EpochScores([accuracy])
+    scores = EpochScores([accuracy])
     for loss, (preds, targets) in zip(losses, rows, strict=True):
-        tally.add(loss, preds, targets, len(targets))
-    expected = tally.result()
+        scores.add(loss, preds, targets, len(targets))
+    expected = scores.result()
     other, start = EpochScores([accuracy]), 0
     for part in parts[:-1]:
-        scores = torch.stack([torch.stack([losses[i], accuracy(*rows[i])]) for i in range(start, start + part)])
-        other.add_scores(scores, 4)
+        rows_of_part = [torch.stack([losses[i], accuracy(*rows[i])]) for i in range(start, start + part)]
+        other.add_scores(torch.stack(rows_of_part), 4)
         start += part
     for i in range(start, 200):
         other.add(losses[i], *rows[i], sizes[i])

@@ -1,4 +1,4 @@
-"""What the tally must do on a GPU; skipped where there is none."""
+"""EpochScores on a GPU; skipped if there is none."""
 
 from collections.abc import Generator
 
@@ -22,12 +22,12 @@ def no_waiting() -> Generator[None]:
 
 
 def test_taking_in_a_batch_never_waits_for_the_device(no_waiting: None):
-    tally = EpochScores([accuracy, f1_score, lambda preds, targets: 0.5], restore=lambda values: values)
+    scores = EpochScores([accuracy, f1_score, lambda preds, targets: 0.5], inverse_transform=lambda values: values)
     preds, targets = torch.zeros(8, 4, device="cuda"), torch.zeros(8, dtype=torch.long, device="cuda")
     for _ in range(3):
-        tally.add(preds.sum(), preds, targets, 8)
+        scores.add(preds.sum(), preds, targets, 8)
     torch.cuda.set_sync_debug_mode("default")
-    assert tally.result()[1:] == [1, 1, 0.5]
+    assert scores.result()[1:] == [1, 1, 0.5]
 
 
 def test_values_are_those_of_the_cpu():
@@ -35,9 +35,9 @@ def test_values_are_those_of_the_cpu():
     preds, targets = torch.randn(500, 4, generator=generator), torch.randint(0, 4, (500,), generator=generator)
     found = {}
     for device in ("cpu", "cuda"):
-        tally = EpochScores([accuracy, f1_score, roc_auc, average_precision, classification.MulticlassAUROC(4)])
+        scores = EpochScores([accuracy, f1_score, roc_auc, average_precision, classification.MulticlassAUROC(4)])
         for xb, yb in zip(preds.to(device).split(64), targets.to(device).split(64), strict=True):
-            tally.add(xb.mean(), xb, yb, len(yb))
-        found[device] = tally.result()
+            scores.add(xb.mean(), xb, yb, len(yb))
+        found[device] = scores.result()
     assert found["cuda"] == pytest.approx(found["cpu"], rel=1e-6)
     assert rmse(preds.cuda(), preds.cuda() + 1) == pytest.approx(1)

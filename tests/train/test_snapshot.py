@@ -1,4 +1,4 @@
-"""All that a module holds is put back, into the same objects."""
+"""All that a module holds is restored, into the same objects."""
 
 from collections import Counter, OrderedDict, defaultdict, deque
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from torch import nn
 
 from conftest import Net
 from onecycle import DataBunch, Learner
-from onecycle.train.snapshot import restored_model
+from onecycle.train.snapshot import restoring
 
 
 class Pair(NamedTuple):
@@ -62,13 +62,35 @@ def test_finding_leaves_no_trace_in_what_a_module_keeps(toy: DataBunch):
     assert {name: id(value) for name, value in held(model)["own"].items()} == own
 
 
+class CountingLoss:
+    """A loss with a state that is not a module."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.values: list[float] = []
+
+    def __call__(self, out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        loss = nn.functional.cross_entropy(out, y)
+        self.calls += 1
+        self.values.append(loss.item())
+        return loss
+
+
+def test_finding_leaves_no_trace_in_a_loss_that_is_not_a_module(toy: DataBunch):
+    loss_func = CountingLoss()
+    values = loss_func.values
+    Learner(toy, Net(), loss_func=loss_func, silent=True, engine="eager").lr_find(num_it=20)
+    assert (loss_func.calls, loss_func.values) == (0, [])
+    assert loss_func.values is values
+
+
 def test_what_cannot_be_written_to_is_left_alone():
     model = nn.Linear(2, 2)
     with torch.inference_mode():
         made = torch.ones(2)
     model.held = [made, torch.ones(1).expand(3), torch.eye(2).to_sparse(), torch.zeros(())]
     model.held.append(model.held)  # a list may hold itself
-    with restored_model(model):
+    with restoring(model):
         model.held[3] += 1
         model.held.pop(0)
     assert model.held[0] is made
@@ -76,9 +98,9 @@ def test_what_cannot_be_written_to_is_left_alone():
     assert model.held[4] is model.held
 
 
-def test_it_is_put_back_where_something_fails():
+def test_it_is_restored_after_an_error():
     model = Remembers()
-    with pytest.raises(ZeroDivisionError), restored_model(model):
+    with pytest.raises(ZeroDivisionError), restoring(model):
         model(torch.ones(2, 20))
         raise ZeroDivisionError
     assert model.seen == []

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from onecycle.checkpoint.weights import KIND, load_checkpoint, save_checkpoint
+from onecycle.core.choices import Mode
 from onecycle.core.folders import check_replaceable
 from onecycle.train.callbacks.base import Callback
 from onecycle.train.callbacks.monitor import Monitor
@@ -22,7 +23,7 @@ class SaveBest(Callback):
     order: ClassVar[int] = 2  # after EMA has put its average into the model
 
     def __init__(
-        self, folder: str | Path, monitor: str = "valid_loss", mode: str | None = None, restore: bool = True
+        self, folder: str | Path, monitor: str = "valid_loss", mode: Mode | None = None, restore: bool = True
     ) -> None:
         self.folder, self.restore = Path(folder), restore
         self.monitor = Monitor(monitor, mode, "SaveBest")

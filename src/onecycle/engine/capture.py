@@ -24,7 +24,7 @@ from onecycle.engine.program import Function, as_python, compiled, run_source, s
 from onecycle.engine.trace import CannotCaptureError, Trace, Tracer
 from onecycle.train.metrics import Metric
 from onecycle.train.scores import batch_scores
-from onecycle.train.snapshot import restored_model
+from onecycle.train.snapshot import restoring
 from onecycle.train.step import LossFunc, Objective
 
 Outputs: TypeAlias = Sequence[Tensor | None]
@@ -234,7 +234,7 @@ def _agree(actual: Tensor | None, expected: Tensor | None) -> bool:
 @contextmanager
 def _rolled_back(model: nn.Module, functions: Sequence[Any], inputs: list[Tensor]) -> Generator[None]:
     """Undo everything that the block does to the model, to the attributes of the functions and to the generators."""
-    with restored_model(model, *map(_attribute_owner, functions)), preserve_rng_state(inputs[0].device):
+    with restoring(model, *map(_attribute_owner, functions)), preserve_rng_state(inputs[0].device):
         yield
 
 

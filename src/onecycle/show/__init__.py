@@ -1,1 +1,1 @@
-"""What people look at: plots, progress, reports."""
+"""Plots, progress displays, interpretations and the report of a run."""

@@ -1,52 +1,49 @@
-"""Fonts for what matplotlib's own font lacks, such as Chinese names of columns and classes."""
+"""Fallback fonts for characters that matplotlib's own font lacks, such as Chinese names of columns and classes."""
 
 import warnings
-from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# in the order in which they are tried; of a collection matplotlib before 3.11 sees only the first face, JP or HK
+# in order of preference; in a font collection matplotlib before 3.11 sees only the first face, JP or HK
 _FAMILIES = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Serif CJK SC", "Noto Serif CJK JP"),
     *("Source Han Sans SC", "Source Han Sans CN", "Source Han Sans", "PingFang SC", "PingFang HK", "Hiragino Sans GB"),
     *("Microsoft YaHei", "SimHei", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Arial Unicode MS"),
-    *("Malgun Gothic", "Apple SD Gothic Neo"),  # Korean, which some of those above lack
+    *("Malgun Gothic", "Apple SD Gothic Neo"),  # Korean, which some of the above lack
 )
 
 
 def add_fallback_fonts(figure: "Figure") -> None:
-    """Give text in `figure` that its font cannot draw other fonts of this machine to fall back on.
+    """Add installed fonts to each text of the figure that has characters its font lacks.
 
-    Where none has the characters, it warns once, and keeps matplotlib from warning of each character. Nothing is looked
-    up for text in ASCII.
+    If no installed font has them, warn once, and suppress matplotlib's warning for each character. ASCII text costs no
+    look-up.
     """
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
-        if text.get_text().isascii():
-            continue
+        missing = {char for char in text.get_text() if not char.isascii()}
         families = list(text.get_fontfamily())
-        lacking = {char for char in text.get_text() if not char.isascii()}
         for family in families:
-            lacking = _without(lacking, family)
-        if not lacking:
+            missing = missing and _missing_from(family, missing)
+        if not missing:
             continue
         for family in _installed():
-            left = _without(lacking, family)
-            families += [family] if left != lacking else []
-            lacking = left
+            remaining = _missing_from(family, missing)
+            families += [family] if remaining != missing else []
+            missing = remaining
         text.set_fontfamily(families)
-        if lacking:
+        if missing:
             _warn_once()
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
 
 
-def _without(chars: Iterable[str], family: str) -> set[str]:
-    """Those of `chars` that the font `family` cannot draw."""
+def _missing_from(family: str, chars: set[str]) -> set[str]:
+    """Return the characters that a font family lacks."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     if not chars:
@@ -54,21 +51,21 @@ def _without(chars: Iterable[str], family: str) -> set[str]:
     try:
         font = get_font(findfont(FontProperties(family=[family]), fallback_to_default=False))
     except ValueError:  # it is not installed
-        return set(chars)
+        return chars
     return {char for char in chars if not font.get_char_index(ord(char))}
 
 
 @cache
 def _installed() -> list[str]:
-    """Those of the families that this machine has."""
+    """Return the families of `_FAMILIES` that are installed."""
     from matplotlib.font_manager import findSystemFonts, fontManager
 
     if not set(_FAMILIES) & {font.name for font in fontManager.ttflist}:
         for path in {*findSystemFonts()} - {font.fname for font in fontManager.ttflist}:
             try:
-                fontManager.addfont(path)  # installed after matplotlib made its list, which it keeps for good
+                fontManager.addfont(path)  # installed after matplotlib cached its list of fonts
             except (OSError, RuntimeError):
-                continue  # a kind of font that matplotlib does not read
+                continue  # a format that matplotlib does not read
     names = {font.name for font in fontManager.ttflist}
     return [family for family in _FAMILIES if family in names]
 
@@ -76,7 +73,7 @@ def _installed() -> list[str]:
 @cache
 def _warn_once() -> None:
     warnings.warn(
-        "names in plots are drawn as boxes, for no font that was found has their characters; for Chinese, Japanese "
+        "names in plots are drawn as boxes, because no installed font has their characters; for Chinese, Japanese "
         "and Korean install Noto Sans CJK (the package fonts-noto-cjk of Debian and Ubuntu, "
         "google-noto-sans-cjk-fonts of Fedora) and start again",
         stacklevel=3,

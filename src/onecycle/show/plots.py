@@ -1,4 +1,4 @@
-"""Plots of a record. Each function returns its figure, made through pyplot so that a notebook shows it (once)."""
+"""Plots of a record. Each function returns a figure of pyplot, which a notebook shows once."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,58 +14,58 @@ if TYPE_CHECKING:
 
 
 def plot_lr_find(curve: LRCurve, skip_start: int = 10, skip_end: int = 5, suggestion: bool = False) -> "Figure":
-    """Loss over learning rate (log), without the first and last few points; `suggestion` marks the valley."""
+    """Plot loss over learning rate (log scale) without the first and last points; `suggestion` marks the valley."""
     from matplotlib import pyplot as plt
     from matplotlib.ticker import FormatStrFormatter
 
-    last = len(curve.lrs) - skip_end
-    if last - skip_start < 2:
+    end = len(curve.lrs) - skip_end
+    if end - skip_start < 2:
         raise SettingError(
             f"{len(curve.lrs)} points, of which {skip_start} and {skip_end} are skipped, leave none to plot"
         )
     figure, ax = plt.subplots()
-    ax.plot(curve.lrs[skip_start:last], curve.losses[skip_start:last])
+    ax.plot(curve.lrs[skip_start:end], curve.losses[skip_start:end])
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(FormatStrFormatter("%.0e"))
-    _label(ax, "Learning Rate", "Loss")
-    found = curve.suggestions().get("valley") if suggestion else None
-    if found is not None:
-        loss = curve.losses[int(np.argmin(np.abs(np.log(curve.lrs) - np.log(found))))]
-        ax.plot(found, loss, "o", color="tab:red", markersize=8, label=f"suggestion {found:.2e}")
+    ax.set(xlabel="Learning Rate", ylabel="Loss")
+    valley = curve.suggestions().get("valley") if suggestion else None
+    if valley is not None:
+        loss = curve.losses[int(np.argmin(np.abs(np.log(curve.lrs) - np.log(valley))))]
+        ax.plot(valley, loss, "o", color="tab:red", markersize=8, label=f"suggestion {valley:.2e}")
         ax.legend()
-    return with_fonts_and_notebook_display(figure)
+    return finish_figure(figure)
 
 
 def plot_lr(record: Record, show_moms: bool = False) -> "Figure":
-    """The learning rate of each batch, with `show_moms` the momentum beside it."""
+    """Plot the learning rate of each batch, and with `show_moms` the momentum beside it."""
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(12, 4), squeeze=False) if show_moms else plt.subplots(squeeze=False)
     axes[0, 0].plot(record.lrs)
-    _label(axes[0, 0], "Iterations", "Learning Rate")
+    axes[0, 0].set(xlabel="Iterations", ylabel="Learning Rate")
     if show_moms:
         axes[0, 1].plot([np.nan if mom is None else mom for mom in record.moms])
-        _label(axes[0, 1], "Iterations", "Momentum")
-    return with_fonts_and_notebook_display(figure)
+        axes[0, 1].set(xlabel="Iterations", ylabel="Momentum")
+    return finish_figure(figure)
 
 
 def plot_losses(record: Record) -> "Figure":
-    """The smoothed training loss, and the validation loss at the end of each epoch, over the batches."""
+    """Plot the smoothed training loss, and the validation loss at the end of each epoch, over the batches."""
     from matplotlib import pyplot as plt
 
     figure, ax = plt.subplots()
     ax.plot(record.losses, label="Train")
     ends = np.cumsum(record.nb_batches)
-    points = [(x, y) for x, y in zip(ends, record.val_losses, strict=True) if y is not None]
+    points = [(end, loss) for end, loss in zip(ends, record.val_losses, strict=True) if loss is not None]
     if points:  # a single epoch is a single point, which a line alone would not show
-        ax.plot([x for x, _ in points], [y for _, y in points], label="Validation", marker="o", markersize=4)
-    _label(ax, "Batches processed", "Loss")
+        ax.plot(*zip(*points, strict=True), label="Validation", marker="o", markersize=4)
+    ax.set(xlabel="Batches processed", ylabel="Loss")
     ax.legend()
-    return with_fonts_and_notebook_display(figure)
+    return finish_figure(figure)
 
 
 def plot_metrics(record: Record) -> "Figure":
-    """Each metric at the end of each epoch over the batches, one row a metric."""
+    """Plot each metric at the end of each epoch over the batches, one below the other."""
     from matplotlib import pyplot as plt
 
     count = len(record.metric_names)
@@ -84,16 +84,16 @@ def plot_metrics(record: Record) -> "Figure":
             ax.annotate(
                 f"{values[0]:.4f}", (ends[0], values[0]), (-8, 0), textcoords="offset points", ha="right", va="center"
             )
-        if all(0 <= value <= 1 for value in values):  # a share: above all and below none no more room than a dot takes
+        if all(0 <= value <= 1 for value in values):  # a fraction: beyond 0 and 1 only as much space as a dot needs
             low, high = ax.get_ylim()
-            room = 0.02 * (high - low)
-            ax.set_ylim(max(low, -room), min(high, 1 + room))
-        _label(ax, "Batches processed", name)
-    return with_fonts_and_notebook_display(figure)
+            margin = 0.02 * (high - low)
+            ax.set_ylim(max(low, -margin), min(high, 1 + margin))
+        ax.set(xlabel="Batches processed", ylabel=name)
+    return finish_figure(figure)
 
 
 def plot_examples(rows: "np.ndarray[Any, Any]", titles: list[str], columns: int = 3) -> "Figure":
-    """A grid of examples with titles: images where the rows are (28×28 or 784 numbers, say), else lines."""
+    """Plot a grid of examples with titles: images if the rows are images (see `as_image`), else lines."""
     from matplotlib import pyplot as plt
 
     lines = -(-len(rows) // columns)
@@ -109,33 +109,33 @@ def plot_examples(rows: "np.ndarray[Any, Any]", titles: list[str], columns: int 
             ax.set_axis_on()
             ax.tick_params(labelsize=6)
         ax.set_title(title, fontsize=9)
-    return with_fonts_and_notebook_display(figure)
+    return finish_figure(figure)
 
 
 def plot_confusion_matrix(counts: "np.ndarray[Any, Any]", classes: list[Any]) -> "Figure":
-    """How often each class (row) was taken for each other (column)."""
+    """Plot how often each class (row) was predicted as each class (column)."""
     from matplotlib import pyplot as plt
 
     size = max(4.0, 0.55 * len(classes))
     figure, ax = plt.subplots(figsize=(size, size), layout="constrained")
     ax.imshow(counts, cmap="Blues")
-    ticks = range(len(classes))
-    ax.set_xticks(ticks, [str(name) for name in classes], rotation=90 if len(classes) > 12 else 0)
-    ax.set_yticks(ticks, [str(name) for name in classes])
-    _label(ax, "Predicted", "Actual")
+    ticks, names = range(len(classes)), [str(name) for name in classes]
+    ax.set_xticks(ticks, names, rotation=90 if len(classes) > 12 else 0)
+    ax.set_yticks(ticks, names)
+    ax.set(xlabel="Predicted", ylabel="Actual")
     if len(classes) <= 30:
         dark = counts.max() / 2
         for i, j in np.ndindex(*counts.shape):
             if counts[i, j]:
                 color = "white" if counts[i, j] > dark else "black"
                 ax.text(j, i, str(counts[i, j]), ha="center", va="center", color=color, fontsize=8)
-    return with_fonts_and_notebook_display(figure)
+    return finish_figure(figure)
 
 
-def with_fonts_and_notebook_display(figure: "Figure") -> "Figure":
-    """`figure` with fonts for all its text, and so that a notebook shows it once.
+def finish_figure(figure: "Figure") -> "Figure":
+    """Add fallback fonts to a figure, and make a notebook show it only once.
 
-    It would show it twice where a cell ends with it, as the cell's value and as an open figure.
+    A notebook would show it twice if a cell ends with it: as the value of the cell, and as an open figure.
     """
     import matplotlib
     from matplotlib import pyplot as plt
@@ -156,7 +156,10 @@ def with_fonts_and_notebook_display(figure: "Figure") -> "Figure":
 
 
 def as_image(row: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any] | None":
-    """A row as a picture: (h, w), (1 or 3, h, w), (h, w, 3) or a square number of 64 or more values; else None."""
+    """Return a row as an image, shape (h, w) or (h, w, 3), or None if it is not an image.
+
+    Images have shape (h, w), (1 or 3, h, w) or (h, w, 1 or 3), or are a square number of at least 64 values.
+    """
     if row.ndim == 1:
         side = round(len(row) ** 0.5)
         return row.reshape(side, side) if side * side == len(row) and side >= 8 else None
@@ -165,8 +168,3 @@ def as_image(row: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any] | None":
     if row.ndim == 3 and row.shape[2] == 1:
         row = row[:, :, 0]
     return row if row.ndim == 2 or (row.ndim == 3 and row.shape[2] == 3) else None
-
-
-def _label(ax: "Axes", x: str, y: str) -> None:
-    ax.set_xlabel(x)
-    ax.set_ylabel(y)

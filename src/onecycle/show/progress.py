@@ -1,4 +1,7 @@
-"""Progress of a fit: a live bar and a table in a terminal or notebook, plain rows in a log."""
+"""Progress of a fit: a live bar and a table in a terminal or notebook, plain rows in a log.
+
+The methods of the displays are described in `core/display.py: Display`.
+"""
 
 import math
 import os
@@ -8,72 +11,68 @@ from typing import Any, TextIO
 
 from onecycle.core.display import Display, SilentDisplay
 
-WIDTH = 11  # of a column of the table, at least
+_MIN_WIDTH = 11  # of a column of the table
 _LARGE = 1e7  # numbers from here on are shown in scientific notation
 
 
 def make_display(silent: bool | None = None, table: bool = True, file: TextIO | None = None) -> Display:
-    """The display for where we run: nothing if `silent`, HTML in a notebook, a live bar in a terminal, else plain rows.
+    """Return the display for the environment: HTML in a notebook, a live bar in a terminal, else plain rows.
 
-    Without `table` only the bar is shown, for the finder. `file` is where it goes, by default stdout.
+    Args:
+        silent: Show nothing.
+        table: Show the table of the epochs; without it only the bar is shown, for the LR finder.
+        file: Stream to write to; by default stdout, or the notebook.
     """
     if silent:
         return SilentDisplay()
     if file is None and _in_notebook():
         return NotebookDisplay(table)
-    out: TextIO | None = file if file is not None else sys.stdout  # which some programs without a console lack
-    if out is None:
+    stream: TextIO | None = file if file is not None else sys.stdout  # None in some programs without a console
+    if stream is None:
         return SilentDisplay()
-    live = out.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
-    return TerminalDisplay(out, table) if live else LogDisplay(out, table)
+    is_live = stream.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
+    return TerminalDisplay(stream, table) if is_live else LogDisplay(stream, table)
 
 
 class LogDisplay:
-    """Plain rows, one an epoch, for files and CI."""
+    """Plain rows, one per epoch, for files and CI."""
 
     def __init__(self, file: TextIO, table: bool = True) -> None:
         self.file, self.table = file, table
         self._widths: list[int] = []
 
     def start(self, columns: list[str], steps: int, batches: int) -> None:
-        """Write the table's head."""
-        self._widths = [max(WIDTH, len(name)) for name in columns]
+        self._widths = [max(_MIN_WIDTH, len(name)) for name in columns]
         if self.table:
             self.message(self._line(columns))
 
-    def update(self, epoch: int, batch: int, loss: float) -> None:
-        """Nothing: a log has no bar."""
+    def update(self, epoch: int, batch: int, loss: float) -> None: ...
 
-    def phase(self, name: str) -> None:
-        """Nothing."""
+    def phase(self, name: str) -> None: ...
 
     def row(self, values: list[str]) -> None:
-        """Write an epoch's row."""
         if self.table:
-            self.message(self._line([_short(value) for value in values]))
+            self.message(self._line([_shorten(value) for value in values]))
 
     def _line(self, values: list[str]) -> str:
         return "  ".join(value.ljust(width) for value, width in zip(values, self._widths, strict=True)).rstrip()
 
     def finish(self, reason: str | None) -> None:
-        """Say why the fit ended early."""
         if reason and self.table:
             self.message(f"stopped: {reason}; the record so far and the model are kept")
 
     def message(self, text: str) -> None:
-        """Write a line."""
         print(text, file=self.file, flush=True)
 
 
 class TerminalDisplay(LogDisplay):
-    """The same rows, with a live bar below them."""
+    """Rows like those of a log, with a live bar below them."""
 
     def __init__(self, file: TextIO, table: bool = True) -> None:
         super().__init__(file, table)
         self._bar: Any = None
 
     def start(self, columns: list[str], steps: int, batches: int) -> None:
-        """Write the table's head and open the bar."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -87,38 +86,34 @@ class TerminalDisplay(LogDisplay):
             TimeRemainingColumn(),
             TextColumn("loss {task.fields[loss]}"),
             console=Console(file=self.file, highlight=False),
-            transient=True,  # leaves the table alone when it is done
+            transient=True,  # only the table remains at the end
             refresh_per_second=4,
         )
         self._task = self._bar.add_task("training", total=steps, loss="-")
         self._bar.start()
 
     def update(self, epoch: int, batch: int, loss: float) -> None:
-        """Move the bar."""
-        done = epoch * self._batches + batch
-        self._bar.update(self._task, completed=done, loss=_loss(loss), description=f"epoch {epoch} of {self._epochs}")
+        done, description = epoch * self._batches + batch, f"epoch {epoch} of {self._epochs}"
+        self._bar.update(self._task, completed=done, loss=_format_loss(loss), description=description)
 
     def phase(self, name: str) -> None:
-        """Name what is done now."""
         self._bar.update(self._task, description=name)
 
     def finish(self, reason: str | None) -> None:
-        """Close the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
         super().finish(reason)
 
     def message(self, text: str) -> None:
-        """Write a line above the bar."""
-        if self._bar is not None:
+        if self._bar is not None:  # above the bar
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             super().message(text)
 
 
 class NotebookDisplay:
-    """An HTML table, an HTML bar while the fit runs."""
+    """An HTML table, with a progress bar below it while the fit runs."""
 
     def __init__(self, table: bool = True) -> None:
         self.table = table
@@ -127,7 +122,6 @@ class NotebookDisplay:
         self._columns: list[str] = []
 
     def start(self, columns: list[str], steps: int, batches: int) -> None:
-        """Open the output area."""
         from IPython.display import HTML, display  # pyright: ignore[reportMissingModuleSource] -- there in a notebook
 
         self._html: Any = HTML
@@ -135,24 +129,19 @@ class NotebookDisplay:
         self._handle = display(HTML(self._render(0, "starting")), display_id=True)
 
     def update(self, epoch: int, batch: int, loss: float) -> None:
-        """Move the bar."""
-        done = epoch * self._batches + batch
-        self._show(self._render(done, f"epoch {epoch}, batch {batch} of {self._batches}, loss {_loss(loss)}"))
+        text = f"epoch {epoch}, batch {batch} of {self._batches}, loss {_format_loss(loss)}"
+        self._show(self._render(epoch * self._batches + batch, text))
 
     def phase(self, name: str) -> None:
-        """Name what is done now."""
         self._show(self._render((len(self._rows) + 1) * self._batches, name))
 
     def row(self, values: list[str]) -> None:
-        """Add an epoch's row."""
-        self._rows.append([_short(value) for value in values])
+        self._rows.append([_shorten(value) for value in values])
 
     def finish(self, reason: str | None) -> None:
-        """Leave the table without the bar."""
         self._show(self._render_table() + (f"<p>stopped: {escape(reason)}</p>" if reason and self.table else ""))
 
     def message(self, text: str) -> None:
-        """Write a line below."""
         print(text)
 
     def _show(self, html: str) -> None:
@@ -171,17 +160,16 @@ class NotebookDisplay:
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _short(value: str) -> str:
-    """A value of the table that keeps the columns in line: from 1e7 on `1.2346e+07`, below with fewer decimals."""
+def _shorten(value: str) -> str:
+    """Shorten a long number to the column's width: fewer decimals, or from 1e7 on scientific notation (1.2346e+07)."""
     digits, point, _ = value.partition(".")
-    if len(value) <= WIDTH or not point:
+    if len(value) <= _MIN_WIDTH or not point:
         return value
     number = float(value)
-    return f"{number:.4e}" if abs(number) >= _LARGE else f"{number:.{WIDTH - 1 - len(digits)}f}"
+    return f"{number:.4e}" if abs(number) >= _LARGE else f"{number:.{_MIN_WIDTH - 1 - len(digits)}f}"
 
 
-def _loss(loss: float) -> str:
-    """The loss beside the bar."""
+def _format_loss(loss: float) -> str:
     return f"{loss:.4e}" if _LARGE <= abs(loss) < math.inf else f"{loss:.4f}"
 
 

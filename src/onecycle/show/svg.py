@@ -1,4 +1,4 @@
-"""Plots as SVG inside a page: no script, no link, ids of their own, and the page's colours and font."""
+"""Figures as SVG elements of an HTML page, with ids of their own, and the colours and the font of the page."""
 
 import io
 import re
@@ -10,7 +10,7 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# drawn in these colours, which nothing else uses, and then given over to the page's, so that dark mode is its matter
+# figures are drawn in these colours, which are then replaced by the page's variables: those change in dark mode
 _INK, _GRID = "#0a0b0c", "#d0d1d2"
 _LINES = ("#1a2b3c", "#c3b2a1", "#2c3b1a", "#a1c3b2")
 _PAGE = {
@@ -22,7 +22,7 @@ _PAGE = {
 
 
 def inline_svg(draw: Callable[[], "Figure"], name: str, size: tuple[float, float]) -> Markup:
-    """The figure that `draw` makes as an `<svg>` element of `size` inches; `name` keeps its ids apart from others'."""
+    """Return the figure that `draw` returns as an `<svg>` element of `size` inches; `name` prefixes its ids."""
     import matplotlib as mpl
     from matplotlib import pyplot as plt
 
@@ -33,10 +33,11 @@ def inline_svg(draw: Callable[[], "Figure"], name: str, size: tuple[float, float
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True)
         plt.close(figure)
-    return Markup(_adapt(text.getvalue(), name))  # safe: matplotlib has escaped the text in it
+    return Markup(_adapt(text.getvalue(), name))  # safe: matplotlib escapes the text in it
 
 
 def _style() -> dict[Any, Any]:
+    """Return matplotlib settings for a figure on a page."""
     from cycler import cycler
 
     ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK)
@@ -53,14 +54,15 @@ def _style() -> dict[Any, Any]:
         "grid.linewidth": 0.6,
         "legend.frameon": False,
         "legend.fontsize": 8,
-        "svg.hashsalt": "onecycle",  # the same record gives the same page
+        "svg.hashsalt": "onecycle",  # ids are the same for the same record
         "svg.fonttype": "none",  # text stays text: small, searchable, in the page's font
         "text.parse_math": False,  # a metric may be called "cost in $"
     }
 
 
 def _adapt(svg: str, name: str) -> str:
-    svg = svg[svg.index("<svg") :]  # without XML declaration and DOCTYPE
+    """Return the `<svg>` element of matplotlib's file, without what a page does not need or has itself."""
+    svg = svg[svg.index("<svg") :]  # drops XML declaration and DOCTYPE
     svg = re.sub(r"<metadata>.*?</metadata>|<style type=\"text/css\">.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     head, body = svg.split(">", 1)
     head = re.sub(r' (?:xmlns(?::xlink)?|version|width|height)="[^"]*"', "", head)

@@ -1,4 +1,4 @@
-"""The loss that goes with the targets, and what turns a model's outputs into predictions for a loss."""
+"""Losses: the default for a task, losses by name, and the activation that belongs to a loss."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,38 +14,34 @@ from onecycle.train.step import LossFunc
 
 
 def flat_mse_loss(preds: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error, with (n, 1) and (n,) taken as the same. Raises DataError for any other difference."""
+    """Return the mean squared error; shapes (n, 1) and (n,) fit each other. Raises DataError for other differences."""
     if preds.numel() != targets.numel():
         raise DataError(
-            f"the model gives {tuple(preds.shape[1:])} for a row and y has {tuple(targets.shape[1:])}; "
-            "expected as many outputs as target columns"
+            f"the model returns {tuple(preds.shape[1:])} for a row and y has {tuple(targets.shape[1:])}; "
+            "expected one output per target column"
         )
     return F.mse_loss(preds.view_as(targets), targets)
 
 
+class NamedLoss:
+    """Stands for a loss of which a bundle has only the name. Calling it raises DataError."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __call__(self, *_: Any) -> Tensor:
+        raise DataError(f"the bundle has only the name of its loss ({self.__name__}); set learn.loss_func to use it")
+
+
 def default_loss(task: str) -> LossFunc:
-    """Mean squared error for a regression, binary cross-entropy for several labels, else cross-entropy."""
+    """Return mean squared error for regression, binary cross-entropy for several labels, else cross-entropy."""
     return {"regression": flat_mse_loss, "multilabel": nn.BCEWithLogitsLoss()}.get(task, nn.CrossEntropyLoss())
 
 
-def output_activation(loss_func: Any) -> Callable[[Tensor], Tensor]:
-    """What makes probabilities (or values) of a model's outputs, by the loss that it was trained with."""
-    name = loss_func if isinstance(loss_func, str) else loss_name(loss_func)
-    return _ACTIVATIONS.get(name.lower().replace("_", "").removesuffix("loss"), _identity)
-
-
 def loss_name(loss_func: Any) -> str:
-    """The name of a loss function or module; of a partial, what it calls."""
+    """Return the name of a loss function, or of a module's class; that of the function of a partial."""
     inner = unwrap_partial(loss_func)
     return getattr(inner, "__name__", type(inner).__name__)
-
-
-def loss_by_name(name: str) -> LossFunc:
-    """The loss that the library or torch.nn has by that name, without settings, else a NamedLoss."""
-    if name in nn.modules.loss.__all__:
-        with suppress(TypeError):  # some must be told their sizes
-            return getattr(nn, name)()
-    return next((function for function in _FUNCTIONS if function.__name__ == name), NamedLoss(name))
 
 
 _FUNCTIONS: tuple[Any, ...] = (
@@ -54,34 +50,40 @@ _FUNCTIONS: tuple[Any, ...] = (
 )
 
 
-class NamedLoss:
-    """Stands for a loss of which a bundle only keeps the name."""
-
-    def __init__(self, name: str) -> None:
-        self.__name__ = name
-
-    def __call__(self, *_: Any) -> Tensor:
-        raise DataError(f"the bundle keeps only the name of its loss ({self.__name__}); set learn.loss_func to use it")
+def loss_by_name(name: str) -> LossFunc:
+    """Return the loss of torch.nn or of this library with that name and default settings, else a NamedLoss."""
+    if name in nn.modules.loss.__all__:
+        with suppress(TypeError):  # some have arguments without a default
+            return getattr(nn, name)()
+    return next((function for function in _FUNCTIONS if function.__name__ == name), NamedLoss(name))
 
 
-def is_classification(loss_func: Any) -> bool:
-    """Whether a loss takes a score for each of several classes, of which one is right."""
-    return loss_name(loss_func).lower().replace("_", "").removesuffix("loss") in ("crossentropy", "nll")
+def is_classification(loss_func: LossFunc) -> bool:
+    """Return whether a loss takes a score for each of several classes, of which one is right."""
+    return _short_name(loss_name(loss_func)) in ("crossentropy", "nll")
 
 
-def _softmax(x: Tensor) -> Tensor:
-    return x.softmax(-1)
+def output_activation(loss_func: LossFunc) -> Callable[[Tensor], Tensor]:
+    """Return the function from a model's outputs to probabilities or values, for the loss it was trained with."""
+    match _short_name(loss_name(loss_func)):
+        case "crossentropy":
+            return _softmax
+        case "nll" | "poissonnll" | "kldiv":
+            return torch.exp
+        case "bcewithlogits" | "binarycrossentropywithlogits":
+            return torch.sigmoid
+        case _:
+            return _identity
 
 
-def _identity(x: Tensor) -> Tensor:
-    return x
+def _short_name(name: str) -> str:
+    """Return what the class and the function of a loss have in common: "nll" for NLLLoss and nll_loss."""
+    return name.lower().replace("_", "").removesuffix("loss")
 
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "crossentropy": _softmax,
-    "nll": torch.exp,
-    "poissonnll": torch.exp,
-    "kldiv": torch.exp,
-    "bcewithlogits": torch.sigmoid,
-    "binarycrossentropywithlogits": torch.sigmoid,
-}
+def _softmax(outputs: Tensor) -> Tensor:
+    return outputs.softmax(-1)
+
+
+def _identity(outputs: Tensor) -> Tensor:
+    return outputs

@@ -1,8 +1,9 @@
-"""Metrics: functions of (predictions, targets) that give a number. Predictions are the model's outputs as they are.
+"""Metrics of a batch, the mark of metrics that need the whole epoch, and metric names.
 
-A plain function is called with each batch, and its values are averaged, weighed by the batches' sizes. A function that
-is marked `over_the_epoch` is called once, with all rows (`epoch_metrics.py` has some). Metrics of torchmetrics are fed
-batch by batch (`tally.py`).
+A metric is a function (outputs, targets) -> number; the outputs are the model's, without an activation. A plain
+function is called with each batch, and its values are averaged, weighted by batch size. A function marked with
+`epoch_metric` is called once with all rows (`epoch_metrics.py` has some). Metrics of torchmetrics are updated batch by
+batch (`scores.py`).
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +12,6 @@ from inspect import getclosurevars, unwrap
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
-import torch
 from torch import Tensor
 
 from onecycle.core.text import unwrap_partial
@@ -23,27 +23,63 @@ _R = TypeVar("_R")
 
 
 def accuracy(preds: Tensor, targets: Tensor) -> Tensor:
-    """The share of rows whose highest score is at the target: preds (n, ..., classes), targets (n, ...) integers.
+    """Return the fraction of rows whose highest score is that of the target class.
 
-    The mean over a batch's rows. Raises SettingError where the targets are no labels of classes.
+    Args:
+        preds: Scores of the classes, shape (n, ..., classes).
+        targets: Class labels, shape (n, ...).
+
+    Returns:
+        The mean over the batch, a scalar from 0 to 1.
+
+    Raises:
+        SettingError: If the targets are not class labels.
+
+    Example:
+        >>> accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
+        tensor(0.5000)
     """
     _check_labels(preds, targets, "accuracy")
     return (preds.argmax(dim=-1) == targets.view(preds.shape[:-1])).float().mean()
 
 
 def error_rate(preds: Tensor, targets: Tensor) -> Tensor:
-    """1 - accuracy: preds (n, ..., classes), targets (n, ...) integers.
+    """Return 1 - accuracy.
 
-    The mean over a batch's rows. Raises SettingError where the targets are no labels of classes.
+    Args:
+        preds: Scores of the classes, shape (n, ..., classes).
+        targets: Class labels, shape (n, ...).
+
+    Returns:
+        The mean over the batch, a scalar from 0 to 1.
+
+    Raises:
+        SettingError: If the targets are not class labels.
+
+    Example:
+        >>> error_rate(torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1, 0, 1]))
+        tensor(0.2500)
     """
     _check_labels(preds, targets, "error_rate")
     return 1 - accuracy(preds, targets)
 
 
 def top_k_accuracy(preds: Tensor, targets: Tensor, k: int = 5) -> Tensor:
-    """The share of rows whose target is among the `k` highest scores: preds (n, classes), targets (n,) integers.
+    """Return the fraction of rows whose target class is among the `k` highest scores.
 
-    The mean over a batch's rows. Raises SettingError where the targets are no labels of classes.
+    Args:
+        preds: Scores of the classes, shape (n, ..., classes).
+        targets: Class labels, shape (n, ...).
+        k: How many scores count; with fewer classes, all of them.
+
+    Returns:
+        The mean over the batch, a scalar from 0 to 1.
+
+    Raises:
+        SettingError: If the targets are not class labels.
+
+    Example:
+        >>> learn = Learner(data, model, metrics=partial(top_k_accuracy, k=3))  # doctest: +SKIP
     """
     _check_labels(preds, targets, "top_k_accuracy")
     best = preds.topk(min(k, preds.shape[-1]), dim=-1).indices
@@ -51,25 +87,64 @@ def top_k_accuracy(preds: Tensor, targets: Tensor, k: int = 5) -> Tensor:
 
 
 def mean_squared_error(preds: Tensor, targets: Tensor) -> Tensor:
-    """The mean of the squared differences, in the target's unit squared: preds of as many numbers as targets (n, ...).
+    """Return the mean of (preds - targets)² over the batch. `mse` is the mean over the epoch, in float64.
 
-    The mean over a batch's elements. `mse` is the same over the whole epoch, in float64.
+    Args:
+        preds: Predicted values, shape (n, ...); (n, 1) and (n,) fit each other.
+        targets: Actual values, shape (n, ...).
+
+    Returns:
+        A scalar in the squared unit of the target.
+
+    Raises:
+        DataError: If there are not as many predictions as targets.
+
+    Example:
+        >>> mean_squared_error(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
+        tensor(2.)
     """
     return _difference(preds, targets, "mean_squared_error").square().mean()
 
 
 def mean_absolute_error(preds: Tensor, targets: Tensor) -> Tensor:
-    """The mean of the absolute differences, in the target's unit: preds of as many numbers as targets (n, ...).
+    """Return the mean of |preds - targets| over the batch. `mae` is the mean over the epoch, in float64.
 
-    The mean over a batch's elements. `mae` is the same over the whole epoch, in float64.
+    Args:
+        preds: Predicted values, shape (n, ...); (n, 1) and (n,) fit each other.
+        targets: Actual values, shape (n, ...).
+
+    Returns:
+        A scalar in the unit of the target.
+
+    Raises:
+        DataError: If there are not as many predictions as targets.
+
+    Example:
+        >>> mean_absolute_error(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
+        tensor(1.)
     """
     return _difference(preds, targets, "mean_absolute_error").abs().mean()
 
 
 def root_mean_squared_error(preds: Tensor, targets: Tensor) -> Tensor:
-    """The square root of a batch's mean squared error: preds of as many numbers as targets (n, ...).
+    """Return the square root of the batch's mean squared error.
 
-    Averaged over batches, as the lesson's software does, which is less than the epoch's: that is `rmse`.
+    The epoch's number is the mean over batches, as in the lesson, which is lower than the root over all rows: that is
+    `rmse`.
+
+    Args:
+        preds: Predicted values, shape (n, ...); (n, 1) and (n,) fit each other.
+        targets: Actual values, shape (n, ...).
+
+    Returns:
+        A scalar in the unit of the target.
+
+    Raises:
+        DataError: If there are not as many predictions as targets.
+
+    Example:
+        >>> root_mean_squared_error(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
+        tensor(1.4142)
     """
     return _difference(preds, targets, "root_mean_squared_error").square().mean().sqrt()
 
@@ -80,50 +155,64 @@ def _difference(preds: Tensor, targets: Tensor, name: str) -> Tensor:
 
 
 def check_same_size(preds: Tensor, targets: Tensor, name: str) -> None:
-    """Raises DataError where predictions and targets do not have as many numbers, as in a regression."""
+    """Raise DataError if there are not as many predictions as targets, as a regression has."""
     if preds.numel() != targets.numel():
         raise DataError(
-            f"{name}: the model gives {tuple(preds.shape)} for targets {tuple(targets.shape)}; expected as many "
-            f'numbers. {name} is for regression (task="regression"); for classes use accuracy, f1_score or roc_auc'
+            f"{name}: the model returns {tuple(preds.shape)} for targets {tuple(targets.shape)}; expected one output "
+            f'per target. {name} is for regression (task="regression"); for classes use accuracy, f1_score or roc_auc'
         )
 
 
 def _check_labels(preds: Tensor, targets: Tensor, name: str) -> None:
-    """Raises SettingError where `targets` are no labels of the classes that `preds` has scores for."""
-    values = targets.is_floating_point() and preds.numel() == targets.numel()
-    if values or preds.shape[:-1].numel() != targets.numel():
-        kind = str(targets.dtype).removeprefix("torch.")
+    """Raise SettingError if `targets` are not labels of the classes that `preds` has scores for."""
+    is_regression = targets.is_floating_point() and preds.numel() == targets.numel()
+    if is_regression or preds.shape[:-1].numel() != targets.numel():
+        dtype = str(targets.dtype).removeprefix("torch.")
         raise SettingError(
-            f"{name}: the model gives {tuple(preds.shape)} for targets {tuple(targets.shape)} of {kind}; "
+            f"{name}: the model returns {tuple(preds.shape)} for targets {tuple(targets.shape)} of {dtype}; "
             f"{name} is for classes, with outputs (n, classes) for labels (n,). For regression use rmse, mae or "
             "r2_score, for a single output or several labels of 0 and 1 f1_score, roc_auc or average_precision"
         )
 
 
 def epoch_metric(metric: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Mark a function (preds, targets) to be called once an epoch, with all its rows, and not with each batch.
+    """Mark a metric to be called once per epoch with all its rows, instead of once per batch.
 
-    Its results need no averaging then, so that ranks and ratios are exact. All predictions of an epoch are kept for it.
+    Its value then needs no averaging, so that ranks and ratios are exact. All outputs of the validation set stay in
+    memory until the end of the epoch.
+
+    Args:
+        metric: Function (outputs, targets) -> number. It is not changed.
+
+    Returns:
+        A function with the same arguments, name and docstring.
+
+    Example:
+        >>> @epoch_metric
+        ... def median_error(preds: Tensor, targets: Tensor) -> Tensor:
+        ...     return (preds.flatten() - targets).abs().median()
+        >>> learn = Learner(data, model, metrics=median_error)  # doctest: +SKIP
     """
 
     @wraps(metric)
-    def whole(*args: _P.args, **options: _P.kwargs) -> _R:
+    def marked(*args: _P.args, **options: _P.kwargs) -> _R:
         return metric(*args, **options)
 
-    whole.__name__ = metric_name(metric)
-    whole.over_the_epoch = True  # pyright: ignore[reportAttributeAccessIssue] -- a function takes any
-    return whole
+    marked.__name__ = metric_name(metric)  # a partial has none
+    marked.is_epoch_metric = True  # pyright: ignore[reportAttributeAccessIssue] -- a function takes any
+    return marked
 
 
 def is_epoch_metric(metric: Metric) -> bool:
-    """Whether a metric, or what it is a partial of, is marked `over_the_epoch`."""
-    return getattr(unwrap_partial(metric), "over_the_epoch", False)
+    """Return whether a metric, or the function of a partial, is marked with `epoch_metric`."""
+    return getattr(unwrap_partial(metric), "is_epoch_metric", False)
 
 
 def is_stateless(metric: Metric) -> bool:
-    """Whether a metric is a function, or a partial of one, that keeps no state between calls as far as can be seen.
+    """Return whether a metric is a function (or a partial of one) that has no visible state between calls.
 
-    Objects may, as those of torchmetrics do, and so may a function that encloses a list or an iterator.
+    Objects may have one, such as those of torchmetrics, and so may a function whose closure has a container or an
+    iterator.
     """
     inner = unwrap(unwrap_partial(metric))
     if not isinstance(inner, FunctionType):
@@ -134,13 +223,6 @@ def is_stateless(metric: Metric) -> bool:
 
 
 def metric_name(metric: Callable[..., Any]) -> str:
-    """The name of a metric's column: the function's, also under a partial; of a torchmetrics metric, its class's."""
+    """Return the name of a metric's column: that of the function (also of a partial), or of an object's class."""
     inner = unwrap_partial(metric)
     return getattr(inner, "__name__", type(inner).__name__)
-
-
-def weighted_mean(values: Tensor, sizes: list[int]) -> list[float]:
-    """Column means of `values` (batches, columns), each batch weighed by its size; one synchronisation."""
-    weights = torch.tensor(sizes, dtype=torch.float64)
-    means: list[float] = ((values.cpu().double() * weights[:, None]).sum(0) / weights.sum()).tolist()
-    return means

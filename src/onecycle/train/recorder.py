@@ -1,7 +1,9 @@
-"""The recorder fills a Record while a fit runs, and draws it."""
+"""The recorder fills a Record while a fit runs, and plots it."""
+
+from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -9,15 +11,31 @@ from torch import Tensor
 from onecycle.core.record import LRCurve, Record, Smoother
 from onecycle.errors import NonFiniteLossError, SettingError
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 class Recorder:
-    """What happened in the last fit, or in the last run of the finder: numbers as lists, and their plots."""
+    """The numbers of the last fit or learning-rate finder run, as lists, and their plots.
+
+    Args:
+        record: Record to continue; by default an empty one.
+        stop_at_nan: Raise NonFiniteLossError if a loss is NaN or infinite.
+
+    Attributes:
+        record: The numbers, which can be saved as JSON.
+
+    Example:
+        >>> learn.fit_one_cycle(1, 1e-2)
+        >>> learn.recorder.losses[-1]
+        >>> learn.recorder.plot_losses()
+    """
 
     def __init__(self, record: Record | None = None, stop_at_nan: bool = True) -> None:
         self.record = record or Record()
         self._stop_at_nan = stop_at_nan
         self._smoother = Smoother()
-        self._pending: Tensor | None = None  # the epoch's losses, on the device
+        self._epoch_losses = torch.empty(0)  # of each batch of the current epoch, on the device
         self._read = 0  # how many of them are in the record
 
     @property
@@ -27,7 +45,7 @@ class Recorder:
 
     @property
     def moms(self) -> list[float | None]:
-        """The momentum of each batch."""
+        """The momentum of each batch; None if the optimizer has no momentum."""
         return self.record.moms
 
     @property
@@ -37,12 +55,12 @@ class Recorder:
 
     @property
     def val_losses(self) -> list[float | None]:
-        """The validation loss of each epoch."""
+        """The validation loss of each epoch; None without a validation set."""
         return self.record.val_losses
 
     @property
     def metrics(self) -> list[list[float | None]]:
-        """The metrics of each epoch."""
+        """The metrics of each epoch; None without a validation set."""
         return self.record.metrics
 
     @property
@@ -50,24 +68,32 @@ class Recorder:
         """Why the fit ended before its last epoch, or None."""
         return self.record.stopped
 
-    # --- filled by the loop -------------------------------------------------------------------------------------
+    # --- called by the loop ------------------------------------------------------------------------------------------
 
     def prime_smoothing(self) -> None:
-        """Smooth what comes as if this recorder had seen all that is in the record."""
+        """Continue the smoothing from the losses in the record."""
         self._smoother.add(self.record.batch_losses)
 
     def start_epoch(self, batches: int, device: torch.device, done: int = 0) -> Tensor:
-        """Room on the device for an epoch's losses (batches,), to be written in place; `done` are in the record."""
-        self._pending, self._read = torch.empty(batches, device=device), done
-        return self._pending
+        """Return a tensor on the device, shape (batches,), for the losses of an epoch.
+
+        The first `done` of them are in the record already.
+        """
+        self._epoch_losses, self._read = torch.empty(batches, device=device), done
+        return self._epoch_losses
 
     def read(self, done: int, lrs: list[float], moms: list[float | None]) -> None:
-        """Take the losses of the epoch's first `done` batches into the record; waits for the device.
+        """Add the losses of the epoch's first `done` batches to the record. Waits for the device.
 
-        `lrs` and `moms` are the epoch's. Raises NonFiniteLossError at the first loss that is NaN or infinite.
+        Args:
+            done: Number of batches done in this epoch.
+            lrs: Learning rate of each batch of the epoch.
+            moms: Momentum of each batch of the epoch.
+
+        Raises:
+            NonFiniteLossError: At the first loss that is NaN or infinite.
         """
-        assert self._pending is not None  # start_epoch came first
-        losses: list[float] = self._pending[self._read : done].tolist()
+        losses: list[float] = self._epoch_losses[self._read : done].tolist()
         first, self._read = self._read, done
         self.record.lrs += lrs[first:done]
         self.record.moms += moms[first:done]
@@ -82,44 +108,85 @@ class Recorder:
                     "or clip the gradients with GradientClip"
                 )
 
-    def end_epoch(self, epoch: int, batches: int, values: list[float] | None, seconds: float) -> None:
-        """Add an epoch's row; `values` are the validation loss and the metrics, None where nothing was validated."""
+    def end_epoch(self, epoch: int, batches: int, scores: list[float] | None, seconds: float) -> None:
+        """Add the row of an epoch; `scores` are the validation loss and the metrics, None if nothing was validated."""
         record = self.record
-        found: list[float | None] = [*values] if values else [None] * (1 + len(record.metric_names))
+        val_loss, *metrics = scores or [None] * (1 + len(record.metric_names))
         record.epochs.append(epoch)
         record.nb_batches.append(batches)
-        record.val_losses.append(found[0])
-        record.metrics.append(found[1:])
+        record.val_losses.append(val_loss)
+        record.metrics.append(metrics)
         record.seconds.append(seconds)
 
-    # --- drawn; each returns its figure --------------------------------------------------------------------------
+    # --- plots -------------------------------------------------------------------------------------------------------
 
-    def plot(self, skip_start: int = 10, skip_end: int = 5, suggestion: bool = False) -> Any:
-        """The loss over the learning rate (log), without the first and last few; `suggestion` marks the valley."""
+    def plot(self, skip_start: int = 10, skip_end: int = 5, suggestion: bool = False) -> Figure:
+        """Plot the loss over the learning rate (log scale), after `lr_find`.
+
+        Args:
+            skip_start: Number of points left out at the start.
+            skip_end: Number of points left out at the end.
+            suggestion: Mark the suggested learning rate.
+
+        Returns:
+            The figure.
+
+        Raises:
+            SettingError: If nothing is recorded, or fewer than two points are left.
+
+        Example:
+            >>> learn.recorder.plot(suggestion=True)
+        """
         from onecycle.show.plots import plot_lr_find
 
-        curve = LRCurve(self._recorded().lrs, self.losses)
-        return plot_lr_find(curve, skip_start, skip_end, suggestion)
+        return plot_lr_find(LRCurve(self._checked_record().lrs, self.losses), skip_start, skip_end, suggestion)
 
-    def plot_lr(self, show_moms: bool = False) -> Any:
-        """The learning rate of each batch, with `show_moms` the momentum beside it."""
+    def plot_lr(self, show_moms: bool = False) -> Figure:
+        """Plot the learning rate of each batch.
+
+        Args:
+            show_moms: Plot the momentum beside it.
+
+        Returns:
+            The figure.
+
+        Raises:
+            SettingError: If nothing is recorded.
+
+        Example:
+            >>> learn.recorder.plot_lr(show_moms=True)
+        """
         from onecycle.show.plots import plot_lr
 
-        return plot_lr(self._recorded(), show_moms)
+        return plot_lr(self._checked_record(), show_moms)
 
-    def plot_losses(self) -> Any:
-        """The smoothed training loss and the validation loss over the batches."""
+    def plot_losses(self) -> Figure:
+        """Plot the smoothed training loss and the validation loss over the batches.
+
+        Returns:
+            The figure.
+
+        Raises:
+            SettingError: If nothing is recorded.
+        """
         from onecycle.show.plots import plot_losses
 
-        return plot_losses(self._recorded())
+        return plot_losses(self._checked_record())
 
-    def plot_metrics(self) -> Any:
-        """Each metric over the batches, one row a metric."""
+    def plot_metrics(self) -> Figure:
+        """Plot each metric over the batches, one below the other.
+
+        Returns:
+            The figure.
+
+        Raises:
+            SettingError: If no metrics are recorded.
+        """
         from onecycle.show.plots import plot_metrics
 
-        return plot_metrics(self._recorded())
+        return plot_metrics(self._checked_record())
 
-    def _recorded(self) -> Record:
+    def _checked_record(self) -> Record:
         if not self.losses:
             raise SettingError("nothing is recorded yet; run fit, fit_one_cycle or lr_find first")
         return self.record

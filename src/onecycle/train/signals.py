@@ -1,4 +1,4 @@
-"""Signals that reach a fit: they are answered between two steps."""
+"""Signal handlers of a fit. What they ask for is done between two steps."""
 
 import os
 import signal
@@ -10,69 +10,67 @@ from typing import Any
 
 from onecycle.train.fit import Fit
 
-INTERRUPTED, TERMINATED = "interrupted", "terminated"
-FINISHED = "finished"  # what a checkpoint says of a fit that reached its end
-RESUMABLE = (INTERRUPTED, TERMINATED)  # reasons to end a fit that are not the fit's own
+INTERRUPTED, TERMINATED = "interrupted", "terminated"  # stop reasons of a fit that a signal ended
+RESUMABLE = (INTERRUPTED, TERMINATED)
+FINISHED = "finished"  # in a checkpoint: the fit reached its last epoch
 
 
 @contextmanager
-def handle_signals(fit: Fit, saves: Callable[[], None] | None = None) -> Generator[None]:
-    """The first Ctrl-C stops the fit after the step under way; a second one acts as usual.
+def handle_signals(fit: Fit, request_checkpoint: Callable[[], None] | None = None) -> Generator[None]:
+    """Stop the fit at the first Ctrl-C, after the current step; a second Ctrl-C has its usual effect.
 
-    Where the fit is kept, SIGTERM does the same and then acts as usual, and SIGUSR1 calls `saves`. Ctrl-C only where it
-    would raise KeyboardInterrupt: a handler of the program's own stays in place. Nothing in other threads than the
-    main one, which signals do not reach.
+    If `request_checkpoint` is given, SIGTERM stops the fit too and then has its usual effect, and SIGUSR1 calls the
+    function. A SIGINT handler of the program's own stays in place: Ctrl-C is handled only if it would raise
+    KeyboardInterrupt. Does nothing outside the main thread, which signals never reach.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: dict[int, Any] = {}
-    terminated, pid = False, os.getpid()
+    previous: dict[int, Any] = {}
+    is_terminated, pid = False, os.getpid()
 
-    def take(number: int, handler: Callable[[int, FrameType | None], None]) -> None:
-        before[number] = signal.signal(number, handler)
+    def install(number: int, handler: Callable[[int, FrameType | None], None]) -> None:
+        previous[number] = signal.signal(number, handler)
 
-    def give_back(number: int) -> None:
-        if number in before:
-            signal.signal(number, before.pop(number))
+    def uninstall(number: int) -> None:
+        if number in previous:
+            signal.signal(number, previous.pop(number))
 
-    def is_child(number: int) -> bool:
-        """Whether this is a process that was forked meanwhile: to it the signal does what it did before."""
+    def pass_on_in_child(number: int) -> bool:
+        """In a process forked since (a loader's worker), raise the signal for the previous handler and return True."""
         if os.getpid() == pid:
             return False
-        give_back(number)
+        uninstall(number)
         signal.raise_signal(number)
         return True
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        if is_child(number):
-            return
-        give_back(number)
-        fit.stop(INTERRUPTED)
+        if not pass_on_in_child(number):
+            uninstall(number)
+            fit.stop(INTERRUPTED)
 
     def terminate(number: int, _: FrameType | None) -> None:
-        nonlocal terminated
-        if is_child(number):
-            return
-        give_back(number)
-        terminated = True
-        fit.stop(TERMINATED)
+        nonlocal is_terminated
+        if not pass_on_in_child(number):
+            uninstall(number)
+            is_terminated = True
+            fit.stop(TERMINATED)
 
     def save(number: int, _: FrameType | None) -> None:
-        assert saves is not None  # the handler is set only then
-        if not is_child(number):
-            saves()
+        assert request_checkpoint is not None  # the handler is installed only then
+        if not pass_on_in_child(number):
+            request_checkpoint()
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        take(signal.SIGINT, interrupt)
-    if saves is not None:
-        take(signal.SIGTERM, terminate)
+        install(signal.SIGINT, interrupt)
+    if request_checkpoint is not None:
+        install(signal.SIGTERM, terminate)
         if hasattr(signal, "SIGUSR1"):  # not on Windows
-            take(signal.SIGUSR1, save)
+            install(signal.SIGUSR1, save)
     try:
         yield
     finally:
-        for number in list(before):
-            give_back(number)
-        if terminated:
+        for number in list(previous):
+            uninstall(number)
+        if is_terminated:
             signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Put everything a training step can change back as it was."""
+"""Restore everything that a training step can change."""
 
 import copy
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -12,34 +12,33 @@ from torch import Tensor, nn
 from onecycle.optim.optimizer import GroupedOptimizer
 from onecycle.train.callbacks.base import Callback
 
-
-@contextmanager
-def restored(opt: GroupedOptimizer, *modules: Any) -> Generator[None]:
-    """Whatever the block does, and however it ends, restore the optimizer and those of `modules` that are modules."""
-    opt_state = copy.deepcopy(opt.state_dict())
-    try:
-        with restored_model(nn.ModuleList([module for module in modules if isinstance(module, nn.Module)])):
-            yield
-    finally:
-        opt.load_state_dict(opt_state)
+_CONTAINERS = frozenset({list, dict, set, deque, OrderedDict, defaultdict, Counter})  # but no subclasses of them
+_HOOKS = frozenset(name for name in vars(nn.Module()) if "hook" in name)  # torch's own, which steps do not change
 
 
 @contextmanager
-def restored_model(model: nn.Module, *others: Any) -> Generator[None]:
-    """Restore all that the modules hold: attributes, parameters with their gradients, buffers, containers, tensors.
+def restoring(*objects: Any, opt: GroupedOptimizer | None = None) -> Generator[None]:
+    """Restore, however the block ends, what the objects hold, and the state of the optimizer.
 
-    What `others` hold is restored too: modules, and objects and functions with attributes of their own. The same
-    objects hold what they held before. An object of any other kind is put back in its place, as it is then. Hooks are
-    left alone.
+    Restored are attributes, parameters with their gradients, buffers, and the contents of tensors and of (nested)
+    containers. The same objects hold what they held before. An attribute of any other type refers to the same object
+    again, whose own state is not restored. Hooks of modules are left alone.
+
+    Args:
+        objects: Modules, and functions or other objects that have attributes.
+        opt: Optimizer whose state is restored too.
     """
-    grads = [(p, p.requires_grad, p.grad, _copied(p.grad)) for p in model.parameters()]
+    opt_state = copy.deepcopy(opt.state_dict()) if opt is not None else {}
+    roots = [obj for obj in objects if isinstance(obj, nn.Module)]
+    modules = [module for root in roots for module in root.modules()]
+    parameters = [parameter for root in roots for parameter in root.parameters()]
+    grads = [(p, p.requires_grad, p.grad, None if p.grad is None else p.grad.clone()) for p in parameters]
     contents: dict[int, tuple[Any, Any]] = {}
     tensors: dict[int, tuple[Tensor, Tensor]] = {}
-    modules = [part for given in (model, *others) if isinstance(given, nn.Module) for part in given.modules()]
-    for holder in (*modules, *(other for other in others if hasattr(other, "__dict__"))):
-        held = vars(holder)
-        contents[id(held)] = held, held.copy()
-        _look_into((value for name, value in held.items() if name not in _HOOKS), contents, tensors)
+    for holder in (*modules, *(obj for obj in objects if hasattr(obj, "__dict__"))):
+        attributes = vars(holder)
+        contents[id(attributes)] = attributes, attributes.copy()
+        _collect((value for name, value in attributes.items() if name not in _HOOKS), contents, tensors)
     try:
         yield
     finally:
@@ -49,32 +48,30 @@ def restored_model(model: nn.Module, *others: Any) -> Generator[None]:
         with torch.no_grad():
             for tensor, value in tensors.values():
                 tensor.copy_(value)
-            for parameter, trained, grad, grad_value in grads:
-                parameter.requires_grad = trained
+            for parameter, requires_grad, grad, grad_value in grads:
+                parameter.requires_grad = requires_grad
                 parameter.grad = grad if grad is None or grad_value is None else grad.copy_(grad_value)
+        if opt is not None:
+            opt.load_state_dict(opt_state)
 
 
-_CONTAINERS = frozenset({list, dict, set, deque, OrderedDict, defaultdict, Counter})  # none derived from them
-_HOOKS = frozenset(name for name in vars(nn.Module()) if "hook" in name)  # torch's, which need not be looked into
-
-
-def _look_into(
-    held: Iterable[Any], contents: dict[int, tuple[Any, Any]], tensors: dict[int, tuple[Tensor, Tensor]]
+def _collect(
+    values: Iterable[Any], contents: dict[int, tuple[Any, Any]], tensors: dict[int, tuple[Tensor, Tensor]]
 ) -> None:
-    """Note what is in the containers among `held`, in those that they hold, and the numbers of all tensors."""
-    for value in held:
+    """Add copies of the containers and tensors among and inside `values` to `contents` and `tensors`."""
+    for value in values:
         if isinstance(value, Tensor):
-            if id(value) not in tensors and _can_change(value):
+            if id(value) not in tensors and _is_writable(value):
                 tensors[id(value)] = value, value.detach().clone()
         elif isinstance(value, tuple):
-            _look_into(value, contents, tensors)  # pyright: ignore[reportUnknownArgumentType] -- of a user's module
+            _collect(value, contents, tensors)  # pyright: ignore[reportUnknownArgumentType] -- of a user's module
         elif type(value) in _CONTAINERS and id(value) not in contents:
             contents[id(value)] = value, value.copy()
-            _look_into(value.values() if isinstance(value, dict) else value, contents, tensors)  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType] -- the same
+            _collect(value.values() if isinstance(value, dict) else value, contents, tensors)  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType] -- the same
 
 
-def _can_change(tensor: Tensor) -> bool:
-    """Whether torch lets a tensor be written to: none made for inference, and none that repeats its memory."""
+def _is_writable(tensor: Tensor) -> bool:
+    """Return whether torch can write to a tensor: not one of inference mode, nor an expanded one."""
     if tensor.is_inference():
         return False
     if tensor.layout != torch.strided:
@@ -83,27 +80,21 @@ def _can_change(tensor: Tensor) -> bool:
 
 
 def copy_callbacks(callbacks: Sequence[Callback]) -> list[Callback]:
-    """Callbacks to run in place of `callbacks`, whose state stays as it is.
+    """Return copies to run instead of `callbacks`, whose state then stays as it is.
 
-    What an attribute points to is copied where it can be; models, learners, files and the like are shared.
+    Tensors and containers among the attributes are copied; models, learners, files and the like are shared.
     """
-    found: list[Callback] = []
-    for callback in callbacks:
-        stand_in = copy.copy(callback)
-        vars(stand_in).update({name: _own(value) for name, value in vars(callback).items()})
-        found.append(stand_in)
-    return found
+    copies = [copy.copy(callback) for callback in callbacks]
+    for duplicate, callback in zip(copies, callbacks, strict=True):
+        vars(duplicate).update({name: _copy_value(value) for name, value in vars(callback).items()})
+    return copies
 
 
-def _copied(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.clone()
-
-
-def _own(value: Any) -> Any:
+def _copy_value(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, list | tuple | set):
-        return type(value)(_own(item) for item in value)
+        return type(value)(_copy_value(item) for item in value)
     if isinstance(value, dict):
-        return {key: _own(item) for key, item in value.items()}
+        return {key: _copy_value(item) for key, item in value.items()}
     return value

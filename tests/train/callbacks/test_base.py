@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -159,7 +160,7 @@ def test_inputs_and_losses_can_be_replaced(toy: DataBunch):
     assert min(learn.recorder.record.batch_losses) > 0  # the record has the loss function's
 
 
-def test_what_is_no_callback_and_what_is_no_hook():
+def test_an_object_that_is_not_a_callback_and_a_hook_that_does_not_exist():
     with pytest.raises(SettingError, match="callbacks: 3 is not a Callback; derive its class from onecycle.Callback"):
         collect_hooks([3])  # pyright: ignore
 
@@ -171,6 +172,23 @@ def test_what_is_no_callback_and_what_is_no_hook():
         collect_hooks([Typo()])
 
 
-def test_clipping_at_nothing():
-    with pytest.raises(SettingError, match="GradientClip's max_norm is 0; expected a finite number above 0"):
-        GradientClip(0)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"callbacks": [GradientClip]}, r"callbacks: GradientClip is a class; expected GradientClip\(...\)"),
+        (
+            {"callback_fns": [GradientClip(1.0)]},
+            r"callback_fns: GradientClip\(...\) is a callback; pass it as callbacks=",
+        ),
+        ({"callback_fns": [3]}, r"callback_fns: 3 is not a function; expected a function \(learner\) -> callback"),
+    ],
+)
+def test_arguments_that_are_not_callbacks(toy: DataBunch, options: dict[str, Any], message: str):
+    for call in (lambda learn: learn.fit(1), lambda learn: learn.lr_find()):
+        with pytest.raises(SettingError, match=message):
+            call(Learner(toy, Net(), silent=True, **options))
+
+
+def test_a_class_among_the_callbacks_of_a_fit(toy: DataBunch):
+    with pytest.raises(SettingError, match=r"callbacks: GradientClip is a class; expected GradientClip\(...\)"):
+        Learner(toy, Net(), silent=True).fit(1, callbacks=[GradientClip])

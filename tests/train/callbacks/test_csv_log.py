@@ -41,9 +41,7 @@ def test_each_row_is_there_when_its_epoch_ends(toy: DataBunch, here: Path):
 def test_a_file_that_exists_is_left_alone(toy: DataBunch, here: Path):
     Path("log.csv").write_text("precious")
     learn = learner(toy, CSVLog("log.csv"))
-    with pytest.raises(
-        OutputError, match=r"log.csv exists; give another path, or ask for rows .*append=True.*overwrite"
-    ):
+    with pytest.raises(OutputError, match=r"log.csv exists; give another path, or set append=True .*overwrite=True"):
         learn.fit(1, 1e-3)
     assert not learn.recorder.losses  # not a step
     assert Path("log.csv").read_text() == "precious"
@@ -85,7 +83,7 @@ def test_appending_to_another_table(toy: DataBunch, here: Path):
     with pytest.raises(OutputError, match="log.csv: its columns are 'a,b', the fit's are"):
         learner(toy, CSVLog("log.csv", append=True)).fit(1, 1e-3)
     Path("log.csv").write_bytes(b"\xff\xfe")
-    with pytest.raises(OutputError, match="log.csv: is no text in UTF-8; give another path"):
+    with pytest.raises(OutputError, match="log.csv: not UTF-8 text; give another path"):
         learner(toy, CSVLog("log.csv", append=True)).fit(1, 1e-3)
 
 
@@ -105,7 +103,7 @@ def test_a_place_that_cannot_be_written(toy: DataBunch, here: Path):
     Path("folder").mkdir()
     with pytest.raises(OutputError, match=r"folder: cannot be written \(Is a directory\)"):
         learner(toy, CSVLog("folder", overwrite=True)).fit(1, 1e-3)
-    with pytest.raises(SettingError, match="CSVLog: append and overwrite are both asked for; choose one"):
+    with pytest.raises(SettingError, match="CSVLog: both append and overwrite are set; choose one"):
         CSVLog("log.csv", append=True, overwrite=True)
 
 

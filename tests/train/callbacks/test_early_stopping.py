@@ -8,12 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import Net, seeded, toy_arrays
-from onecycle import Callback, DataBunch, EarlyStopping, Learner, SaveBest, accuracy, error_rate, mae, r2_score, rmse
+from conftest import Net, seeded
+from onecycle import Callback, DataBunch, EarlyStopping, Learner, SaveBest, accuracy
 from onecycle.core.record import Record
 from onecycle.errors import SettingError
 from onecycle.optim.schedules import Constant
-from onecycle.train.callbacks.monitor import Monitor
 from onecycle.train.fit import Fit
 from onecycle.train.recorder import Recorder
 
@@ -36,7 +35,7 @@ def epochs_done(stopping: EarlyStopping, values: list[float]) -> int:
 
 @given(VALUES, st.integers(1, 4), st.sampled_from([0.0, 0.5]), st.sampled_from(["min", "max"]))
 def test_it_stops_where_the_best_of_the_last_epochs_is_no_better(
-    values: list[float], patience: int, min_delta: float, mode: str
+    values: list[float], patience: int, min_delta: float, mode: Any
 ):
     sign = 1 if mode == "max" else -1
 
@@ -88,46 +87,20 @@ def test_a_fit_that_gets_better_goes_on(toy: DataBunch):
     assert learn.recorder.stopped is None
 
 
-@pytest.mark.parametrize(
-    ("name", "is_lower_better"),
-    [
-        *((name, True) for name in ("train_loss", "valid_loss", "mean_squared_error", "MeanAbsoluteError", "log_loss")),
-        *((metric.__name__, True) for metric in (error_rate, mae, rmse)),
-        *((metric.__name__, False) for metric in (accuracy, r2_score)),
-        *((name, False) for name in ("f1_score", "roc_auc", "top_k_accuracy", "R2Score", "my_own")),
-    ],
-)
-def test_the_name_says_which_is_better(name: str, is_lower_better: bool):
-    assert Monitor(name, None, "X").is_lower_better is is_lower_better
-    assert Monitor(name, "min", "X").is_lower_better
-    assert not Monitor(name, "max", "X").is_lower_better
-
-
-@pytest.mark.parametrize("callback", [EarlyStopping, SaveBest])
-def test_a_number_that_there_is_not(toy: DataBunch, callback: Any, tmp_path: Any):
-    place = [] if callback is EarlyStopping else [tmp_path / "best"]
-    learn = Learner(toy, Net(), metrics=accuracy, silent=True)
-    before = learn.model.lin1.weight.detach().clone()
-    name = callback.__name__
-    message = f"{name}'s monitor is 'acuracy'; expected one of train_loss, valid_loss, accuracy; did you mean"
-    with pytest.raises(SettingError, match=f'{message} "accuracy"'):
-        learn.fit(1, 1e-2, callbacks=[callback(*place, monitor="acuracy")])
-    bare = Learner(DataBunch.create(toy_arrays(), bs=16), learn.model, metrics=accuracy, silent=True)
-    for monitor in ("valid_loss", "accuracy"):
-        with pytest.raises(
-            SettingError, match="since there is no validation set: give the data one, or monitor train_"
-        ):
-            bare.fit(1, 1e-2, callbacks=[callback(*place, monitor=monitor)])
-    assert torch.equal(learn.model.lin1.weight, before)
-    bare.fit(1, 1e-2, callbacks=[callback(*place, monitor="train_loss")])
-    with pytest.raises(SettingError, match=f"{name}'s mode is 'maximum'; expected min, max or None"):
-        callback(*place, mode="maximum")
-
-
-def test_the_finder_has_no_rows_to_look_at(toy: DataBunch):
-    learn = Learner(toy, Net(), metrics=accuracy, callbacks=EarlyStopping("accuracy"), silent=True)
-    learn.lr_find(num_it=30)
-    learn.fit(1, 1e-3)
+def test_the_lr_finder_runs_as_without_it(toy: DataBunch):
+    stopping = EarlyStopping("accuracy")
+    watched, plain = (
+        Learner(toy, seeded(Net()), metrics=accuracy, callbacks=callbacks, silent=True)
+        for callbacks in (stopping, None)
+    )
+    curves = [learn.lr_find(num_it=30) for learn in (watched, plain)]
+    assert curves[0] == curves[1]
+    assert (stopping.best, stopping.waited) == (None, 0)
+    for learn in (watched, plain):
+        learn.fit(2, 1e-3)
+    assert watched.recorder.losses == plain.recorder.losses
+    assert watched.recorder.metrics == plain.recorder.metrics
+    assert stopping.best is not None
 
 
 def test_settings_that_cannot_be_used():

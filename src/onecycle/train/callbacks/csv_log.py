@@ -1,7 +1,9 @@
-"""CSVLog: the table of a fit as a CSV file that grows while it runs."""
+"""CSVLog: the table of a fit as a CSV file that grows while the fit runs."""
 
 import csv
 import io
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,89 +14,87 @@ from onecycle.train.fit import Fit
 
 
 class CSVLog(Callback):
-    """Write a row an epoch to `path`, with the columns of the table; each row is on the disk before the next epoch.
+    """Write the table of the fit to a CSV file, one row per epoch, as the epochs end.
 
-    A file that exists is an error, before the first step, unless `append` adds to it (its columns must be the same) or
-    `overwrite` replaces it. Further fits with the same CSVLog add their rows. A resumed fit takes away what was written
-    after the checkpoint, and goes on from there.
+    Further fits with the same CSVLog append their rows. A resumed fit removes the rows that were written after the
+    checkpoint, and continues from there.
+
+    Args:
+        path: The file. If it exists, the fit fails before its first step, unless `append` or `overwrite` is set.
+        append: Append to an existing file, which must have the same columns.
+        overwrite: Replace an existing file.
+
+    Raises:
+        SettingError: If both `append` and `overwrite` are set.
+        OutputError: During a fit, if the file exists, has other columns or cannot be written.
+
+    Example:
+        >>> learn.fit_one_cycle(5, 1e-2, callbacks=CSVLog("log.csv"))
     """
 
     def __init__(self, path: str | Path, append: bool = False, overwrite: bool = False) -> None:
         if append and overwrite:
-            raise SettingError("CSVLog: append and overwrite are both asked for; choose one")
+            raise SettingError("CSVLog: both append and overwrite are set; choose one")
         self.path, self.append, self.overwrite = Path(path), append, overwrite
-        self._text: str | None = None  # what is in the file; None before it is begun
+        self._text: str | None = None  # the content of the file; None before the first fit
 
     def on_epoch_begin(self, fit: Fit) -> None:
-        """Begin the file. Raises OutputError where one is in the way, or is of another table."""
+        """Create or open the file in the first epoch. Raises OutputError if it exists or has other columns."""
         if not fit.columns:
-            return  # the finder makes no rows
-        header = _line(fit.record.column_names)
-        try:
+            return  # the LR finder has no rows
+        header = _csv_line(fit.record.column_names)
+        with _file_errors(self.path):
             if self._text is None:
-                self._begin(header)
-        except OutputError:
-            raise
-        except (OSError, UnicodeDecodeError) as error:
-            raise _unusable(self.path, error) from error
-        if not (self._text or "").startswith(header):
-            found = (self._text or "").partition("\n")[0]
+                self._text = self._open(header)
+        if not self._text.startswith(header):
+            columns = self._text.partition("\n")[0]
             raise OutputError(
-                f"{self.path}: its columns are {found!r}, the fit's are {header.rstrip()!r}; "
+                f"{self.path}: its columns are {columns!r}, the fit's are {header.rstrip()!r}; "
                 "expected the same: give another path"
             )
 
-    def _begin(self, header: str) -> None:
+    def _open(self, header: str) -> str:
+        """Create the file with its header, or open it to append; return its content."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.append and self.path.exists() and (text := _read(self.path)):
-            self._text = text
-            if not text.endswith("\n"):
-                self._add("\n")
-            return
+            return text if text.endswith("\n") else self._append("\n", text)
         try:
             with self.path.open("w" if self.append or self.overwrite else "x", encoding="utf-8", newline="") as file:
                 file.write(header)
         except FileExistsError:
             raise OutputError(
-                f"{self.path} exists; give another path, or ask for rows to be added to it (append=True) "
-                "or for it to be replaced (overwrite=True)"
+                f"{self.path} exists; give another path, or set append=True to add rows or overwrite=True to replace it"
             ) from None
-        self._text = header
+        return header
 
     def on_epoch_end(self, fit: Fit) -> None:
-        """Add the epoch's row. Raises OutputError where it cannot be written."""
-        try:
-            self._add(_line(fit.record.row()))
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+        """Append the row of the epoch. Raises OutputError if it cannot be written."""
+        with _file_errors(self.path):
+            self._text = self._append(_csv_line(fit.record.row()), self._text or "")
 
-    def _add(self, line: str) -> None:
+    def _append(self, line: str, text: str) -> str:
         with self.path.open("a", encoding="utf-8", newline="") as file:
             file.write(line)
-        self._text = (self._text or "") + line
+        return text + line
 
     def state(self) -> dict[str, Any]:
-        """What is in the file."""
+        """Return the content of the file."""
         return {"text": self._text}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Let the file hold what it held then. Raises OutputError where it has become another one."""
+        """Restore the content of the file. Raises OutputError if the file belongs to another fit."""
         self._text = state["text"]
         if self._text is None:
             return
-        try:
+        with _file_errors(self.path):
             if self.path.exists() and not _read(self.path).startswith(self._text):
                 raise OutputError(
                     f"{self.path} is not the log of the fit that is resumed; put that one back, or move this one away"
                 )
             write_text(self.path, self._text)
-        except OutputError:
-            raise
-        except (OSError, UnicodeDecodeError) as error:
-            raise _unusable(self.path, error) from error
 
 
-def _line(values: list[str]) -> str:
+def _csv_line(values: list[str]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(values)
     return text.getvalue()
@@ -105,7 +105,14 @@ def _read(path: Path) -> str:
         return file.read()
 
 
-def _unusable(path: Path, error: OSError | UnicodeDecodeError) -> OutputError:
-    if isinstance(error, UnicodeDecodeError):
-        return OutputError(f"{path}: is no text in UTF-8; give another path")
-    return unwritable(path, error)
+@contextmanager
+def _file_errors(path: Path) -> Generator[None]:
+    """Raise errors of the file system, and of bytes that are not UTF-8, as OutputError."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise unwritable(path, error) from error
+    except UnicodeDecodeError as error:
+        raise OutputError(f"{path}: not UTF-8 text; give another path") from error

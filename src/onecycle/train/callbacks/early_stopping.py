@@ -1,9 +1,11 @@
-"""EarlyStopping: end a fit that no longer gets better."""
+"""EarlyStopping: end a fit that no longer improves."""
 
 from numbers import Real
 from typing import Any
 
 from onecycle.core.checks import check_int
+from onecycle.core.choices import Mode
+from onecycle.core.text import pluralize
 from onecycle.errors import SettingError
 from onecycle.train.callbacks.base import Callback
 from onecycle.train.callbacks.monitor import Monitor
@@ -11,12 +13,24 @@ from onecycle.train.fit import Fit
 
 
 class EarlyStopping(Callback):
-    """Stop after `patience` epochs in which `monitor` was no better than its best so far by more than `min_delta`.
+    """Stop the fit after `patience` epochs without an improvement.
 
-    `monitor` is train_loss, valid_loss or a metric's name; `mode` is min where lower is better, max where higher, and
-    None lets the name decide. In a cycle a high learning rate keeps the loss up, and most of the gain comes when it
-    falls: with `wait_for_annealing` only the epochs count that end after the rate has begun to fall. For a constant
-    rate those are all. The model stays as the last epoch left it; SaveBest gives the best one.
+    The model stays as the last epoch left it; use SaveBest to get the best one.
+
+    Args:
+        monitor: The number to watch: "train_loss", "valid_loss" or the name of a metric.
+        patience: Number of epochs without an improvement after which the fit stops, at least 1.
+        min_delta: An epoch is an improvement if it is better than the best so far by more than this.
+        wait_for_annealing: Count only epochs that end after the learning rate has begun to fall. While it is high the
+            loss stays up, and most of the improvement comes when it falls. At a constant rate all epochs count.
+        mode: "min" if lower is better, "max" if higher is better. By default the name decides: lower is better for
+            losses and errors, higher for other metrics.
+
+    Raises:
+        SettingError: If a setting cannot be used, or (when the fit begins) if the fit does not have the number.
+
+    Example:
+        >>> learn.fit(50, 1e-3, callbacks=EarlyStopping("accuracy", patience=5))
     """
 
     def __init__(
@@ -25,7 +39,7 @@ class EarlyStopping(Callback):
         patience: int = 3,
         min_delta: float = 0.0,
         wait_for_annealing: bool = True,
-        mode: str | None = None,
+        mode: Mode | None = None,
     ) -> None:
         self.monitor = Monitor(monitor, mode, "EarlyStopping")
         self.patience = check_int(patience, "EarlyStopping's patience", least=1)
@@ -36,26 +50,25 @@ class EarlyStopping(Callback):
         self.waited = 0
 
     def on_train_begin(self, fit: Fit) -> None:
-        """Start anew. Raises SettingError where the fit's epochs will not have the number."""
+        """Reset. Raises SettingError if the fit's rows will not have the number."""
         self.monitor.check(fit)
         self.best, self.waited = None, 0
 
     def on_epoch_end(self, fit: Fit) -> None:
-        """Look at the epoch's row."""
+        """Compare the epoch with the best so far; stop if there was no improvement for `patience` epochs."""
         value = self.monitor.value(fit)
         if self.monitor.is_better(value, self.best, self.min_delta):
             self.best, self.waited = value, 0
         elif not self.wait_for_annealing or fit.iteration > fit.schedule.anneals_from:
             self.waited += 1
         if self.waited >= self.patience:
-            epochs = "1 epoch" if self.patience == 1 else f"{self.patience} epochs"
             best = "" if self.best is None else f" than {self.best:.6f}"
-            fit.stop(f"{self.monitor.name} was no better{best} for {epochs}")
+            fit.stop(f"{self.monitor.name} was no better{best} for {pluralize(self.patience, 'epoch')}")
 
     def state(self) -> dict[str, Any]:
-        """The best value so far, and the epochs since."""
+        """Return the best value so far, and the epochs since."""
         return {"best": self.best, "waited": self.waited}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
+        """Restore what `state` returned."""
         self.best, self.waited = state["best"], state["waited"]

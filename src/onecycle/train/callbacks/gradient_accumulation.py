@@ -1,4 +1,4 @@
-"""GradientAccumulation: one step for several batches, as if they were one."""
+"""GradientAccumulation: one optimizer step for several batches."""
 
 from typing import Any, ClassVar
 
@@ -10,62 +10,68 @@ from onecycle.train.fit import Fit
 
 
 class GradientAccumulation(Callback):
-    """Step once for `n` batches, with the mean of their gradients, each weighed by its batch's rows.
+    """Take one optimizer step for `n` batches, with the mean of their gradients weighted by rows.
 
-    For a loss that is a mean over rows, and a model that treats each row by itself (BatchNorm does not), the steps are
-    those of batches `n` times as large. The last batches of an epoch step too where they are fewer. Learning rate and
-    momentum go on with every batch; a step takes those of its last one.
+    With `r_i` rows and gradient `g_i` in batch i, the step uses `sum(r_i * g_i) / sum(r_i)`. For a loss that is a mean
+    over rows, and a model that treats each row by itself (BatchNorm does not), the steps equal those of batches `n`
+    times as large. The last batches of an epoch step too if they are fewer than `n`. Learning rate and momentum advance
+    with every batch; a step uses those of its last batch.
 
-    Other callbacks see only whole gradients: their `on_backward_end` is called for the batches that step, so
-    GradientClip clips what was accumulated, wherever it stands in the list.
+    Other callbacks see only accumulated gradients: their `on_backward_end` runs for the batches that step, so
+    GradientClip clips the accumulated gradient wherever it stands in the list.
+
+    Args:
+        n: Number of batches for each step, at least 1.
+
+    Raises:
+        SettingError: If `n` is not an integer of at least 1.
+
+    Example:
+        >>> learn.fit_one_cycle(5, 1e-2, callbacks=GradientAccumulation(4))
     """
 
     order: ClassVar[int] = -1
 
     def __init__(self, n: int) -> None:
         self.n = check_int(n, "GradientAccumulation's n", least=1)
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
-        self._sums: dict[str, Tensor] = {}  # by the parameter's name
-        self._batches = 0  # in the sums
-        self._rows = 0  # of the first of them, which counts as 1
-        self._weight = 0.0  # what all of them count
+    def _reset(self) -> None:
+        self._sums: dict[str, Tensor] = {}  # weighted gradients, by the parameter's name
+        self._batches = 0  # how many are in the sums
+        self._first_rows = 0  # rows of the first of them, whose weight is 1
+        self._weight = 0.0  # sum of the weights
 
     def on_train_begin(self, fit: Fit) -> None:
         """Start with no gradients."""
-        self._forget()
+        self._reset()
 
     def on_backward_end(self, fit: Fit) -> None:
-        """Take the gradients away, and give back their mean where it is time to step."""
+        """Add the gradients to the sums; set the mean as gradient if it is time to step, else skip the step."""
         rows = len(fit.yb[0]) if isinstance(fit.yb, list | tuple) else len(fit.yb)
-        self._rows = self._rows or rows
-        self._batches, self._weight = self._batches + 1, self._weight + rows / self._rows
+        self._first_rows = self._first_rows or rows
+        weight = rows / self._first_rows
+        self._batches, self._weight = self._batches + 1, self._weight + weight
         parameters = dict(fit.model.named_parameters())
         for name, parameter in parameters.items():
-            if parameter.grad is not None:
-                self._add(name, parameter.grad, rows / self._rows)
-                parameter.grad = None
+            grad, parameter.grad = parameter.grad, None
+            if grad is None:
+                continue
+            total = self._sums.get(name)
+            self._sums[name] = grad.mul_(weight) if total is None else total.to(grad.device).add_(grad, alpha=weight)
         if self._batches < self.n and fit.num_batch + 1 != fit.batches:
             fit.skip_step = True
             return
         for name, total in self._sums.items():
             parameters[name].grad = total.div_(self._weight)
-        self._forget()
-
-    def _add(self, name: str, grad: Tensor, weight: float) -> None:
-        total = self._sums.get(name)
-        if total is None:
-            self._sums[name] = grad.mul_(weight)
-        else:
-            self._sums[name] = total.to(grad.device).add_(grad, alpha=weight)
+        self._reset()
 
     def state(self) -> dict[str, Any]:
-        """The gradients of the batches since the last step."""
+        """Return the gradients of the batches since the last step."""
         sums = {f"sum/{name}": total.clone() for name, total in self._sums.items()}
-        return {"batches": self._batches, "rows": self._rows, "weight": self._weight, **sums}
+        return {"batches": self._batches, "rows": self._first_rows, "weight": self._weight, **sums}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
-        self._batches, self._rows, self._weight = state["batches"], state["rows"], state["weight"]
+        """Restore what `state` returned."""
+        self._batches, self._first_rows, self._weight = state["batches"], state["rows"], state["weight"]
         self._sums = {name[4:]: value.clone() for name, value in state.items() if name.startswith("sum/")}

@@ -1,4 +1,4 @@
-"""A loss or metric that does not fit is named before the first step, with the shapes and with what would fit."""
+"""A model, loss, metric or optimizer that does not fit is named before the first step, with what would fit."""
 
 import random
 import warnings
@@ -15,9 +15,10 @@ from torchmetrics import classification
 from conftest import Net, seeded, toy_arrays
 from onecycle import DataBunch, Learner, accuracy, epoch_metric, error_rate, mean_squared_error
 from onecycle.errors import DataError, SettingError
-from onecycle.train.checks import try_metrics
+from onecycle.train.checks import check_metrics
 from onecycle.train.step import Objective
 
+ADAM = "expected .*opt_func=torch.optim.Adam"
 X, Y = toy_arrays(100)
 VALUE, LABELS = X[:, 0], (X[:, :4] > 0).float()
 
@@ -52,18 +53,18 @@ def of_one(preds: Tensor) -> float:
 @pytest.mark.parametrize(
     ("learn", "said"),
     [
-        (learner(VALUE, 1, metrics=accuracy), "accuracy: the model gives (2, 1) for targets (2,) of float32; accuracy is"),
+        (learner(VALUE, 1, metrics=accuracy), "accuracy: the model returns (2, 1) for targets (2,) of float32; accuracy is"),
         (learner(VALUE, 1, metrics=error_rate), "error_rate is for classes, with outputs (n, classes) for labels (n,)."),
         (learner(LABELS, loss_func=nn.BCEWithLogitsLoss(), metrics=accuracy), "several labels of 0 and 1 f1_score, roc_auc"),
-        (learner(Y, metrics=mean_squared_error), "mean_squared_error: the model gives (2, 4) for targets (2,); expected"),
-        (learner(Y, metrics=of_each_row), 'metric "of_each_row" gives 2 numbers (shape (2,)); expected one'),
-        (learner(Y, metrics=epoch_metric(of_each_row)), 'metric "of_each_row" gives 2 numbers (shape (2,))'),
+        (learner(Y, metrics=mean_squared_error), "mean_squared_error: the model returns (2, 4) for targets (2,); expected"),
+        (learner(Y, metrics=of_each_row), 'metric "of_each_row" returns 2 numbers (shape (2,)); expected one'),
+        (learner(Y, metrics=epoch_metric(of_each_row)), 'metric "of_each_row" returns 2 numbers (shape (2,))'),
         (
             learner(Y, metrics=[accuracy, broken]),
             'metric "broken" fails on outputs (64, 4) of float32 and targets (64,) of int64 (ZeroDivisionError: division by '
-            "zero); expected a function of (outputs, targets) that gives one number, for classes for example accuracy",
+            "zero); expected a function of (outputs, targets) that returns one number; for classes use for example accuracy",
         ),
-        (learner(VALUE, 1, metrics=partial(broken)), "gives one number, for a regression for example rmse, mae or r2_score"),
+        (learner(VALUE, 1, metrics=partial(broken)), "returns one number; for regression use for example rmse, mae or r2_score"),
         (learner(Y, metrics=epoch_metric(broken)), 'metric "broken" fails on outputs (36, 4) of float32'),
         (learner(Y, metrics=of_one), "(TypeError: of_one() takes 1 positional argument but 2 were given); expected a function"),
     ],
@@ -75,11 +76,11 @@ def test_a_metric_that_does_not_fit(learn: Learner, said: str):
 @pytest.mark.parametrize(
     ("y", "outputs", "loss", "said"),
     [
-        (Y, 4, nn.MSELoss(), "the loss MSELoss is given outputs (2, 4) of float32 and targets (2,) of int64; for labels of classes use nn.CrossEntropyLoss()"),
-        (Y, 4, partial(F.l1_loss), "the loss l1_loss is given outputs (2, 4) of float32 and targets (2,) of int64; for lab"),
-        (Y, 4, nn.BCEWithLogitsLoss(), "(ValueError: Target size (torch.Size([2])) must be the same as input size (torch.Size([2, 4]))); for labels of classes"),
+        (Y, 4, nn.MSELoss(), "the loss MSELoss does not fit outputs (2, 4) of float32 and targets (2,) of int64; for class labels use nn.CrossEntropyLoss()"),
+        (Y, 4, partial(F.l1_loss), "the loss l1_loss does not fit outputs (2, 4) of float32 and targets (2,) of int64; for cla"),
+        (Y, 4, nn.BCEWithLogitsLoss(), "(ValueError: Target size (torch.Size([2])) must be the same as input size (torch.Size([2, 4]))); for class labels"),
         (VALUE, 1, nn.MSELoss(), "targets (2,) of float32; expected targets like the outputs: use y.reshape(-1, 1)"),
-        (X[:, :3], 1, nn.MSELoss(), "targets (2, 3) of float32; expected as many outputs for a row as y has columns"),
+        (X[:, :3], 1, nn.MSELoss(), "targets (2, 3) of float32; expected one output per column of y"),
         (Y % 2, 1, nn.BCEWithLogitsLoss(), "expected targets like the outputs: use y.reshape(-1, 1).float()"),
         (Y, 4, broken, "(ZeroDivisionError: division by zero)"),
         (VALUE[:, None], 1, broken, "(ZeroDivisionError: division by zero); expected a function of (outputs, targets)"),
@@ -88,14 +89,14 @@ def test_a_metric_that_does_not_fit(learn: Learner, said: str):
 def test_a_loss_that_does_not_fit(y: Tensor, outputs: int, loss: Any, said: str):
     learn = learner(y, outputs, loss_func=loss)
     assert said in refused(learn)  # and torch's warnings, which would be errors, are not heard
-    with pytest.raises(SettingError, match="the loss .* is given outputs"):
+    with pytest.raises(SettingError, match="the loss .* does not fit outputs"):
         learn.lr_find()
 
 
 def test_batches_of_a_torch_loader_are_explained_as_they_come():
     data = DataBunch(DataLoader(TensorDataset(X, Y), 64))
     with pytest.raises(
-        SettingError, match=r"the loss BCEWithLogitsLoss is given outputs \(64, 4\) .*; for labels of class"
+        SettingError, match=r"the loss BCEWithLogitsLoss does not fit outputs \(64, 4\) .*; for class lab"
     ):
         Learner(data, Net(), nn.BCEWithLogitsLoss(), silent=True).fit(1, 1e-3)
 
@@ -115,17 +116,17 @@ def needs_rows(preds: Tensor, targets: Tensor) -> float:
 
 
 @pytest.mark.parametrize("metric", [needs_rows, epoch_metric(needs_rows)])
-def test_a_metric_that_needs_more_than_a_few_rows_is_given_them(metric: Any):
+def test_a_metric_that_needs_more_than_a_few_rows_gets_them(metric: Any):
     learn = learner(Y, metrics=metric)
-    try_metrics(
+    check_metrics(
         Objective(learn.loss_func, [metric]), learn.model.eval(), learn.data.valid_dl
-    )  # and is not heard of a trial
+    )  # and its warning is suppressed
     with pytest.warns(UserWarning, match="heard"):
         learn.fit(1, 1e-3)
     assert learn.recorder.metrics == [[0.5]]
 
 
-def test_metrics_see_what_restore_makes():
+def test_metrics_see_the_inverse_transform():
     def positive(preds: Tensor, targets: Tensor) -> float:
         assert targets.min() > 0
         return preds.mean()
@@ -133,12 +134,12 @@ def test_metrics_see_what_restore_makes():
     learn = learner(VALUE, 1)
     loader = learn.data.valid_dl
     shifted = Objective(learn.loss_func, [positive], inverse_transform=lambda values: values + 100)
-    try_metrics(shifted, learn.model.eval(), loader)
+    check_metrics(shifted, learn.model.eval(), loader)
     with pytest.raises(SettingError, match="AssertionError"):
-        try_metrics(Objective(learn.loss_func, [positive]), learn.model.eval(), loader)
+        check_metrics(Objective(learn.loss_func, [positive]), learn.model.eval(), loader)
 
 
-def test_a_trial_leaves_no_trace():
+def test_trying_metrics_leaves_no_trace():
     calls: list[int] = []
 
     def counts(preds: Tensor, targets: Tensor) -> float:
@@ -153,8 +154,48 @@ def test_a_trial_leaves_no_trace():
     learn = learner(Y, metrics=[counts, running, noisy])
     torch.manual_seed(3)
     before, python = torch.get_rng_state(), random.getstate()
-    try_metrics(Objective(learn.loss_func, learn.metrics), learn.model.eval(), learn.data.valid_dl)
+    check_metrics(Objective(learn.loss_func, learn.metrics), learn.model.eval(), learn.data.valid_dl)
     assert calls == []
     assert running.compute() == 1
     assert torch.equal(torch.get_rng_state(), before)
     assert random.getstate() == python
+
+
+@pytest.mark.parametrize(
+    ("opt_func", "message"),
+    [
+        (
+            torch.optim.SGD(Net().parameters(), lr=1.0),
+            r"opt_func is an optimizer instance; expected its class, opt_func=SGD, or .*partial\(SGD, ...\)",
+        ),
+        ("adam", f"opt_func is 'adam'; {ADAM}"),
+        (None, f"opt_func is None; {ADAM}"),
+        (torch.optim.LBFGS, f"opt_func: LBFGS computes the loss several times in a step; {ADAM}"),
+        (partial(torch.optim.LBFGS, max_iter=3), "opt_func: LBFGS computes the loss"),
+        (
+            torch.optim.SparseAdam,
+            f"opt_func: SparseAdam takes only sparse gradients, and those of Linear are dense; {ADAM}, or torch.optim.SGD",
+        ),
+    ],
+)
+def test_an_opt_func_that_is_not_an_optimizer_for_the_model(toy: DataBunch, opt_func: Any, message: str):
+    for call in (lambda learn: learn.fit(1), lambda learn: learn.lr_find()):
+        with pytest.raises(SettingError, match=message):
+            call(Learner(toy, Net(), opt_func=opt_func, silent=True))
+
+
+def test_sparse_adam_trains_what_is_sparse():
+    class Lookup(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scores = nn.Embedding(10, 4, sparse=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.scores(x[:, 0])
+
+    x = torch.arange(200)[:, None] % 10
+    learn = Learner(
+        DataBunch.create((x, x[:, 0] % 4), bs=16, seed=0), Lookup(), opt_func=torch.optim.SparseAdam, silent=True
+    )
+    learn.fit(3, 0.1)
+    assert learn.recorder.losses[-1] < learn.recorder.losses[0]
