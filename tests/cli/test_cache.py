@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from onecycle.tables.cache.cache import cached
+from onecycle.tables.cache.progress import Progress
 
 from onecycle.cli.cache import cache
 from onecycle.core.config import Config
 from onecycle.errors import OutputError
-from onecycle.tables.cache.cache import cached
 from onecycle.tables.cache.folder import Entry
-from onecycle.tables.cache.progress import Progress
 
 
 def made(folder: Path, name: str, rows: int = 500, seed: int = 0) -> Entry:

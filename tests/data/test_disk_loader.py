@@ -17,13 +17,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onecycle.tables.cache.progress import Progress
 from torch.utils.data import DataLoader, TensorDataset
 
 from onecycle import MLP, DataBunch, Learner
 from onecycle.data.disk_loader import Reader, StoredRows, Stream, StreamLoader, open_stream
 from onecycle.errors import FileError, SettingError
 from onecycle.tables.cache.folder import TableCache
-from onecycle.tables.cache.progress import Progress
 
 CPU = torch.device("cpu")
 SILENT = Progress(silent=True)

@@ -18,16 +18,16 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onecycle.tables.cache.cache import cached
+from onecycle.tables.cache.manifest import DamagedCacheError, Manifest
+from onecycle.tables.cache.progress import Progress
 
 from onecycle.core.config import Config
 from onecycle.errors import DataError, FileError, OutputError, SettingError
 from onecycle.tables.cache import folder as cache_folder
 from onecycle.tables.cache import source as cache_source
-from onecycle.tables.cache.cache import cached
 from onecycle.tables.cache.conversion import RowWriter
 from onecycle.tables.cache.folder import Entry, TableCache, default_cache_limit
-from onecycle.tables.cache.manifest import DamagedCacheError, Manifest
-from onecycle.tables.cache.progress import Progress
 from onecycle.tables.cache.rowwise_split import RowwiseSplit
 from onecycle.tables.cache.sizes import default_memory_limit, parse_size, shape_of, size_text
 from onecycle.tables.features import Features
