@@ -124,15 +124,15 @@ class DiskLoader:
         rows = max(min(buffer_bytes // sum(file.row_bytes for file in dataset.files), len(dataset)), 1)
         self.block_rows = min(_MAX_BLOCK_ROWS, max(rows // _MIN_BLOCKS, 1))
         self.buffers = -(-len(dataset) // rows)  # in an epoch
-        self._epochs_started = 0
+        self._next_epoch = 0
 
     def __len__(self) -> int:
         rows = len(self.dataset)
         return rows // self.batch_size if self.drop_last else -(-rows // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        self._epochs_started += 1
-        return self.epoch(self._epochs_started - 1)
+        self._next_epoch += 1
+        return self.epoch(self._next_epoch - 1)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield the batches of epoch `number`. Raises FileError if the files cannot be read."""
@@ -150,7 +150,7 @@ class DiskLoader:
     def unshuffled(self) -> "DiskLoader":
         """Return a loader of the same files with all rows in order."""
         loader = copy(self)
-        loader.shuffle, loader.drop_last, loader._epochs_started = False, False, 0
+        loader.shuffle, loader.drop_last, loader._next_epoch = False, False, 0
         return loader
 
     def peek(self) -> Batch:

@@ -13,16 +13,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from onecycle.errors import OutputError, SettingError, did_you_mean
-from onecycle.tables.cache.folder import (
-    FORMAT,
-    KEY_LENGTH,
-    CacheEntry,
-    DamagedCacheError,
-    Manifest,
-    RowWriter,
-    TableCache,
-)
+from onecycle.errors import SettingError, did_you_mean
+from onecycle.tables.cache.folder import FORMAT, KEY_LENGTH, CacheEntry, Manifest, RowWriter, TableCache
 from onecycle.tables.cache.numpy_files import RowChunk
 from onecycle.tables.cache.rowwise_split import SETS, RowwiseSplit, SetCodes
 from onecycle.tables.cache.sizes import cache_limit, format_size
@@ -36,8 +28,6 @@ from onecycle.tables.target import Target
 from onecycle.tables.target_stats import TargetStats, check_task, collect_target_stats
 from onecycle.tables.unpack import PACKINGS
 from onecycle.tables.values import Array, arrow, update_all
-
-_ATTEMPTS = 3
 
 
 class ConversionProgress:
@@ -96,19 +86,17 @@ def convert_if_larger(
         progress.message(f"{path}: larger than memory_limit; looking it up among the converted tables")
         source_sha256 = source.compute_sha256(cache.path)
     key = _cache_key(path, source_sha256, conversion.spec)
-    for _ in range(_ATTEMPTS):
-        try:
-            if (entry := cache.open(key)) is not None:
-                return entry
-        except DamagedCacheError as error:
-            progress.message(f"the converted table is damaged ({error}); converting it again")
-        with cache.building(key) as folder:
-            if folder is not None:
-                progress.message(f"{path}: converting it to files on the disk, once")
-                manifest = conversion.run(folder, source_sha256, lambda size: cache.make_room(size, limit))
-                manifest.write(folder)
-                progress.message(f"converted to {format_size(manifest.bytes)} in {cache.path / key}")
-    raise OutputError(f"{cache.path / key}: was removed each time it was converted; see what else uses this folder")
+
+    def build(folder: Path) -> Manifest:
+        progress.message(f"{path}: converting it to files on the disk, once")
+        manifest = conversion.run(folder, source_sha256, lambda size: cache.make_room(size, limit))
+        progress.message(f"converted to {format_size(manifest.bytes)} in {cache.path / key}")
+        return manifest
+
+    def on_damage(reason: str) -> None:
+        progress.message(f"the converted table is damaged ({reason}); converting it again")
+
+    return cache.open_or_build(key, build, on_damage)
 
 
 def _cache_key(path: Path, source_sha256: str, spec: TableSpec) -> str:

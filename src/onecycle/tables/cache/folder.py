@@ -7,8 +7,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from errno import EDQUOT, ENOSPC
 from hashlib import file_digest, sha256
@@ -193,13 +193,13 @@ class CacheEntry:
 
 
 class TableCache:
-    """The entries in `path` (default: "cache" in the library's folder), each a folder named by its key.
+    """The entries in the library's cache folder `path`, each a folder named by its key.
 
     Unfinished entries are folders that begin with a dot. Anything else in `path` is left alone.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path if path is not None else Config().home() / "cache"
+    def __init__(self) -> None:
+        self.path = Config().home() / "cache"
 
     def entries(self) -> list[CacheEntry]:
         """Return the entries with an undamaged manifest, the most recently used first."""
@@ -209,51 +209,34 @@ class TableCache:
                 entries.append(CacheEntry(folder, Manifest.read(folder), (folder / _MANIFEST).stat().st_mtime))
         return sorted(entries, key=lambda entry: entry.last_used, reverse=True)
 
-    def open(self, key: str) -> CacheEntry | None:
-        """Return the entry `key`, locked and marked as used now; None if there is none.
+    def open_or_build(
+        self, key: str, build: Callable[[Path], Manifest], on_damage: Callable[[str], None]
+    ) -> CacheEntry:
+        """Return the entry `key`, locked so that it is not removed; if it is missing or damaged, `build` it first.
 
-        Raises DamagedCacheError if it is not what was written, OutputError if it cannot be marked.
-        """
-        folder = self.path / key
-        lock = Lock.acquire(folder / _IN_USE, shared=True)
-        if lock is None:
-            return None
-        try:
-            manifest = Manifest.read(folder)
-            checked = manifest.check(folder)
-            if checked != manifest:  # a copy, with other times
-                checked.write(folder)
-            os.utime(folder / _MANIFEST)
-        except DamagedCacheError:
-            lock.release()
-            raise
-        except OSError as error:
-            lock.release()
-            raise unwritable(folder, error) from error
-        return CacheEntry(folder, checked, time.time(), lock)
-
-    @contextmanager
-    def building(self, key: str) -> Generator[Path | None]:
-        """Yield a temporary folder that becomes the entry `key` when the block ends without an error.
-
-        Waits for other processes that build the same entry, and yields None if one of them finished it. Raises
+        `build` writes the row files to a temporary folder, which becomes the entry when it returns, while other
+        processes that need the entry wait. `on_damage` is called with the reason why an entry is built again. Raises
         OutputError if the cache cannot be written.
         """
         lock = folder = None
         try:
+            if (entry := self._open(key, on_damage)) is not None:
+                return entry
             self.path.mkdir(parents=True, exist_ok=True)
             lock = Lock.acquire(self.path / f".{key}.lock")
             self.sweep(key)
-            if self._is_whole(key):
-                yield None
-                return
+            if (entry := self._open(key)) is not None:  # another process built it meanwhile
+                return entry
             folder = self._make_temporary(key)
             (folder / _IN_USE).touch()
-            yield folder
+            build(folder).write(folder)
             sync_folder(folder)
             self._remove(self.path / key)  # a damaged one
             folder.rename(self.path / key)
             sync_folder(self.path)
+            if (entry := self._open(key)) is None:
+                raise OutputError(f"{self.path / key}: was removed at once; see what else uses this folder")
+            return entry
         except OutputError:
             raise
         except OSError as error:
@@ -265,6 +248,27 @@ class TableCache:
                 shutil.rmtree(folder, ignore_errors=True)
             if lock is not None:
                 lock.release(remove=True)
+
+    def _open(self, key: str, on_damage: Callable[[str], None] | None = None) -> CacheEntry | None:
+        """Return the entry, locked and marked as used now; None if it is missing or damaged."""
+        folder = self.path / key
+        lock = Lock.acquire(folder / _IN_USE, shared=True)
+        if lock is None:
+            return None
+        try:
+            manifest = Manifest.read(folder)
+            checked = manifest.check(folder)
+            if checked != manifest:  # a copy, with other times
+                checked.write(folder)
+            os.utime(folder / _MANIFEST)
+        except BaseException as error:
+            lock.release()
+            if not isinstance(error, DamagedCacheError):
+                raise
+            if on_damage is not None:
+                on_damage(str(error))
+            return None
+        return CacheEntry(folder, checked, time.time(), lock)
 
     def make_room(self, size: int, limit: int) -> None:
         """Remove the entries used longest ago until `size` more bytes fit into `limit`, and on the disk.
@@ -320,13 +324,6 @@ class TableCache:
                     shutil.rmtree(folder, ignore_errors=True)
             if lock is not None:
                 lock.release(remove=True)
-
-    def _is_whole(self, key: str) -> bool:
-        try:
-            Manifest.read(self.path / key).check(self.path / key)
-        except DamagedCacheError:
-            return False
-        return (self.path / key / _IN_USE).exists()
 
     def _make_temporary(self, key: str) -> Path:
         return Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".tmp", dir=self.path))

@@ -159,8 +159,8 @@ def _check_inputs(x: Array, path: Path, start: int) -> Array:
         return x.astype(np.int64)
     if x.dtype.kind == "f":
         x = x.astype(np.float32, copy=False) if x.dtype.itemsize > 4 else x
-        if not np.isfinite(x.sum(dtype=np.float64)) and not (finite := np.isfinite(x)).all():
-            index = tuple(np.argwhere(~finite)[0].tolist())
+        if len(bad := np.argwhere(~np.isfinite(x))):
+            index = tuple(bad[0].tolist())
             raise DataError(
                 f"{path}: x contains {x[index]} at row {start + index[0]}, position {list(index[1:])}; "
                 "expected finite numbers: drop or fill them first"
