@@ -72,14 +72,13 @@ class DiskDataset(Dataset[tuple[Tensor, Tensor]]):
         for file, tensor in zip(self.files, out, strict=True):
             content, done = memoryview(tensor.numpy().reshape(-1).view(np.uint8).data), 0
             try:
-                with (self.entry.folder / file.name).open("rb", buffering=0) as stream:
+                with (self.entry.folder / file.name).open("rb") as stream:
                     for block in blocks:
                         stream.seek(block.start * file.row_bytes)
-                        end = done + len(block) * file.row_bytes
-                        while done < end:
-                            if not (count := stream.readinto(content[done:end])):
-                                raise OSError("cut short")
-                            done += count
+                        size = len(block) * file.row_bytes
+                        if stream.readinto(content[done : done + size]) < size:  # it reads all that there is
+                            raise OSError("cut short")
+                        done += size
             except OSError as error:
                 raise FileError(
                     f"{self.entry.folder}: cannot be read ({error.strerror or error}); start again, which converts the "

@@ -10,8 +10,6 @@ import pytest
 from onecycle.errors import SettingError
 from onecycle.tables.cache.sizes import cache_limit, format_size, parse_memory_limit, parse_size
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.mark.parametrize(
     ("text", "count"),

@@ -180,7 +180,6 @@ class Conversion:
 
     def _survey(self) -> tuple[Target, list[Column]]:
         """Return the target and the columns (none for unchanged inputs), and count the rows of each set."""
-        self._counts[:], self._sample = 0, None  # `run` may be called again
         survey: Survey | None = None
         stats_of_all_rows: list[TargetStats] = []
 
