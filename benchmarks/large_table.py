@@ -86,8 +86,9 @@ def peak() -> int:
 def opened(path: Path, limit: str) -> Any:
     """The converted table."""
     from onecycle.data.disk_loader import open_stream
+    from onecycle.tables.spec import TableSpec
 
-    found = open_stream(path, "y", memory_limit=limit)
+    found = open_stream(path, TableSpec("y"), limit)
     if found is None:
         raise SystemExit(f"{path} is smaller than {limit}: give a lower --memory-limit or more --rows")
     return found
@@ -148,7 +149,7 @@ def again(path: Path, limit: str, **_: Any) -> dict[str, Any]:
 def speed(path: Path, limit: str, rounds: int = 5) -> dict[str, Any]:
     """Epochs over the first rows of the files, from disk and memory in turn; the first round is not counted."""
     from onecycle import MLP, DataBunch, Learner
-    from onecycle.data.disk_loader import Reader, StoredRows, Stream
+    from onecycle.data.disk_loader import DiskDataset, TableStream
 
     stream = opened(path, limit)
     manifest = stream.entry.manifest
@@ -157,13 +158,12 @@ def speed(path: Path, limit: str, rounds: int = 5) -> dict[str, Any]:
         part: replace(file, shape=(min(file.shape[0], most[part]), *file.shape[1:]))
         for part, file in manifest.files.items()
     }
-    part = Stream(replace(stream.entry, manifest=replace(manifest, files=files)), stream.buffer_bytes)
+    part = TableStream(replace(stream.entry, manifest=replace(manifest, files=files)), stream.buffer_bytes)
     on_disk = bunch(part)
 
     def held(side: str) -> Any:
-        rows = StoredRows(part.entry, side)
-        with Reader(rows) as reader:
-            return reader.read([range(len(rows))], rows.room(len(rows)))
+        rows = DiskDataset(part.entry, side)
+        return rows.read([range(len(rows))])
 
     bs = on_disk.train_dl.batch_size
     in_memory = DataBunch.create(held("train"), held("valid"), bs=bs, seed=1, device="cpu")

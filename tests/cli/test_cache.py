@@ -14,22 +14,22 @@ import pytest
 from onecycle.cli.cache import cache
 from onecycle.core.config import Config
 from onecycle.errors import OutputError
-from onecycle.tables.cache.cache import cached
-from onecycle.tables.cache.folder import Entry
-from onecycle.tables.cache.progress import Progress
+from onecycle.tables.cache.conversion import convert_if_larger
+from onecycle.tables.cache.folder import CacheEntry
+from onecycle.tables.spec import TableSpec
 
 
-def made(folder: Path, name: str, rows: int = 500, seed: int = 0) -> Entry:
+def made(folder: Path, name: str, rows: int = 500, seed: int = 0) -> CacheEntry:
     random = np.random.default_rng(seed)
     pq.write_table(pa.table({"a": random.normal(size=rows), "y": random.integers(0, 2, rows)}), folder / name)
-    entry = cached(folder / name, "y", seed=seed, memory_limit=1, progress=Progress(silent=True))
+    entry = convert_if_larger(folder / name, TableSpec("y", seed=seed), memory_limit=1)
     assert entry is not None
     return entry
 
 
-def let_go(entry: Entry) -> None:
-    assert entry.held is not None
-    entry.held.release()
+def let_go(entry: CacheEntry) -> None:
+    assert entry.lock is not None
+    entry.lock.release()
 
 
 def asked(capsys: pytest.CaptureFixture[str], clear: bool = False, check: bool = False) -> dict[str, object]:
@@ -43,7 +43,7 @@ def test_entries_are_listed_the_last_used_first(tmp_path: Path, capsys: pytest.C
     assert cache(clear=False, check=False, as_json=False) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["file", "target", "rows", "size", "last", "used", "state"]
-    used = datetime.fromtimestamp(new.used).strftime("%Y-%m-%d %H:%M").split()
+    used = datetime.fromtimestamp(new.last_used).strftime("%Y-%m-%d %H:%M").split()
     assert lines[1].split()[:3] == ["new.parquet", "y", "1,500"]
     assert lines[1].split()[5:] == [*used, "whole"]
     assert lines[2].split()[:3] == ["old.parquet", "y", "500"]
@@ -72,7 +72,7 @@ def test_json_has_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
             },
             "rows": {side: entry.manifest.rows(side) for side in ("train", "valid", "test")},
             "bytes": entry.bytes,
-            "used": datetime.fromtimestamp(entry.used, UTC).isoformat(timespec="seconds"),
+            "used": datetime.fromtimestamp(entry.last_used, UTC).isoformat(timespec="seconds"),
             "fault": None,
         }
     ]

@@ -1,4 +1,4 @@
-"""Rows that lie on the disk: each once an epoch, well mixed, the same for a seed, whatever happens in between."""
+"""Rows on the disk: each once an epoch, well mixed, the same for a seed, whatever happens in between."""
 
 import gc
 import json
@@ -20,32 +20,32 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
 from onecycle import MLP, DataBunch, Learner
-from onecycle.data.disk_loader import Reader, StoredRows, Stream, StreamLoader, open_stream
+from onecycle.data.disk_loader import DiskDataset, DiskLoader, TableStream, open_stream
 from onecycle.errors import FileError, SettingError
 from onecycle.tables.cache.folder import TableCache
-from onecycle.tables.cache.progress import Progress
+from onecycle.tables.spec import TableSpec
 
 CPU = torch.device("cpu")
-SILENT = Progress(silent=True)
+SPEC = TableSpec("y")
 ROWS = 2_000
 
 
-def numbered(folder: Path, rows: int = ROWS) -> Stream:
+def numbered(folder: Path, rows: int = ROWS) -> TableStream:
     """A stream whose x is the number of the row as bytes, and y the number modulo 3: rows can be told apart."""
     x = np.arange(rows).astype("<u4").view(np.uint8).reshape(rows, 2, 2)
     np.savez(folder / f"{rows}.npz", x=x, y=np.arange(rows) % 3)
-    found = open_stream(folder / f"{rows}.npz", memory_limit=1, progress=SILENT)
-    assert found is not None
-    return found
+    stream = open_stream(folder / f"{rows}.npz", SPEC, memory_limit=1)
+    assert stream is not None
+    return stream
 
 
 @pytest.fixture
-def stream(tmp_path: Path) -> Stream:
+def stream(tmp_path: Path) -> TableStream:
     return numbered(tmp_path)
 
 
-def loader(stream: Stream, bs: int = 64, side: str = "train", **options: Any) -> StreamLoader:
-    return StreamLoader(StoredRows(stream.entry, side), bs, CPU, options.pop("seed", 5), **options)
+def loader(stream: TableStream, bs: int = 64, side: str = "train", **options: Any) -> DiskLoader:
+    return DiskLoader(DiskDataset(stream.entry, side), bs, CPU, options.pop("seed", 5), **options)
 
 
 def number(x: torch.Tensor) -> list[int]:
@@ -61,7 +61,7 @@ def flat(batches: Iterator[Any]) -> list[int]:
     return [row for batch in order(batches) for row in batch]
 
 
-def rows_on(stream: Stream, side: str = "train") -> list[int]:
+def rows_on(stream: TableStream, side: str = "train") -> list[int]:
     """The numbers of the rows on a side, in the order of the file."""
     content = np.fromfile(stream.entry.folder / f"{side}_x.bin", "<u4")
     return content.tolist()
@@ -79,7 +79,7 @@ def rows_on(stream: Stream, side: str = "train") -> list[int]:
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_each_row_comes_once_an_epoch(
-    bs: int, buffer: int, drop_last: bool, shuffle: bool, epoch: int, stream: Stream
+    bs: int, buffer: int, drop_last: bool, shuffle: bool, epoch: int, stream: TableStream
 ) -> None:
     dl = loader(stream, bs, shuffle=shuffle, drop_last=drop_last, buffer_bytes=buffer)
     rows, found = rows_on(stream), order(dl.epoch(epoch))
@@ -93,7 +93,7 @@ def test_each_row_comes_once_an_epoch(
         assert taken == rows[:whole]
 
 
-def test_all_rows_in_order_of_a_loader_that_shuffles_and_drops(stream: Stream):
+def test_all_rows_in_order_of_a_loader_that_shuffles_and_drops(stream: TableStream):
     shuffled = loader(stream, 50, shuffle=True, drop_last=True)
     next(iter(shuffled))
     fix = DataBunch(shuffled, device="cpu").fix_dl
@@ -103,12 +103,12 @@ def test_all_rows_in_order_of_a_loader_that_shuffles_and_drops(stream: Stream):
     assert order(shuffled.epoch(0)) == order(loader(stream, 50, shuffle=True, drop_last=True).epoch(0))
 
 
-def test_x_and_y_stay_together(stream: Stream):
+def test_x_and_y_stay_together(stream: TableStream):
     for x, y in loader(stream, 50, shuffle=True, buffer_bytes=4_000):
         assert [row % 3 for row in number(x)] == y.tolist()
 
 
-def test_an_epoch_is_a_function_of_seed_and_number(stream: Stream):
+def test_an_epoch_is_a_function_of_seed_and_number(stream: TableStream):
     options = {"shuffle": True, "buffer_bytes": 4_000}
     one, other = loader(stream, **options), loader(stream, **options)
     assert order(one.epoch(3)) == order(other.epoch(3))
@@ -116,26 +116,26 @@ def test_an_epoch_is_a_function_of_seed_and_number(stream: Stream):
     assert order(one.epoch(3)) != order(loader(stream, seed=6, **options).epoch(3))
 
 
-def test_iterating_by_hand_gives_the_epochs_in_turn(stream: Stream):
+def test_iterating_by_hand_gives_the_epochs_in_turn(stream: TableStream):
     by_hand = loader(stream, shuffle=True)
     assert [order(iter(by_hand)), order(iter(by_hand))] == [order(by_hand.epoch(0)), order(by_hand.epoch(1))]
 
 
-def test_the_global_generators_are_not_touched(stream: Stream):
+def test_the_global_generators_are_not_touched(stream: TableStream):
     states = torch.get_rng_state(), np.random.get_state()[1].tolist()
     flat(loader(stream, shuffle=True).epoch(0))
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1] == np.random.get_state()[1].tolist()
 
 
-def test_batches_stay_as_they_were_given(stream: Stream):
+def test_batches_stay_as_they_were_given(stream: TableStream):
     batches = [x for x, _ in loader(stream, shuffle=True, buffer_bytes=2_000)]
     kept = [batch.clone() for batch in batches]
     assert all(torch.equal(one, other) for one, other in zip(batches, kept, strict=True))
     assert sorted(row for batch in batches for row in number(batch)) == rows_on(stream)
 
 
-def test_bytes_become_floats_divided_by_the_scale(stream: Stream):
+def test_bytes_become_floats_divided_by_the_scale(stream: TableStream):
     x, _ = next(loader(stream).epoch(0))
     scaled, _ = next(loader(stream, pixel_scale=256.0).epoch(0))
     assert x.dtype is torch.float32
@@ -143,7 +143,7 @@ def test_bytes_become_floats_divided_by_the_scale(stream: Stream):
     assert stream.pixel_scale == 256.0
 
 
-def test_a_peek_moves_nothing(stream: Stream):
+def test_a_peek_moves_nothing(stream: TableStream):
     dl = loader(stream, shuffle=True)
     assert number(dl.peek()[0]) == rows_on(stream)[:2]
     assert order(iter(dl)) == order(loader(stream, shuffle=True).epoch(0))
@@ -152,7 +152,7 @@ def test_a_peek_moves_nothing(stream: Stream):
 # --- how well they are mixed -----------------------------------------------------------------------------------------
 
 
-def test_one_buffer_mixes_all_rows(stream: Stream):
+def test_one_buffer_mixes_all_rows(stream: TableStream):
     places = np.array(flat(loader(stream, shuffle=True).epoch(0)))
     assert abs(np.corrcoef(places, np.arange(len(places)))[0, 1]) < 0.1
     neighbours = [np.abs(np.diff(flat(loader(stream, shuffle=True).epoch(k)))) == 1 for k in range(20)]
@@ -162,7 +162,7 @@ def test_one_buffer_mixes_all_rows(stream: Stream):
 def test_small_buffers_mix_blocks_from_everywhere(tmp_path: Path):
     stream = numbered(tmp_path, 40_000)
     dl = loader(stream, 256, shuffle=True, buffer_bytes=40_000 * 12 // 10)  # a tenth of the rows
-    assert (dl.buffers, dl.block) == (8, 62)
+    assert (dl.buffers, dl.block_rows) == (8, 62)
     places = np.array(flat(dl.epoch(0)))
     assert abs(np.corrcoef(places, np.arange(len(places)))[0, 1]) < 0.15  # 64 of 640 blocks at a time
     parts = places[: len(places) // 256 * 256].reshape(-1, 256)
@@ -175,7 +175,7 @@ def test_small_buffers_mix_blocks_from_everywhere(tmp_path: Path):
 # --- ends in the middle ----------------------------------------------------------------------------------------------
 
 
-def open_files(stream: Stream) -> int:
+def open_files(stream: TableStream) -> int:
     links = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     return sum(link.is_relative_to(stream.entry.folder) and link.suffix == ".bin" for link in links)
 
@@ -184,11 +184,11 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("onecycle-read")]
 
 
-def test_leaving_an_epoch_ends_its_thread_and_closes_its_files(stream: Stream):
+def test_leaving_an_epoch_ends_its_thread_and_leaves_no_file_open(stream: TableStream):
     dl = loader(stream, shuffle=True, buffer_bytes=2_000)
     batches = dl.epoch(0)
     next(batches)
-    assert (len(threads()), open_files(stream)) == (1, 2)
+    assert len(threads()) == 1
     batches.close()
     assert threads() == []
     with pytest.raises(RuntimeError, match="mine"):
@@ -202,7 +202,7 @@ def test_leaving_an_epoch_ends_its_thread_and_closes_its_files(stream: Stream):
     assert open_files(stream) == 0
 
 
-def test_what_goes_wrong_while_reading_is_raised_where_batches_are_taken(stream: Stream):
+def test_errors_of_the_reading_thread_are_raised_from_the_loader(stream: TableStream):
     dl = loader(stream, shuffle=False, buffer_bytes=2_000)
     batches = dl.epoch(0)
     next(batches)
@@ -212,7 +212,7 @@ def test_what_goes_wrong_while_reading_is_raised_where_batches_are_taken(stream:
     with pytest.raises(FileError) as caught:
         list(batches)
     assert str(caught.value) == (
-        f"{stream.entry.folder}: cannot be read (cut short); it is made again at the next start"
+        f"{stream.entry.folder}: cannot be read (cut short); start again, which converts the table again"
     )
     assert threads() == []
     path.unlink()
@@ -226,7 +226,8 @@ HOLD = """
 import sys, time, torch
 from pathlib import Path
 from onecycle.data.disk_loader import open_stream
-stream = open_stream(Path(sys.argv[1]), memory_limit=1)
+from onecycle.tables.spec import TableSpec
+stream = open_stream(Path(sys.argv[1]), TableSpec("y"), memory_limit=1)
 batches = stream.loaders(8, 8, torch.device("cpu"), 1)["train_dl"].epoch(0)
 next(batches)
 print("holding", flush=True)
@@ -263,8 +264,8 @@ def test_ctrl_c_ends_a_process_at_once(tmp_path: Path):
 # --- the rows --------------------------------------------------------------------------------------------------------
 
 
-def test_rows_can_be_had_one_at_a_time(stream: Stream):
-    rows = StoredRows(stream.entry, "valid")
+def test_rows_can_be_had_one_at_a_time(stream: TableStream):
+    rows = DiskDataset(stream.entry, "valid")
     numbers = rows_on(stream, "valid")
     assert len(rows) == len(numbers) == stream.entry.manifest.rows("valid")
     for place in (0, 7, len(rows) - 1, -1, -len(rows)):
@@ -276,15 +277,15 @@ def test_rows_can_be_had_one_at_a_time(stream: Stream):
             rows[place]
 
 
-def test_torchs_own_loader_takes_them(stream: Stream):
-    x, y = next(iter(DataLoader(StoredRows(stream.entry, "valid"), 16, num_workers=0)))
+def test_torchs_own_loader_takes_them(stream: TableStream):
+    x, y = next(iter(DataLoader(DiskDataset(stream.entry, "valid"), 16, num_workers=0)))
     assert number(x) == rows_on(stream, "valid")[:16]
     assert y.shape == (16,)
 
 
-def test_they_are_in_use_for_as_long_as_they_are_held(tmp_path: Path):
+def test_an_entry_is_in_use_as_long_as_its_data_set_exists(tmp_path: Path):
     stream = numbered(tmp_path)
-    rows, folder = StoredRows(stream.entry, "train"), stream.entry.folder
+    rows, folder = DiskDataset(stream.entry, "train"), stream.entry.folder
     del stream
     assert TableCache().clear()[0] == 0
     assert len(rows) > 0
@@ -306,15 +307,15 @@ def table(folder: Path, rows: int = 4_000) -> Path:
     return folder / "t.parquet"
 
 
-def bunch(stream: Stream, bs: int = 64) -> DataBunch:
+def bunch(stream: TableStream, bs: int = 64) -> DataBunch:
     data = DataBunch(**stream.loaders(bs, bs, CPU, seed=1), device="cpu", seed=1)
     data.features, data.target, data.columns = stream.fitted
     return data
 
 
 @pytest.fixture
-def converted(tmp_path: Path) -> Stream:
-    found = open_stream(str(table(tmp_path)), "y", memory_limit="10 kB", progress=SILENT)
+def converted(tmp_path: Path) -> TableStream:
+    found = open_stream(str(table(tmp_path)), SPEC, memory_limit="10 kB")
     assert found is not None
     return found
 
@@ -325,16 +326,15 @@ def learner(data: DataBunch, seed: int = 0) -> Learner:
         return Learner(data, silent=True)
 
 
-def test_a_learner_trains_from_the_disk_as_from_memory(converted: Stream):
+def test_a_learner_trains_from_the_disk_as_from_memory(converted: TableStream):
     data = bunch(converted)
     assert (data.c, data.classes, data.task) == (2, ["no", "yes"], "classes")
     streamed = learner(data)
     streamed.fit_one_cycle(3, 1e-2)
 
     def all_of(side: str) -> TensorDataset:
-        rows = StoredRows(converted.entry, side)
-        with Reader(rows) as reader:
-            return TensorDataset(*reader.read([range(len(rows))], rows.room(len(rows))))
+        rows = DiskDataset(converted.entry, side)
+        return TensorDataset(*rows.read([range(len(rows))]))
 
     held = DataBunch.create(all_of("train"), all_of("valid"), bs=64, seed=1, device="cpu")
     held.features, held.target = data.features, data.target
@@ -346,7 +346,7 @@ def test_a_learner_trains_from_the_disk_as_from_memory(converted: Stream):
     assert before == pytest.approx(learner(held).validate()[0], rel=1e-6)
 
 
-def test_same_seed_same_run_and_finding_leaves_no_trace(converted: Stream):
+def test_same_seed_same_run_and_finding_leaves_no_trace(converted: TableStream):
     one, other = learner(bunch(converted)), learner(bunch(converted))
     other.lr_find(num_it=20)
     for each in (one, other):
@@ -355,7 +355,7 @@ def test_same_seed_same_run_and_finding_leaves_no_trace(converted: Stream):
     assert one.recorder.val_losses == other.recorder.val_losses
 
 
-def test_predictions_are_in_the_order_of_the_rows(converted: Stream):
+def test_predictions_are_in_the_order_of_the_rows(converted: TableStream):
     learn = learner(bunch(converted))
     _, y = learn.get_preds("train")
     assert y is not None
@@ -365,7 +365,7 @@ def test_predictions_are_in_the_order_of_the_rows(converted: Stream):
     assert learn.predict({"a": 2.0, "b": 0.0, "color": "red"})[0] in ("no", "yes")
 
 
-def test_images_train_too(stream: Stream):
+def test_images_train_too(stream: TableStream):
     data = DataBunch(**stream.loaders(64, 64, CPU, seed=1), device="cpu", seed=1)
     assert stream.fitted[0] is None
     data.target, data.pixel_scale = stream.fitted[1], stream.pixel_scale
@@ -374,7 +374,7 @@ def test_images_train_too(stream: Stream):
     assert np.isfinite(learn.recorder.val_losses[-1])
 
 
-def test_the_loaders_are_those_of_a_bunch(converted: Stream):
+def test_the_loaders_are_those_of_a_bunch(converted: TableStream):
     loaders = converted.loaders(64, 128, CPU, seed=1)
     train, valid = loaders["train_dl"], loaders["valid_dl"]
     assert train is not None
@@ -387,22 +387,21 @@ def test_the_loaders_are_those_of_a_bunch(converted: Stream):
     few = converted.loaders(10**6, 10**6, CPU, seed=1)["train_dl"]
     assert few is not None
     assert len(few) == 1  # fewer rows than a batch: one batch of them
-    assert converted.class_counts == np.bincount(np.fromfile(converted.entry.folder / "train_y.bin", "<i8")).tolist()
 
 
-def test_buffers_are_a_share_of_the_limit(tmp_path: Path):
+def test_buffers_are_a_fraction_of_the_limit(tmp_path: Path):
     path = table(tmp_path)
     sizes = [1, "100 MB", "1 GB", "100 GB"]
-    found = [open_stream(path, "y", memory_limit=size, progress=SILENT) for size in sizes]
+    found = [open_stream(path, SPEC, memory_limit=size) for size in sizes]
     assert found[0] is not None
     assert found[1:] == [None] * 3
     assert found[0].buffer_bytes == 2**22
 
 
-def test_what_is_no_file_fits(tmp_path: Path):
-    assert open_stream({"a": [1, 2], "y": [0, 1]}, memory_limit=1) is None
+def test_a_table_in_memory_is_not_converted(tmp_path: Path):
+    assert open_stream({"a": [1, 2], "y": [0, 1]}, SPEC, memory_limit=1) is None
     with pytest.raises(SettingError, match="memory_limit is 'x'"):
-        open_stream({"a": [1, 2]}, memory_limit="x")
+        open_stream({"a": [1, 2]}, SPEC, memory_limit="x")
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ class Setup:
 def open_source(settings: DataSettings) -> Source:
     """Read what `settings` names, unless that is a data set of the library's own or a folder of images."""
     from onecycle.data.sources import Arrays, open_source
-    from onecycle.tables.cache.cache import larger_than_memory
+    from onecycle.tables.cache.source import open_if_larger
     from onecycle.tables.read import is_table_file
 
     if settings.is_dataset:
@@ -67,9 +67,9 @@ def open_source(settings: DataSettings) -> Source:
     if path.is_dir() and not is_table_file(path):
         return Source(settings.source, other=path)
     as_written = [name for name, kind in settings.kinds if kind == "category"]
-    large = larger_than_memory(path, settings.memory_limit, as_written)
+    large = open_if_larger(path, settings.memory_limit, as_written)
     if large is not None:
-        return Source(settings.source, other=path, streamed=tuple(large))
+        return Source(settings.source, other=path, streamed=tuple(large.shape.names))
     if (size := path.stat().st_size) >= _SLOW:
         print(f"reading {path} ({size / 2**20:,.0f} MiB)", file=sys.stderr)
     found = open_source(path, as_written=as_written)

@@ -50,9 +50,7 @@ def bunch_from_table(
     path: Path,
 ) -> "DataBunch":
     """A DataBunch of `source`, in memory, or on the disk where it takes more than `memory_limit`."""
-    stream = open_stream(
-        source, spec.targets, spec.task, spec.kinds, spec.dropped, spec.split, spec.valid, spec.seed, memory_limit
-    )
+    stream = open_stream(source, spec, memory_limit)
     if stream is not None:
         bs = bs or default_bs(stream.rows)
         train, valid, test = stream.loaders(bs, bs, device, spec.seed).values()

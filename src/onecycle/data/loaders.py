@@ -248,7 +248,7 @@ def data_fingerprint(loader: Loader | None) -> dict[str, Any]:
         return about | {"sha256": _of_tensors(loader.tensors)}
     files = getattr(loader.dataset, "files", None)  # of rows on the disk, whose manifest knows
     if isinstance(files, list):
-        return about | {"sha256": [file.sha256 for file in files]}  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] -- a StoredRows
+        return about | {"sha256": [file.sha256 for file in files]}  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] -- a DiskDataset
     return about | {"data set": type(loader.dataset).__name__}
 
 

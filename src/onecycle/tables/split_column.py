@@ -12,7 +12,7 @@ from onecycle.tables.values import decode_column, value_kind
 
 Table: TypeAlias = Any  # a pyarrow.Table; pyarrow comes without types
 
-_MARKS = {"train": 0, "false": 0, "0": 0, "valid": 1, "validation": 1, "val": 1, "true": 1, "1": 1, "test": 2}
+SPLIT_MARKS = {"train": 0, "false": 0, "0": 0, "valid": 1, "validation": 1, "val": 1, "true": 1, "1": 1, "test": 2}
 
 
 class SplitColumn:
@@ -82,14 +82,14 @@ class SplitColumn:
         sides: list[int] = []
         for code, value in enumerate(values):
             text = str(value).strip().lower().removesuffix(".0")
-            if text not in _MARKS:
+            if text not in SPLIT_MARKS:
                 found = "missing" if value is None else repr(value)
-                near = did_you_mean(text, [mark for mark in _MARKS if mark.isalpha()])
+                near = did_you_mean(text, [mark for mark in SPLIT_MARKS if mark.isalpha()])
                 raise DataError(
                     f"{self.where} is {found} in row {(codes == code).argmax()}; expected train, valid or test, "
                     f"or true or 1 for validation{near}"
                 )
-            sides.append(_MARKS[text])
+            sides.append(SPLIT_MARKS[text])
         side = np.array(sides, np.int64)[codes]
         rows = [np.flatnonzero(side == number) for number in range(3)]
         for number, purpose, marks in ((0, "training", "train, false or 0"), (1, "validation", "valid, true or 1")):

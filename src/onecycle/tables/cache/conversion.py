@@ -1,193 +1,243 @@
-"""A table larger than memory, made into files of inputs and targets that a loader reads."""
+"""Conversion of a table larger than memory to files of inputs and targets, which a loader reads."""
 
-import os
+import json
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from onecycle.errors import SettingError, did_you_mean
-from onecycle.tables.cache.arrays import Piece
-from onecycle.tables.cache.manifest import Manifest, RowFile, column_dicts
-from onecycle.tables.cache.progress import Progress
-from onecycle.tables.cache.rowwise_split import SIDES, Places, RowwiseSplit
-from onecycle.tables.cache.source import Source
+from onecycle.tables.cache.folder import FORMAT, KEY_LENGTH, CacheEntry, Manifest, RowWriter, TableCache
+from onecycle.tables.cache.numpy_files import RowChunk
+from onecycle.tables.cache.rowwise_split import SETS, RowwiseSplit, SetCodes
+from onecycle.tables.cache.sizes import cache_limit, format_size
+from onecycle.tables.cache.source import SourceFile, open_if_larger
 from onecycle.tables.features import Features
+from onecycle.tables.file_bytes import COMPRESSIONS
 from onecycle.tables.profile import Column, Survey
 from onecycle.tables.read import naming_csv_lines
+from onecycle.tables.spec import TableSpec
 from onecycle.tables.split import excluded_feature
 from onecycle.tables.target import Target
-from onecycle.tables.target_stats import TargetStats, collect_target_stats
+from onecycle.tables.target_stats import TargetStats, check_task, collect_target_stats
 from onecycle.tables.values import Array, import_pyarrow, update_all
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a table is prepared: plain values, which JSON keeps as they are."""
+class ConversionProgress:
+    """Writes progress to `file` (default: stderr): a line that is overwritten in a terminal, else one now and then."""
 
-    target: list[str]
-    task: str | None
-    kinds: dict[str, str]
-    drop: list[str]
-    split: Any
-    valid: float
-    seed: int
+    def __init__(self, file: TextIO | None = None) -> None:
+        self._file: TextIO | None = file if file is not None else sys.stderr  # None without a console
+        self._live = self._file is not None and self._file.isatty()
+        self._interval = 0.2 if self._live else 10.0  # seconds
+        self._next = time.monotonic() + self._interval
+        self._width = 0  # characters of the line that is overwritten next
+
+    def message(self, text: str) -> None:
+        """Write a line that stays."""
+        self._write(text, "\n")
+        self._width = 0
+
+    def update(self, activity: str, done: int, total: int | None) -> None:
+        """Report `done` rows of `total` (None: unknown); shown only if the last report is long enough ago."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + self._interval
+        rows = f"{done:,} of {total:,} rows ({done / total:.0%})" if total else f"{done:,} rows"
+        self._write(f"{activity}: {rows}", "" if self._live else "\n")
+
+    def _write(self, text: str, end: str) -> None:
+        if self._file is not None:
+            erase = "\r" + " " * self._width + "\r" if self._width else ""
+            self._file.write(erase + text + end)
+            self._file.flush()
+            self._width = len(text) if self._live else 0
+
+
+def convert_if_larger(
+    path: Path,
+    spec: TableSpec,
+    memory_limit: int | str | None = None,
+    progress: ConversionProgress | None = None,
+) -> CacheEntry | None:
+    """Convert a file that is too large to be prepared in memory, or find it converted; None if it fits.
+
+    A file that would take more than `memory_limit` is read chunk by chunk, three times, and its inputs and targets are
+    written to the cache. The same content with the same spec is converted only once. Conversion needs memory for a few
+    chunks of the table, whatever the limit.
+
+    Raises SettingError if `spec` cannot be used, or has a split that needs the table in memory; FileError and DataError
+    as reading and preparing the table in memory does; OutputError if the cache cannot be written, or is too small.
+    """
+    source = open_if_larger(path, memory_limit, spec.as_written)
+    if source is None:
+        return None
+    cache, progress = TableCache(), progress or ConversionProgress()
+    conversion, limit = Conversion(source, spec, progress), cache_limit(cache.path)  # check the settings first
+    source_sha256 = source.known_sha256(cache.path)
+    if source_sha256 is None:
+        progress.message(f"{path}: larger than memory_limit; looking it up among the converted tables")
+        source_sha256 = source.compute_sha256(cache.path)
+    key = _cache_key(path, source_sha256, conversion.spec)
+
+    def build(folder: Path) -> Manifest:
+        progress.message(f"{path}: converting it to files on the disk, once")
+        manifest = conversion.run(folder, source_sha256, lambda size: cache.make_room(size, limit))
+        progress.message(f"converted to {format_size(manifest.bytes)} in {cache.path / key}")
+        return manifest
+
+    def on_damage(reason: str) -> None:
+        progress.message(f"the converted table is damaged ({reason}); converting it again")
+
+    return cache.open_or_build(key, build, on_damage)
+
+
+def _cache_key(path: Path, source_sha256: str, spec: TableSpec) -> str:
+    """Return a digest of all that decides the content of the entry; the suffix decides how the source is read."""
+    from onecycle import __version__
+
+    suffix = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in COMPRESSIONS][-1:]
+    parts = [FORMAT, __version__, suffix, source_sha256, asdict(spec)]
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
 
 
 class Conversion:
-    """Makes the files. Each step is a pass over the source, of which no more than a few pieces are in memory.
+    """Converts a source in three passes, with no more than a few chunks of it in memory.
 
-    Statistics are of the training rows only. Raises SettingError for what needs the whole table, or a column that is
-    not there.
+    Statistics are those of the training rows. Raises SettingError if `spec` names a column that does not exist, or
+    needs the whole table.
     """
 
-    def __init__(self, source: Source, settings: Settings, progress: Progress) -> None:
-        names = source.shape.names
+    def __init__(self, source: SourceFile, spec: TableSpec, progress: ConversionProgress) -> None:
+        shape, excluded = source.shape, excluded_feature(spec.split)
         self._source, self._progress = source, progress
-        self._sides = RowwiseSplit(settings.split, settings.valid, settings.seed, names)
-        self.settings = replace(settings, valid=self._sides.share, seed=self._sides.seed)  # plain numbers
-        for name in settings.drop:
-            if name not in names:
-                raise SettingError(f'drop names "{name}", but there is no such column{did_you_mean(name, names)}')
-        used_by_split = excluded_feature(settings.split)
-        self._left_out = [*dict.fromkeys([*settings.drop, *([used_by_split] if used_by_split else [])])]
-        if not source.shape.as_is:  # finds names that are not there before the passes do
+        self._split = RowwiseSplit(spec, shape.names)
+        self.spec = replace(  # plain values in one order, for the cache key and JSON
+            spec,
+            target=["y"] if shape.raw_inputs else spec.targets,
+            kinds=dict(spec.kinds),
+            drop=sorted({*spec.dropped}),
+            valid=self._split.fraction,
+            seed=self._split.seed,
+        )
+        self._targets = self.spec.targets
+        check_task(spec.task, self._targets)
+        if shape.raw_inputs:
+            for option, value in (("kinds", spec.kinds), ("drop", spec.dropped)):
+                if value:
+                    raise SettingError(
+                        f"{option} is for the columns of a table; these are images or arrays, without columns"
+                    )
+        for name in spec.dropped:
+            if name in self._targets:
+                raise SettingError(f'drop names "{name}", which is predicted; leave it out of one of the two')
+            if name not in shape.names:
+                near = did_you_mean(name, shape.names)
+                raise SettingError(f'drop names "{name}", but there is no such column{near}')
+        self._excluded = [*dict.fromkeys([*self.spec.dropped, *([excluded] if excluded else [])])]
+        if not shape.raw_inputs:  # finds unknown names before the passes do
             pa, _ = import_pyarrow()
-            columns = [(name, pa.null()) for name in names if name not in self._left_out]
-            Survey(pa.schema(columns), settings.target, settings.kinds)
-        self._counts = np.zeros(len(SIDES), np.int64)
-        self._first: Piece | None = None  # without its rows
+            columns = [(name, pa.null()) for name in shape.names if name not in self._excluded]
+            Survey(pa.schema(columns), self._targets, self.spec.kinds)
+        self._counts = np.zeros(len(SETS), np.int64)
+        self._sample: RowChunk | None = None  # a chunk of no rows, for dtypes and shapes
 
     def run(self, folder: Path, source_sha256: str, make_room: Callable[[int], None]) -> Manifest:
-        """Write the files to `folder`; `make_room` is called before, with their size. Gives what to write beside them.
+        """Write the row files to `folder` and return their manifest; `make_room` is called before with their size.
 
         Raises what reading, surveying, fitting and writing raise.
         """
         target, columns = self._survey()
         features = Features.fit_stream(self._training_rows, columns, self._other_rows) if columns else None
-        assert self._first is not None  # a table without rows has raised
-        x, y = self._inputs(features, self._first, 0), target.transform(self._first.table)
-        make_room(int(self._counts.sum()) * (_row_bytes(x) + _row_bytes(y)))
+        assert self._sample is not None  # a table without rows has raised
+        x, y = self._inputs(features, self._sample, 0), target.transform(self._sample.table)
+        make_room(int(self._counts.sum()) * sum(rows.dtype.itemsize * prod(rows.shape[1:]) for rows in (x, y)))
         with ExitStack() as stack:
-            files = {
-                f"{side}_{part}": stack.enter_context(RowWriter(folder / f"{side}_{part}.bin", rows))
-                for side, count in zip(SIDES, self._counts, strict=True)
+            writers = {
+                f"{name}_{part}": stack.enter_context(RowWriter(folder / f"{name}_{part}.bin", rows))
+                for name, count in zip(SETS, self._counts, strict=True)
                 for part, rows in (("x", x), ("y", y))
                 if count
             }
-            class_counts = self._write(files, features, target)
-            written = {part: file.finish() for part, file in files.items()}
+            self._write(writers, features, target)
+            files = {part: writer.finish() for part, writer in writers.items()}
         return Manifest(
             source=str(self._source.path.resolve()),
             source_sha256=source_sha256,
-            settings=vars(self.settings),
-            files=written,
+            spec=self.spec,
+            files=files,
             target=target.to_dict(),
             features=None if features is None else features.to_dict(),
-            columns=column_dicts(columns),
-            class_counts=class_counts,
+            columns=columns,
         )
 
     def _survey(self) -> tuple[Target, list[Column]]:
-        """What is predicted, and what the columns are; none for inputs that are taken as they are."""
-        settings, survey, given = self.settings, list[Survey](), list[TargetStats]()
+        """Return the target and the columns (none for unchanged inputs), and count the rows of each set."""
+        survey: Survey | None = None
+        stats_of_all_rows: list[TargetStats] = []
 
-        def surveyed() -> Iterator[Any]:
-            for _, piece, places in self._parts("pass 1 of 3"):
-                if self._first is None:
-                    self._first = Piece(piece.table.slice(0, 0), None if piece.x is None else piece.x[:0])
-                self._counts += np.bincount(places, minlength=len(SIDES))
-                given[:] = given or collect_target_stats(piece.table.schema, settings.target, settings.task)
-                update_all(given, piece.table)
-                table = self._of_training(piece, places)
-                if piece.x is None:
-                    survey[:] = survey or [Survey(table.schema, settings.target, settings.kinds)]
-                    survey[0].add(table)
+        def training_rows() -> Iterator[Any]:
+            nonlocal survey, stats_of_all_rows
+            for _, chunk, sets in self._chunks("pass 1 of 3"):
+                if self._sample is None:
+                    self._sample = RowChunk(chunk.table.slice(0, 0), None if chunk.x is None else chunk.x[:0])
+                    stats_of_all_rows = collect_target_stats(chunk.table.schema, self._targets, self.spec.task)
+                self._counts += np.bincount(sets, minlength=len(SETS))
+                update_all(stats_of_all_rows, chunk.table)
+                table = self._select_training(chunk, sets)
+                if chunk.x is None:
+                    survey = survey or Survey(table.schema, self._targets, self.spec.kinds)
+                    survey.add(table)
                 yield table
-            with naming_csv_lines(self._source.path):
-                for column in given:  # of all rows, so that they are numbered as in the file
-                    column.check_present()
-            self._sides.check(self._counts.tolist())
+            with naming_csv_lines(self._source.path):  # rows are counted as in the file
+                for stats in stats_of_all_rows:
+                    stats.check_present()
+            self._split.check_not_empty(self._counts.tolist())
 
-        target = Target.fit_stream(surveyed(), settings.target, settings.task)
-        return target, survey[0].columns() if survey else []
+        target = Target.fit_stream(training_rows(), self._targets, self.spec.task)
+        return target, survey.columns() if survey else []
 
     def _training_rows(self) -> Iterator[Any]:
-        for _, piece, places in self._parts("pass 2 of 3"):
-            yield self._of_training(piece, places)
+        for _, chunk, sets in self._chunks("pass 2 of 3"):
+            yield self._select_training(chunk, sets)
 
     def _other_rows(self) -> Iterator[Any]:
-        for _, piece, places in self._parts("pass 2 of 3, the rows that validate"):
-            yield piece.table.filter(import_pyarrow()[0].array(places != 0))
+        for _, chunk, sets in self._chunks("pass 2 of 3, the rows that validate"):
+            yield chunk.table.filter(import_pyarrow()[0].array(sets != 0))
 
-    def _of_training(self, piece: Piece, places: Places) -> Any:
-        """The training rows of a piece, without the columns that are left out."""
-        table = piece.table.drop_columns(self._left_out) if self._left_out else piece.table
-        return table.filter(import_pyarrow()[0].array(places == 0))
+    def _select_training(self, chunk: RowChunk, sets: SetCodes) -> Any:
+        """Return the training rows of a chunk as a Table without the excluded columns."""
+        table = chunk.table.drop_columns(self._excluded) if self._excluded else chunk.table
+        return table.filter(import_pyarrow()[0].array(sets == 0))
 
-    def _parts(self, what: str) -> Iterator[tuple[int, Piece, Places]]:
-        """The number of the first row of each piece, the piece, and the sides of its rows."""
-        name = self._source.path.name
-        for first_row, piece in self._source.pieces(f"preparing {name}, {what}", self._progress):
-            yield first_row, piece, self._sides.of(piece.table, first_row)
+    def _chunks(self, activity: str) -> Iterator[tuple[int, RowChunk, SetCodes]]:
+        """Yield the number of each chunk's first row, the chunk, and the sets of its rows."""
+        activity, total = f"converting {self._source.path.name}, {activity}", int(self._counts.sum()) or None
+        first_row = 0
+        for chunk in self._source.chunks():
+            yield first_row, chunk, self._split.assign(chunk.table, first_row)
+            first_row += chunk.table.num_rows
+            self._progress.update(activity, first_row, total)
 
-    def _write(self, files: "dict[str, RowWriter]", features: Features | None, target: Target) -> list[int] | None:
-        """Write all rows, each to its side. Gives how many training rows each class or label has."""
-        counts = None if target.classes is None else np.zeros(len(target.classes), np.int64)
-        for first_row, piece, places in self._parts("pass 3 of 3"):
-            x, y = self._inputs(features, piece, first_row), target.transform(piece.table, first_row=first_row)
-            for place, side in enumerate(SIDES):
-                if (rows := places == place).any():
-                    files[f"{side}_x"].write(x[rows])
-                    files[f"{side}_y"].write(y[rows])
-            if counts is not None:
-                of_training = y[places == 0]
-                counts += (
-                    np.bincount(of_training, minlength=len(counts)) if y.ndim == 1 else of_training.sum(0, np.int64)
-                )
-        return None if counts is None else counts.tolist()
+    def _write(self, writers: dict[str, RowWriter], features: Features | None, target: Target) -> None:
+        """Write all rows to the files of their sets."""
+        for first_row, chunk, sets in self._chunks("pass 3 of 3"):
+            x, y = self._inputs(features, chunk, first_row), target.transform(chunk.table, first_row=first_row)
+            for code, name in enumerate(SETS):
+                if (rows := sets == code).any():
+                    writers[f"{name}_x"].write(x[rows])
+                    writers[f"{name}_y"].write(y[rows])
 
     @staticmethod
-    def _inputs(features: Features | None, piece: Piece, first_row: int) -> Array:
+    def _inputs(features: Features | None, chunk: RowChunk, first_row: int) -> Array:
         if features is not None:
-            return features.transform(piece.table, first_row)
-        assert piece.x is not None  # else there would be columns
-        return piece.x
-
-
-class RowWriter:
-    """Writes rows like those of `rows` to a new file, and sees to it that they reach the disk."""
-
-    def __init__(self, path: Path, rows: Array) -> None:
-        self._path, self._dtype, self._shape = path, rows.dtype.newbyteorder("<"), rows.shape[1:]
-        self._file, self._count, self._sha256 = path.open("xb"), 0, sha256()
-
-    def write(self, rows: Array) -> None:
-        """Append rows."""
-        content = np.ascontiguousarray(rows, self._dtype).reshape(-1).view(np.uint8).data
-        self._sha256.update(content)
-        self._file.write(content)
-        self._count += len(rows)
-
-    def finish(self) -> RowFile:
-        """Write what is still in memory, and say what the file holds."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        shape, time = (self._count, *self._shape), self._path.stat().st_mtime_ns
-        return RowFile(self._path.name, self._dtype.name, shape, self._sha256.hexdigest(), time)
-
-    def __enter__(self) -> "RowWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
-def _row_bytes(rows: Array) -> int:
-    return rows.dtype.itemsize * prod(rows.shape[1:])
+            return features.transform(chunk.table, first_row)
+        assert chunk.x is not None  # else there would be columns
+        return chunk.x

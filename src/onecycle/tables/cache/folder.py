@@ -1,154 +1,304 @@
-"""The folder of the cache: its entries, made whole or not at all, the least recently used removed for new ones."""
+"""The cache's folder: converted tables, each written whole or not at all, the least recently used removed for new ones.
+
+An entry is a folder of row files (raw little-endian numbers) with a manifest that has their sizes and SHA-256.
+"""
 
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from errno import EDQUOT, ENOSPC
+from hashlib import file_digest, sha256
+from math import prod
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from onecycle.core.choices import SetName
 from onecycle.core.config import Config
-from onecycle.core.files import sync_folder, unwritable
+from onecycle.core.files import sync_folder, unwritable, verify_checksum, with_checksum, write_text
 from onecycle.core.locks import LOCKS_SUPPORTED, Lock
 from onecycle.errors import OutputError
-from onecycle.tables.cache.manifest import MANIFEST, DamagedCacheError, Manifest
-from onecycle.tables.cache.sizes import parse_size, size_text
+from onecycle.tables.cache.sizes import format_size
+from onecycle.tables.features import Features
+from onecycle.tables.profile import Column
+from onecycle.tables.spec import TableSpec
+from onecycle.tables.target import Target
+from onecycle.tables.values import Array
 
-_IN_USE = "in_use"  # a file of an entry; who reads from the entry has a shared lock on it
+FORMAT = 2
+KEY_LENGTH = 40  # hexadecimal digits
+_MANIFEST = "manifest.json"
+_IN_USE = "in_use"  # a file of an entry, on which each reader of the entry holds a shared lock
 _HEX = frozenset("0123456789abcdef")
-_KEY = 40  # characters of a key
-_SPARE = 64 * 2**20  # bytes that stay free on the disk
-_LIMIT, _SHARE = 20 * 10**9, 0.1  # of the disk
-_OLD = 86_400  # seconds after which, without locks, a folder is taken for left behind
+_RESERVE = 64 * 2**20  # bytes that stay free on the disk
+_ABANDONED_AFTER = 86_400  # seconds until an unfinished entry counts as abandoned, if there are no locks
+_FREE_DISK = "free some, or set ONECYCLE_HOME to a folder on another disk"
 
-Say = Callable[[str], None]
+
+class DamagedCacheError(Exception):
+    """An entry does not hold what was written; the message says which file, and what is wrong with it."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One converted table: a folder of the cache, held so that it is not removed while it is read."""
+class RowFile:
+    """A file of rows of numbers, little-endian and without a header."""
+
+    name: str
+    dtype: str  # NumPy's name
+    shape: tuple[int, ...]  # rows first
+    sha256: str
+    mtime_ns: int  # modification time at which the content was known to be whole
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
+
+    @property
+    def bytes(self) -> int:
+        """Length of the file."""
+        return self.shape[0] * self.row_bytes
+
+    def check(self, folder: Path, content: bool = False) -> "RowFile":
+        """Return the file with its present modification time. Raises DamagedCacheError if it is not what was written.
+
+        The content is hashed if the file was written to since, or on request (`content`).
+        """
+        path = folder / self.name
+        try:
+            stat = path.stat()
+            if stat.st_size != self.bytes:
+                raise DamagedCacheError(f"{self.name} has {stat.st_size:,} bytes instead of {self.bytes:,}")
+            if content or stat.st_mtime_ns != self.mtime_ns:
+                with path.open("rb") as file:
+                    if file_digest(file, "sha256").hexdigest() != self.sha256:
+                        raise DamagedCacheError(f"{self.name} was changed")
+        except OSError as error:
+            raise DamagedCacheError(f"{self.name} cannot be read ({error.strerror or error})") from error
+        return replace(self, mtime_ns=stat.st_mtime_ns)
+
+
+class RowWriter:
+    """Writes rows of the dtype and shape of `sample`'s to a new file."""
+
+    def __init__(self, path: Path, sample: Array) -> None:
+        self._path, self._dtype, self._row_shape = path, sample.dtype.newbyteorder("<"), sample.shape[1:]
+        self._file, self._rows, self._sha256 = path.open("xb"), 0, sha256()
+
+    def write(self, rows: Array) -> None:
+        """Append rows."""
+        content = np.ascontiguousarray(rows, self._dtype).reshape(-1).view(np.uint8).data
+        self._sha256.update(content)
+        self._file.write(content)
+        self._rows += len(rows)
+
+    def finish(self) -> RowFile:
+        """Sync the file to the disk, close it, and return its description."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        shape, mtime_ns = (self._rows, *self._row_shape), self._path.stat().st_mtime_ns
+        return RowFile(self._path.name, self._dtype.name, shape, self._sha256.hexdigest(), mtime_ns)
+
+    def __enter__(self) -> "RowWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The source of an entry, the settings that it was converted with, its files, and the fitted preprocessing."""
+
+    source: str  # its path at that time
+    source_sha256: str
+    spec: TableSpec
+    files: dict[str, RowFile]  # by set and part: train_x, train_y, valid_x, …
+    target: dict[str, Any]
+    features: dict[str, Any] | None  # None for inputs that are used unchanged
+    columns: list[Column]
+
+    @property
+    def bytes(self) -> int:
+        """Length of all row files."""
+        return sum(file.bytes for file in self.files.values())
+
+    def rows(self, name: SetName) -> int:
+        """Return the number of rows of the set `name`."""
+        return self.files[f"{name}_y"].shape[0] if f"{name}_y" in self.files else 0
+
+    def fitted(self) -> tuple[Features | None, Target, tuple[Column, ...]]:
+        """Return the preprocessing (None for unchanged inputs), the target and the columns.
+
+        Raises DataError for what this version did not write.
+        """
+        features = None if self.features is None else Features.from_dict(self.features)
+        return features, Target.from_dict(self.target), tuple(self.columns)
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest to `folder`, whole or not at all."""
+        write_text(folder / _MANIFEST, with_checksum({"format": FORMAT, "manifest": asdict(self)}))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Read the manifest of `folder`. Raises DamagedCacheError unless this version wrote it."""
+        try:
+            content = verify_checksum((folder / _MANIFEST).read_text("utf-8"))
+            if content["format"] != FORMAT:
+                raise DamagedCacheError(f"{_MANIFEST} has format {content['format']} instead of {FORMAT}")
+            values = content["manifest"]
+            values["spec"] = TableSpec(**values["spec"])
+            values["columns"] = [Column(**column) for column in values["columns"]]
+            values["files"] = {
+                part: RowFile(**file | {"shape": tuple(file["shape"])}) for part, file in values["files"].items()
+            }
+            return cls(**values)
+        except OSError as error:
+            raise DamagedCacheError(f"{_MANIFEST} cannot be read ({error.strerror or error})") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedCacheError(f"{_MANIFEST} is damaged ({error})") from error
+
+    def check(self, folder: Path, content: bool = False) -> "Manifest":
+        """Return the manifest with the files' present modification times, which copying changes.
+
+        Raises DamagedCacheError if a file in `folder` is not what was written; `content` hashes all of them.
+        """
+        return replace(self, files={part: file.check(folder, content) for part, file in self.files.items()})
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """A converted table in the cache."""
 
     folder: Path
     manifest: Manifest
-    used: float  # when it was last opened, in seconds since 1970
-    held: Lock | None = None  # None in a list of entries
+    last_used: float  # seconds since 1970
+    lock: Lock | None = None  # protects it from removal while this object exists; None in a list of entries
 
     @property
     def key(self) -> str:
-        """What it is found by."""
+        """The digest of source and settings that names the folder."""
         return self.folder.name
 
     @property
     def bytes(self) -> int:
-        """What it takes on the disk."""
-        return _size(self.folder)
+        """Bytes of all files in the folder."""
+        return _folder_bytes(self.folder)
 
 
 class TableCache:
-    """`path` holds a folder for each entry, named by its key, and for what is under way folders that begin with a dot.
+    """The entries in the library's cache folder `path`, each a folder named by its key.
 
-    Whatever else is in it is left alone.
+    Unfinished entries are folders that begin with a dot. Anything else in `path` is left alone.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path if path is not None else Config().home() / "cache"
+    def __init__(self) -> None:
+        self.path = Config().home() / "cache"
 
-    def entries(self) -> list[Entry]:
-        """What is in it and undamaged by its manifest, the most recently used first."""
-        found: list[Entry] = []
+    def entries(self) -> list[CacheEntry]:
+        """Return the entries with an undamaged manifest, the most recently used first."""
+        entries: list[CacheEntry] = []
         for folder in self._folders():
-            with suppress(DamagedCacheError, OSError):  # one that is removed meanwhile
-                found.append(Entry(folder, Manifest.read(folder), (folder / MANIFEST).stat().st_mtime))
-        return sorted(found, key=lambda entry: entry.used, reverse=True)
+            with suppress(DamagedCacheError, OSError):  # OSError: removed meanwhile
+                entries.append(CacheEntry(folder, Manifest.read(folder), (folder / _MANIFEST).stat().st_mtime))
+        return sorted(entries, key=lambda entry: entry.last_used, reverse=True)
 
-    def open(self, key: str, say: Say) -> Entry | None:
-        """The entry, marked as used now; None where there is none, or a damaged one, of which a line is said."""
-        folder = self.path / key
-        held = Lock.acquire(folder / _IN_USE, shared=True)
-        if held is None:
-            return None
-        try:
-            found = Manifest.read(folder)
-            checked = found.check(folder)
-            if checked != found:  # copied
-                checked.write(folder)
-            os.utime(folder / MANIFEST)
-        except DamagedCacheError as error:
-            held.release()
-            say(f"the cache of this file is damaged ({error}); making it again")
-            return None
-        except OSError as error:
-            held.release()
-            raise unwritable(folder, error) from error
-        return Entry(folder, checked, time.time(), held)
+    def open_or_build(
+        self, key: str, build: Callable[[Path], Manifest], on_damage: Callable[[str], None]
+    ) -> CacheEntry:
+        """Return the entry `key`, locked so that it is not removed; if it is missing or damaged, `build` it first.
 
-    @contextmanager
-    def building(self, key: str) -> Generator[Path | None]:
-        """A temporary folder that becomes the entry `key` when the block ends without an error.
-
-        Other processes that want the same wait; where one of them made it meanwhile, the folder is None. Raises
-        OutputError where it cannot be written.
+        `build` writes the row files to a temporary folder, which becomes the entry when it returns, while other
+        processes that need the entry wait. `on_damage` is called with the reason why an entry is built again. Raises
+        OutputError if the cache cannot be written.
         """
+        lock = folder = None
         try:
+            if (entry := self._open(key, on_damage)) is not None:
+                return entry
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise unwritable(self.path, error) from error
-        lock = Lock.acquire(self.path / f".{key}.lock")
-        assert lock is not None  # it waits
-        folder = None
-        try:
+            lock = Lock.acquire(self.path / f".{key}.lock")
             self.sweep(key)
-            if self._is_whole(key):
-                yield None
-                return
-            folder = self._temporary(key)
+            if (entry := self._open(key)) is not None:  # another process built it meanwhile
+                return entry
+            folder = self._make_temporary(key)
             (folder / _IN_USE).touch()
-            yield folder
+            build(folder).write(folder)
             sync_folder(folder)
             self._remove(self.path / key)  # a damaged one
             folder.rename(self.path / key)
             sync_folder(self.path)
+            if (entry := self._open(key)) is None:
+                raise OutputError(f"{self.path / key}: was removed at once; see what else uses this folder")
+            return entry
+        except OutputError:
+            raise
         except OSError as error:
-            if isinstance(error, OutputError):
-                raise
             if error.errno in (ENOSPC, EDQUOT):
-                raise OutputError(f"{self.path}: the disk became full; {_MAKE_ROOM}") from error
+                raise OutputError(f"{self.path}: the disk became full; {_FREE_DISK}") from error
             raise unwritable(self.path, error) from error
         finally:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
-            lock.release(remove=True)
+            if lock is not None:
+                lock.release(remove=True)
 
-    def make_room(self, wanted: int, limit: int) -> None:
-        """Remove the entries used longest ago, until `wanted` more bytes fit into `limit`, and onto the disk.
+    def _open(self, key: str, on_damage: Callable[[str], None] | None = None) -> CacheEntry | None:
+        """Return the entry, locked and marked as used now; None if it is missing or damaged."""
+        folder = self.path / key
+        lock = Lock.acquire(folder / _IN_USE, shared=True)
+        if lock is None:
+            return None
+        try:
+            manifest = Manifest.read(folder)
+            checked = manifest.check(folder)
+            if checked != manifest:  # a copy, with other times
+                checked.write(folder)
+            os.utime(folder / _MANIFEST)
+        except BaseException as error:
+            lock.release()
+            if not isinstance(error, DamagedCacheError):
+                raise
+            if on_damage is not None:
+                on_damage(str(error))
+            return None
+        return CacheEntry(folder, checked, time.time(), lock)
 
-        Entries in use stay. Raises OutputError where that is not enough.
+    def make_room(self, size: int, limit: int) -> None:
+        """Remove the entries used longest ago until `size` more bytes fit into `limit`, and on the disk.
+
+        Entries in use stay. Raises OutputError if that is not enough.
         """
-        if wanted > limit:
+        if size > limit:
             raise OutputError(
-                f"{self.path}: {size_text(wanted)} are needed, and cache_limit is {size_text(limit)}; raise "
-                "cache_limit (or set ONECYCLE_CACHE_LIMIT), or give more memory with memory_limit"
+                f"{self.path}: {format_size(size)} are needed, but the cache may use {format_size(limit)}; set "
+                "ONECYCLE_CACHE_LIMIT to more, or give more memory with memory_limit"
             )
-        known = [entry.folder for entry in reversed(self.entries())]
-        for folder in [*(folder for folder in self._folders() if folder not in known), *known]:  # damaged ones first
-            if self._taken() + wanted <= limit and self._free() >= wanted + _SPARE:
+        whole = [entry.folder for entry in reversed(self.entries())]
+        damaged = [folder for folder in self._folders() if folder not in whole]
+        for folder in [*damaged, *whole]:
+            if self._used() + size <= limit and self._free() >= size + _RESERVE:
                 return
             self.remove(folder)
-        if (free := self._free()) < wanted + _SPARE:
+        if (free := self._free()) < size + _RESERVE:
             raise OutputError(
-                f"{self.path}: {size_text(wanted)} are needed, and {size_text(free)} are free on its disk; {_MAKE_ROOM}"
+                f"{self.path}: {format_size(size)} are needed, and {format_size(free)} are free on its disk; "
+                f"{_FREE_DISK}"
             )
-        if (taken := self._taken()) + wanted > limit:
+        if (used := self._used()) + size > limit:
             raise OutputError(
-                f"{self.path}: {size_text(wanted)} are needed, and {size_text(taken)} of cache_limit, "
-                f"{size_text(limit)}, are in use by other processes; wait for them, or raise cache_limit"
+                f"{self.path}: {format_size(size)} are needed, and of the {format_size(limit)} that the cache may use "
+                f"{format_size(used)} are in use by other processes; wait for them, or set ONECYCLE_CACHE_LIMIT to more"
             )
 
     def remove(self, folder: Path) -> bool:
-        """Remove an entry, unless it is in use. Whether it was there and is gone."""
+        """Remove an entry unless it is in use; return whether it was removed."""
         lock = Lock.acquire(folder / _IN_USE, wait=False)
         if lock is None:
             return False
@@ -156,82 +306,64 @@ class TableCache:
             return self._remove(folder)
 
     def clear(self) -> tuple[int, int]:
-        """Remove all that nobody uses: how many entries are gone, and how many bytes."""
-        before = self._taken()
+        """Remove all entries that are not in use; return how many were removed, and their bytes."""
+        before = self._used()
         count = sum(map(self.remove, [*self._folders()]))
         self.sweep()
-        return count, before - self._taken()
+        return count, before - self._used()
 
-    def sweep(self, mine: str = "") -> None:
-        """Remove what processes that ended in the middle left behind. The caller holds the lock of the key `mine`."""
-        for folder in self._under_way():
-            key = folder.name[1 : _KEY + 1]
-            lock = None if key == mine else Lock.acquire(self.path / f".{key}.lock", wait=False)
-            with suppress(OSError):  # gone meanwhile
-                old = LOCKS_SUPPORTED or time.time() - folder.stat().st_mtime > _OLD
-                if old and (lock is not None or key == mine):
+    def sweep(self, locked_key: str = "") -> None:
+        """Remove what stopped processes left unfinished; the caller holds the lock of `locked_key`."""
+        for folder in self._unfinished():
+            key = folder.name[1 : KEY_LENGTH + 1]
+            lock = None if key == locked_key else Lock.acquire(self.path / f".{key}.lock", wait=False)
+            if lock is None and key != locked_key:
+                continue  # another process is building it
+            with suppress(OSError):  # removed meanwhile
+                if LOCKS_SUPPORTED or time.time() - folder.stat().st_mtime > _ABANDONED_AFTER:
                     shutil.rmtree(folder, ignore_errors=True)
             if lock is not None:
                 lock.release(remove=True)
 
-    def _is_whole(self, key: str) -> bool:
-        try:
-            Manifest.read(self.path / key).check(self.path / key)
-        except DamagedCacheError:
-            return False
-        return (self.path / key / _IN_USE).exists()
-
-    def _temporary(self, key: str) -> Path:
+    def _make_temporary(self, key: str) -> Path:
         return Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".tmp", dir=self.path))
 
     def _remove(self, folder: Path) -> bool:
-        """Take a folder away in one step, then what is in it."""
+        """Move a folder away in one step, then delete its files."""
         if not folder.exists():
             return False
-        away = self._temporary(folder.name)
-        with suppress(OSError):  # Windows keeps open files
-            folder.rename(away / folder.name)
-        shutil.rmtree(away, ignore_errors=True)
+        temporary = self._make_temporary(folder.name)
+        with suppress(OSError):  # Windows cannot move open files
+            folder.rename(temporary / folder.name)
+        shutil.rmtree(temporary, ignore_errors=True)
         return not folder.exists()
 
     def _folders(self) -> Iterator[Path]:
-        for folder in self._children():
-            if len(folder.name) == _KEY and _HEX.issuperset(folder.name):
+        for folder in self._subfolders():
+            if len(folder.name) == KEY_LENGTH and _HEX.issuperset(folder.name):
                 yield folder
 
-    def _under_way(self) -> Iterator[Path]:
-        for folder in self._children():
-            if folder.name.startswith(".") and folder.suffix == ".tmp" and _HEX.issuperset(folder.name[1 : _KEY + 1]):
+    def _unfinished(self) -> Iterator[Path]:
+        for folder in self._subfolders():
+            if folder.match(".*.tmp") and _HEX.issuperset(folder.name[1 : KEY_LENGTH + 1]):
                 yield folder
 
-    def _children(self) -> list[Path]:
+    def _subfolders(self) -> list[Path]:
         try:
-            return [child for child in self.path.iterdir() if child.is_dir() and not child.is_symlink()]
+            return [path for path in self.path.iterdir() if path.is_dir() and not path.is_symlink()]
         except FileNotFoundError:
             return []
         except OSError as error:
             raise unwritable(self.path, error) from error
 
-    def _taken(self) -> int:
-        return sum(map(_size, [*self._folders(), *self._under_way()]))
+    def _used(self) -> int:
+        return sum(map(_folder_bytes, [*self._folders(), *self._unfinished()]))
 
     def _free(self) -> int:
         return shutil.disk_usage(self.path).free
 
 
-_MAKE_ROOM = "free some, or set ONECYCLE_HOME to a folder on another disk"
-
-
-def default_cache_limit(path: Path) -> int:
-    """What the cache may take: ONECYCLE_CACHE_LIMIT, else 20 GB or a tenth of its disk, whichever is more."""
-    if given := os.environ.get("ONECYCLE_CACHE_LIMIT"):
-        return parse_size(given, "ONECYCLE_CACHE_LIMIT")
-    while not path.exists():
-        path = path.parent
-    return max(_LIMIT, int(shutil.disk_usage(path).total * _SHARE))
-
-
-def _size(folder: Path) -> int:
-    with suppress(OSError):  # one that is being removed
+def _folder_bytes(folder: Path) -> int:
+    with suppress(OSError):  # it is being removed
         return sum(file.stat().st_size for file in folder.rglob("*"))
     return 0

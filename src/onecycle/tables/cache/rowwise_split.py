@@ -1,4 +1,4 @@
-"""The side of each row of a table that is read piece by piece: training, validation or test."""
+"""The set of each row of a table that is read chunk by chunk: training, validation or test."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -8,95 +8,101 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onecycle.core.checks import check_int
+from onecycle.core.choices import SetName
 from onecycle.core.device import derived_seed
 from onecycle.errors import DataError, SettingError, did_you_mean
+from onecycle.tables.spec import TableSpec
 from onecycle.tables.split import parse_split
-from onecycle.tables.split_column import (
-    _MARKS as MARKS,  # pyright: ignore[reportPrivateUsage] -- one list of marks for both
-)
+from onecycle.tables.split_column import SPLIT_MARKS
 from onecycle.tables.values import dictionary_codes, value_texts
 
-SIDES = ("train", "valid", "test")
-Places: TypeAlias = np.ndarray[Any, np.dtype[np.int8]]
-_SPLIT = 3  # what a derived seed is for
-_CHUNK = 65_536  # rows whose random numbers come from one generator
-_CAN = "auto, random, group:COLUMN or column:COLUMN"
+SETS: tuple[SetName, ...] = ("train", "valid", "test")
+SetCodes: TypeAlias = np.ndarray[Any, np.dtype[np.int8]]  # the index in SETS of each row
+_SPLIT = 3  # purpose of a derived seed
+_BLOCK = 65_536  # rows whose random numbers come from one generator
+_POSSIBLE = "auto, random, group:COLUMN or column:COLUMN"
 
 
 class RowwiseSplit:
-    """Decides row by row, so that it never needs the whole table; the same however the rows come in pieces.
+    """Assigns each row to a set without the rest of the table, so that the result does not depend on the chunks.
 
-    - "random", "auto": each row validates with the probability `valid`, by `seed`.
+    - "random", "auto": each row validates with the probability `spec.valid`, by `spec.seed`.
     - "group:COLUMN": each group does, so that its rows stay together. Missing values are a group of their own.
     - "column:COLUMN": the column says train, valid or test, as for a table in memory.
 
-    Raises SettingError for other ways, which need the table in memory, and for settings that cannot be used.
+    Raises SettingError for other splits, which need the table in memory, and for settings that cannot be used.
     """
 
-    def __init__(self, how: Any, valid: Any, seed: int, names: Sequence[str]) -> None:
-        way, self.column = parse_split(how) if isinstance(how, str) else ("given rows", None)
-        self.where, self.seed, self._way = f'split "{how}"', check_int(seed, "seed", least=0), way
-        if way not in ("auto", "random", "group", "column"):
-            shown = f'split "{how}"' if isinstance(how, str) else "a split by given rows"
+    def __init__(self, spec: TableSpec, names: Sequence[str]) -> None:
+        split, valid = spec.split, spec.valid
+        self._kind, self._column = parse_split(split) if isinstance(split, str) else ("rows", None)
+        self._where, self.seed = f'split "{split}"', check_int(spec.seed, "seed", least=0)
+        if self._kind not in ("auto", "random", "group", "column"):
+            shown = self._where if isinstance(split, str) else "a split by given rows"
             raise SettingError(
-                f"{shown} needs the table in memory, but it is larger than memory_limit; raise that, or use {_CAN}"
+                f"{shown} needs the table in memory, but it is larger than memory_limit; raise that, or use {_POSSIBLE}"
             )
-        if way != "column" and (isinstance(valid, bool) or not isinstance(valid, Real) or not 0 < float(valid) < 1):
+        by_mark = self._kind == "column"
+        if not by_mark and (isinstance(valid, bool) or not isinstance(valid, Real) or not 0 < float(valid) < 1):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
             raise SettingError(
-                f"valid is {valid!r}; expected a share between 0 and 1, since the table is larger than memory_limit"
+                f"valid is {valid!r}; expected a fraction between 0 and 1, since the table is larger than memory_limit"
             )
-        self.share = float(valid) if way != "column" else 0.0
-        if self.column is not None and self.column not in names:
+        self.fraction = 0.0 if by_mark else float(valid)
+        if self._column is not None and self._column not in names:
             some = ", ".join(names[:8]) + ", …" * (len(names) > 8)
-            near = did_you_mean(self.column, names) or f"; it has {some}"
-            raise SettingError(f'{self.where}: the table has no column "{self.column}"{near}')
+            near = did_you_mean(self._column, names) or f"; it has {some}"
+            raise SettingError(f'{self._where}: the table has no column "{self._column}"{near}')
 
-    def of(self, table: Any, first_row: int) -> Places:
-        """The place in SIDES of each row of a Table that begins at `first_row`. Raises DataError for bad marks."""
-        if self.column is None:
+    def assign(self, table: Any, first_row: int) -> SetCodes:
+        """Return the set of each row of a Table that begins at row `first_row`. Raises DataError for unknown marks."""
+        if self._column is None:
             return self._random(first_row, table.num_rows)
-        decide = self._mark if self._way == "column" else self._group
-        found, done = np.empty(table.num_rows, np.int8), 0
-        for values, places in dictionary_codes(table.column(self.column)):
-            texts = [*self._texts(values), None]  # the last is for the place of null, -1
-            found[done : done + len(places)] = np.array([decide(text) for text in texts], np.int8)[places]
-            if (bad := found[done : done + len(places)] < 0).any():
-                row = int(bad.argmax())
-                self._refuse(values[int(places[row])].as_py() if places[row] >= 0 else None, first_row + done + row)
-            done += len(places)
-        return found
+        of_text = self._set_of_mark if self._kind == "column" else self._set_of_group
+        sets, done = np.empty(table.num_rows, np.int8), 0
+        for values, codes in dictionary_codes(table.column(self._column)):
+            texts = [*self._texts(values), None]  # the last is for null, whose code is -1
+            chunk = np.array([of_text(text) for text in texts], np.int8)[codes]
+            if (chunk < 0).any():
+                row = int((chunk < 0).argmax())
+                value = values[int(codes[row])].as_py() if codes[row] >= 0 else None
+                raise self._unknown_mark(value, first_row + done + row)
+            sets[done : done + len(codes)] = chunk
+            done += len(codes)
+        return sets
 
-    def check(self, counts: Sequence[int]) -> None:
-        """Raises DataError where a side that is needed has no rows; `counts` are those of SIDES."""
-        for count, side in zip(counts[:2], ("train on", "validate"), strict=True):
+    def check_not_empty(self, counts: Sequence[int]) -> None:
+        """Raise DataError if no row is to train on or to validate; `counts` are the rows in each of SETS."""
+        for count, purpose in zip(counts[:2], ("train on", "validate"), strict=True):
             if not count:
-                what = f'{self.where}: column "{self.column}"' if self.column else self.where
-                mend = "mark some" if self._way == "column" else "try another share or seed"
-                raise DataError(f"{what} leaves no row to {side}; expected at least one on each side: {mend}")
+                split = f'{self._where}: column "{self._column}"' if self._column else self._where
+                advice = "mark some" if self._kind == "column" else "try another fraction or seed"
+                raise DataError(f"{split} leaves no row to {purpose}; expected at least one in each set: {advice}")
 
-    def _random(self, first_row: int, rows: int) -> Places:
-        chunks = range(first_row // _CHUNK, -(-(first_row + rows) // _CHUNK))
-        drawn = [np.random.default_rng(derived_seed(self.seed, _SPLIT, chunk)).random(_CHUNK) for chunk in chunks]
-        start = first_row % _CHUNK
-        return (np.concatenate(drawn)[start : start + rows] < self.share).astype(np.int8)
+    def _random(self, first_row: int, rows: int) -> SetCodes:
+        blocks = range(first_row // _BLOCK, -(-(first_row + rows) // _BLOCK))
+        numbers = [np.random.default_rng(derived_seed(self.seed, _SPLIT, block)).random(_BLOCK) for block in blocks]
+        start = first_row % _BLOCK
+        return (np.concatenate(numbers)[start : start + rows] < self.fraction).astype(np.int8)
 
     def _texts(self, values: Any) -> list[str | None]:
         try:
             return value_texts(values).to_pylist()
         except TypeError as error:
-            raise DataError(f'{self.where}: column "{self.column}" holds {error}; expected text or numbers') from None
+            raise DataError(
+                f'{self._where}: column "{self._column}" holds {error}; expected text or numbers'
+            ) from error
 
-    def _group(self, text: str | None) -> int:
-        written = b"" if text is None else b"=" + text.encode("utf-8", "surrogatepass")
-        drawn = blake2b(written, digest_size=8, key=derived_seed(self.seed, _SPLIT).to_bytes(8, "little")).digest()
-        return int(int.from_bytes(drawn, "little") < self.share * 2**64)
+    def _set_of_group(self, text: str | None) -> int:
+        content = b"" if text is None else b"=" + text.encode("utf-8", "surrogatepass")
+        digest = blake2b(content, digest_size=8, key=derived_seed(self.seed, _SPLIT).to_bytes(8, "little")).digest()
+        return int(int.from_bytes(digest, "little") < self.fraction * 2**64)
 
-    def _mark(self, text: str | None) -> int:
-        return MARKS.get(str(text).strip().lower().removesuffix(".0"), -1)
+    def _set_of_mark(self, text: str | None) -> int:
+        return SPLIT_MARKS.get(str(text).strip().lower().removesuffix(".0"), -1)
 
-    def _refuse(self, value: Any, row: int) -> None:
-        near = did_you_mean(str(value), [mark for mark in MARKS if mark.isalpha()])
-        raise DataError(
-            f'{self.where}: column "{self.column}" is {"missing" if value is None else repr(value)} in row {row}; '
+    def _unknown_mark(self, value: Any, row: int) -> DataError:
+        near = did_you_mean(str(value), [mark for mark in SPLIT_MARKS if mark.isalpha()])
+        return DataError(
+            f'{self._where}: column "{self._column}" is {"missing" if value is None else repr(value)} in row {row}; '
             f"expected train, valid or test, or true or 1 for validation{near}"
         )
