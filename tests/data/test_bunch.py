@@ -199,7 +199,7 @@ ENDLESS[0, 1] = np.inf
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ((X, Y[:-1]), "train: x has 20 rows and y has 19 rows; expected as many targets as inputs"),
+        ((X, Y[:-1]), "train: x has 20 rows and y has 19 rows; expected equal lengths"),
         ((X[:0], Y[:0]), "train has no rows; expected at least one"),
         (None, "train has no rows; expected a data set or a pair"),
         ((HOLED, Y), r"train\.x contains nan at row 3, column 7 \(1 such values\); expected finite numbers"),

@@ -18,8 +18,8 @@ from onecycle.core.config import Config, ListablePath
 from onecycle.core.files import atomic_write, unwritable
 from onecycle.core.locks import Lock
 from onecycle.core.reading import read_unpacked
+from onecycle.data.arrays import idx_array
 from onecycle.data.bunch import DataBunch
-from onecycle.data.readers import idx_array
 from onecycle.errors import FileError, SettingError, did_you_mean
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
