@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from onecycle.core.device import derived_seed
 from onecycle.data.loaders import Batch, Loader
-from onecycle.data.loaders import _pair as pair  # pyright: ignore[reportPrivateUsage] -- loaders share it
+from onecycle.data.loaders import as_batch as pair
 from onecycle.data.sources import PIXEL_SCALE
 from onecycle.errors import FileError
 from onecycle.tables.cache.cache import Entry, cached, memory_limit_of

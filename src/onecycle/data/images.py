@@ -77,18 +77,11 @@ def read_gray(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The images of a folder, by class.
+    """The images of a folder, by class."""
 
-    Attributes:
-        x: Pixels, uint8 of (n, height, width) if all images are gray, else of (n, 3, height, width).
-        y: Index of each image's class in `classes`, int64 of (n,).
-        classes: Names of the classes, those of the sub-folders.
-        files: Path of each image.
-    """
-
-    x: Tensor
-    y: Tensor
-    classes: list[str]
+    x: Tensor  # uint8 of (n, height, width) if all images are gray, else of (n, 3, height, width)
+    y: Tensor  # index of each image's class in `classes`, int64 of (n,)
+    classes: list[str]  # names of the sub-folders
     files: list[Path]
 
 
@@ -144,8 +137,8 @@ def _images_by_class(folder: Path) -> dict[str, list[Path]]:
 
 
 def _visible_files(folder: Path) -> list[Path]:
-    """List all files below `folder` that are neither hidden nor in a hidden folder."""
-    files: list[Path] = []
+    """List all files below `folder` that are neither hidden nor in a hidden folder; links to folders are not followed."""
+    files: list[Path] = []  # not by rglob, which passes over folders that cannot be read
     for entry in folder.iterdir():
         if entry.name.startswith("."):
             continue

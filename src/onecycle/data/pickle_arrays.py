@@ -28,13 +28,7 @@ class Unsafe(Exception):  # noqa: N818  # caught by load_pickle, which raises an
 
 @dataclass(slots=True, eq=False)
 class Deferred:
-    """Long text or bytes that stay in the file's content until they are needed; as an array's content they never are.
-
-    Attributes:
-        view: Where the content lies in the file.
-        convert: Makes the text or bytes.
-        budget: Pays for them.
-    """
+    """Long text or bytes that stay in `view`, the file's content, until needed; as an array's content they never are."""
 
     view: memoryview
     convert: Callable[[memoryview], object]
@@ -82,6 +76,8 @@ class Array:
     """Stands for a numpy.ndarray, or for a NumPy scalar."""
 
     __slots__ = ("_axes", "_budget", "_dtype", "_is_scalar", "_order", "_raw", "_shape", "_value")
+
+    _order: Literal["C", "F"]
 
     def __init__(self, budget: Budget, is_scalar: bool = False) -> None:
         self._budget, self._is_scalar = budget, is_scalar
@@ -136,11 +132,11 @@ class Array:
 
 def _memory_order(order: object, axes: object, dims: int) -> tuple[Literal["C", "F"], tuple[int, ...] | None]:
     if order == "K" and axes is not None:  # newer NumPy: a C-ordered array and how to transpose it
-        transposed = as_tuple(axes, "an axis order")
-        if all(type(axis) is int for axis in transposed):
-            axes_in_order = cast(tuple[int, ...], transposed)
-            if sorted(axes_in_order) == list(range(dims)):
-                return "C", axes_in_order
+        permutation = as_tuple(axes, "an axis order")
+        if all(type(axis) is int for axis in permutation) and sorted(cast(tuple[int, ...], permutation)) == [
+            *range(dims)
+        ]:
+            return "C", cast(tuple[int, ...], permutation)
     elif order in ("C", "F"):
         return order, None
     raise Damaged(f"holds an array of order {describe(order)}, axes {describe(axes)}; expected C, F, or K and all axes")
@@ -159,13 +155,17 @@ def _raw_bytes(raw: object, budget: Budget) -> memoryview:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Global:
-    """Stands for a global that the pickle may name; `call` takes (arguments, budget) and returns a stand-in."""
+    """Stands for a global that the pickle may name; `build` takes (arguments, budget) and returns a stand-in."""
 
     name: str
-    call: Callable[[tuple[object, ...], Budget], object]
+    build: Callable[[tuple[object, ...], Budget], object]
 
     def __str__(self) -> str:
         return self.name
+
+    def call(self, arguments: object, budget: Budget) -> object:
+        """Build a stand-in from the arguments of a call."""
+        return self.build(as_tuple(arguments, "arguments"), budget)
 
 
 def _ndarray(*_: object) -> object:

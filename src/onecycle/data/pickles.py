@@ -15,17 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from onecycle.core.reading import MAX_BYTES, Budget, effective_limit, read_unpacked
-from onecycle.data.pickle_arrays import (
-    GLOBALS,
-    Array,
-    Damaged,
-    Deferred,
-    DType,
-    Global,
-    Unsafe,
-    as_tuple,
-    describe,
-)
+from onecycle.data.pickle_arrays import GLOBALS, Array, Damaged, Deferred, DType, Global, Unsafe, describe
 from onecycle.errors import FileError, OneCycleError, UnsafeFileError
 
 _MAX_LINE = 1000  # characters in a number or a name; keeps int("999...") from taking too long
@@ -189,10 +179,6 @@ class _Machine:
             raise Damaged("is cut short: a line without end")
         return bytes(self.take(end + 1 - self.position)[:-1])
 
-    def name(self) -> str:
-        """Read the next line as the name of a module or of a global in it."""
-        return str(self.line(), "utf-8")
-
     def sized(self, width: int) -> memoryview:
         """Return the next bytes, as many as the integer of `width` bytes before them says."""
         return self.take(self.integer(width))
@@ -279,7 +265,7 @@ class _Machine:
         function, arguments = self.pop(2)
         if not isinstance(function, Global):
             raise Damaged(f"calls {describe(function)}; expected a global")
-        return function.call(as_tuple(arguments, "arguments"), self.budget)
+        return function.call(arguments, self.budget)
 
     def build(self) -> None:
         """Set the state of the stand-in on top."""
@@ -354,7 +340,7 @@ _VALUES: dict[int, Callable[[_Machine], object]] = {
     pickle.LIST[0]: _Machine.pop_mark,
     pickle.EMPTY_DICT[0]: lambda _: dict[object, object](),
     pickle.DICT[0]: lambda m: _dict_of(m.pop_mark()),
-    pickle.GLOBAL[0]: lambda m: m.find_global(m.name(), m.name()),
+    pickle.GLOBAL[0]: lambda m: m.find_global(str(m.line(), "utf-8"), str(m.line(), "utf-8")),
     pickle.STACK_GLOBAL[0]: lambda m: m.find_global(*m.pop(2)),
     pickle.REDUCE[0]: _Machine.reduce,
     pickle.GET[0]: lambda m: m.recall(int(m.line())),

@@ -21,6 +21,7 @@ from onecycle.tables.read import SUFFIXES, is_table_file
 Pair = tuple[Tensor, Tensor]
 PIXEL_SCALE = 256.0  # the lesson's: pixel / 256
 TARGET = "y"  # name of the target column of arrays
+_SETS = ("train", "valid", "test")
 _PICKLE, _IDX = (".pkl", ".pickle"), (".idx", "-ubyte")
 
 
@@ -146,8 +147,8 @@ def _from_memory(source: Any, name: str) -> Any:
     if not isinstance(source, tuple | list) or not 2 <= len(source) <= 3:
         return None
     if all(isinstance(pair, tuple | list) and len(pair) == 2 and _ndim(pair[0], name) > 1 for pair in source):
-        sets = ("train", "valid", "test")
-        return Arrays(*(_as_pair(pair, f"{name}, {which}") for pair, which in zip(source, sets, strict=False)))
+        pairs = [_as_pair(pair, f"{name}, {which}") for pair, which in zip(source, _SETS, strict=False)]
+        return Arrays(pairs[0], pairs[1], pairs[2] if len(pairs) == 3 else None)
     if len(source) != 2 or isinstance(source[0], dict) or _ndim(source[0], name) < 2:
         return None
     x, y = as_tensor(source[0], f"{name}: x"), source[1]
