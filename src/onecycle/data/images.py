@@ -137,7 +137,7 @@ def _images_by_class(folder: Path) -> dict[str, list[Path]]:
 
 
 def _visible_files(folder: Path) -> list[Path]:
-    """List all files below `folder` that are neither hidden nor in a hidden folder; links to folders are not followed."""
+    """List all files below `folder` that are neither hidden nor in a hidden folder, nor in a linked one."""
     files: list[Path] = []  # not by rglob, which passes over folders that cannot be read
     for entry in folder.iterdir():
         if entry.name.startswith("."):

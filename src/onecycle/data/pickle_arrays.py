@@ -28,7 +28,7 @@ class Unsafe(Exception):  # noqa: N818  # caught by load_pickle, which raises an
 
 @dataclass(slots=True, eq=False)
 class Deferred:
-    """Long text or bytes that stay in `view`, the file's content, until needed; as an array's content they never are."""
+    """Long text or bytes that stay in the file's content until needed; as an array's content they never are."""
 
     view: memoryview
     convert: Callable[[memoryview], object]
@@ -132,11 +132,9 @@ class Array:
 
 def _memory_order(order: object, axes: object, dims: int) -> tuple[Literal["C", "F"], tuple[int, ...] | None]:
     if order == "K" and axes is not None:  # newer NumPy: a C-ordered array and how to transpose it
-        permutation = as_tuple(axes, "an axis order")
-        if all(type(axis) is int for axis in permutation) and sorted(cast(tuple[int, ...], permutation)) == [
-            *range(dims)
-        ]:
-            return "C", cast(tuple[int, ...], permutation)
+        permutation = cast(tuple[int, ...], as_tuple(axes, "an axis order"))
+        if all(type(axis) is int for axis in permutation) and sorted(permutation) == [*range(dims)]:
+            return "C", permutation
     elif order in ("C", "F"):
         return order, None
     raise Damaged(f"holds an array of order {describe(order)}, axes {describe(axes)}; expected C, F, or K and all axes")
