@@ -113,9 +113,6 @@ class DataBunch:
             pixel_scale: Divisor of inputs that are bytes (uint8): they stay bytes on the device and become floats a
                 batch at a time.
 
-        Returns:
-            The DataBunch.
-
         Raises:
             DataError: If the data cannot be trained on: no rows, different lengths, NaN or infinity, not numbers.
             SettingError: If a batch size, the workers or the seed are not whole numbers, or too low.
@@ -134,15 +131,12 @@ class DataBunch:
                 "train and valid are single arrays; did you mean DataBunch.create((x, y), (x_valid, y_valid))?"
             )
         train, valid, test = (
-            ds if ds is None or (isinstance(ds, Dataset) and not is_in_memory(ds)) else as_dataset(ds, name)
+            _checked_dataset(ds, name) if ds is not None else None
             for ds, name in ((train_ds, "train"), (valid_ds, "valid"), (test_ds, "test"))
         )
         if train is None:
             raise DataError("train has no rows; expected a data set or a pair (x, y)")
-        rows = _count_rows(train, "train")
-        for name, ds in (("valid", valid), ("test", test)):
-            if ds is not None:
-                _count_rows(ds, name)
+        rows = len(train)
         if rows < bs:
             warnings.warn(f"{rows} training rows are fewer than bs {bs}: an epoch is one batch of {rows}", stacklevel=2)
 
@@ -394,12 +388,14 @@ def _checked_seed(seed: int | None) -> int:
     return default_seed() if seed is None else check_int(seed, "seed", least=0)
 
 
-def _count_rows(ds: Any, name: str) -> int:
-    """Count the rows of a data set. Raises DataError if it has no rows or no length."""
+def _checked_dataset(ds: DatasetLike, name: str) -> Any:
+    """Return arrays as a TensorDataset, another data set as it is. Raises DataError if it has no rows or no length."""
+    if not isinstance(ds, Dataset) or is_in_memory(ds):
+        return as_dataset(ds, name)
     try:
-        rows = len(ds)
+        rows = len(ds)  # pyright: ignore[reportArgumentType, reportUnknownVariableType] -- a Dataset need not have a length
     except TypeError:
         raise DataError(f"{name} has no length; expected a data set with __len__ and __getitem__") from None
     if not rows:
         raise DataError(f"{name} has no rows; expected at least one")
-    return rows
+    return ds

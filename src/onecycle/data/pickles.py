@@ -24,6 +24,8 @@ _SHORT = 256  # bytes; up to this length text and bytes are made at once
 _MAX_DEPTH = 100
 _OPCODE_COST = 128  # bytes; no opcode makes more out of itself, apart from text and arrays, which pay for their length
 _SLACK = 64 * 2**20  # small objects may take this much beyond the cap, so that the cap can be a file's exact size
+# all that an ill-formed opcode may raise: for an empty stack, bad UTF-8, the wrong number of arguments
+_OPCODE_ERRORS = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError, struct.error)
 _OPCODE_NAMES = {opcode.code: opcode.name for opcode in pickletools.opcodes}
 _PYTHON_2_TEXT = re.compile(rb"""(?:[^\\]|\\[\\'"nrt]|\\x[0-9a-fA-F]{2})*+""", re.DOTALL)
 _OTHER_FORMATS = {
@@ -71,18 +73,12 @@ def load_pickle(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> obj
             f"{path}: {error} (byte {machine.start:,}); nothing of it was run. Expected arrays, numbers and text in "
             "tuples, lists and dicts; do not open this file with pickle.load unless you trust whoever made it"
         ) from error
-    except Damaged as error:
-        raise _damaged(path, str(error), machine.start) from error
-    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError, struct.error) as error:
-        # any other error of an ill-formed opcode: an empty stack, bad UTF-8, the wrong number of arguments
-        raise _damaged(path, f"has an opcode that cannot be carried out ({error})", machine.start) from error
-
-
-def _damaged(path: Path, problem: str, position: int) -> FileError:
-    return FileError(
-        f"{path}: {problem} (byte {position:,}); the file is damaged or not a pickle of NumPy arrays; "
-        "copy or download it again, or save it anew"
-    )
+    except (Damaged, *_OPCODE_ERRORS) as error:
+        problem = error if isinstance(error, Damaged) else f"has an opcode that cannot be carried out ({error})"
+        raise FileError(
+            f"{path}: {problem} (byte {machine.start:,}); the file is damaged or not a pickle of NumPy arrays; "
+            "copy or download it again, or save it anew"
+        ) from error
 
 
 _IN_PROGRESS = object()

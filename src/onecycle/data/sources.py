@@ -27,19 +27,12 @@ _PICKLE, _IDX = (".pkl", ".pickle"), (".idx", "-ubyte")
 
 @dataclass(frozen=True)
 class Arrays:
-    """Rows and targets that are not a table: images, or anything of more than two dimensions.
+    """Rows and targets that are not a table: images, or anything of more than two dimensions."""
 
-    Attributes:
-        train: Inputs and targets to train on, or to split if there is no `valid`.
-        valid: Inputs and targets to validate with.
-        test: Inputs and targets to test with.
-        classes: Names of the classes that the targets number.
-    """
-
-    train: Pair
+    train: Pair  # to be split if there is no `valid`
     valid: Pair | None = None
     test: Pair | None = None
-    classes: list[str] | None = None
+    classes: list[str] | None = None  # names of the classes that the targets number
 
     @property
     def pixel_scale(self) -> float | None:
