@@ -53,12 +53,12 @@ class Call:
 
 
 SOURCES = [
-    Call("unequal x and y", (X, Y[:50]), {}, DataError, "tuple: x has 60 rows and y has 50; expected as many"),
+    Call("unequal x and y", (X, Y[:50]), {}, DataError, "tuple: x has 60 rows and y has 50; expected equal lengths"),
     Call("unequal lists", [X.tolist(), Y.tolist()[:50]], {}, DataError, "list: x has 60 rows and y has 50"),
     Call("unequal images and y", (PIXELS, Y[:50]), {}, DataError, "tuple: x has 60 rows and y has 50"),
     Call("unequal validation", ((X, Y), (X, Y[:3])), {}, DataError, "tuple, valid: x has 60 rows and y has 3"),
     Call("unequal columns", {"x": [1, 2, 3], "y": [1, 2]}, {}, DataError, 'dict: column "y" has 2 rows, column "x" has 3'),
-    Call("rows of different lengths", ([[1, 2], [3]], [0, 1]), {}, DataError, "tuple: x has rows of different lengths; expected as many numbers in each"),
+    Call("rows of different lengths", ([[1, 2], [3]], [0, 1]), {}, DataError, "tuple: x has rows of different lengths; expected equal lengths"),
     Call("rows alone", X, {}, DataError, f"numpy.ndarray {NO_TABLE}"),
     Call("rows alone, and what is missing", X, {}, DataError, "or rows and targets as a pair (x, y)"),
     Call("three arrays", (X, Y, Y), {}, DataError, f"tuple {NO_TABLE}"),
@@ -161,7 +161,7 @@ def test_rows_that_a_model_cannot_predict(runs: Path, rows: Any, error: type[One
         (lambda: load_learner("."), "manifest.json: cannot be read (No such file or directory)"),
         (lambda: load_pickle("nothing.pkl"), "nothing.pkl: no such file; check the path"),
         (lambda: load_pickle("."), ".: a folder; expected a file; name a file inside it"),
-        (lambda: load_pickle("a.csv"), "is damaged or no pickle of NumPy arrays"),
+        (lambda: load_pickle("a.csv"), "is damaged or not a pickle of NumPy arrays"),
     ],
 )
 def test_what_cannot_be_loaded(read: Callable[[], object], message: str, place: Path) -> None:

@@ -236,7 +236,7 @@ ARRAYS = [
     Case(
         "fewer targets than rows",
         "train a.npz",
-        "a.npz: x has 60 rows and y has 50; expected as many",
+        "a.npz: x has 60 rows and y has 50; expected equal lengths",
         npz("a.npz", x=X, y=Y[:50]),
     ),
     Case(
@@ -352,7 +352,7 @@ IMAGES = [
     Case(
         "an image that is text",
         "train photos",
-        "photos/dark/3.png: no PNG or JPEG image, or a damaged one",
+        "photos/dark/3.png: not a PNG or JPEG image, or a damaged one (begins with b'not foun')",
         both(photos(), lambda: Path("photos/dark/3.png").write_text("not found")),
     ),
     Case(

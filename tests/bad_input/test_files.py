@@ -80,8 +80,8 @@ DAMAGED = [
     Case("empty gzip", "a.csv.gz", "a.csv.gz: empty; expected data", written("a.csv.gz", "")),
     Case("empty Parquet", "a.parquet", "a.parquet: empty; expected Parquet", written("a.parquet", "")),
     Case("empty Arrow", "a.feather", "a.feather: empty; expected Arrow", written("a.feather", "")),
-    Case("empty npy", "a.npy", "a.npy: damaged or no .npy array", written("a.npy", "")),
-    Case("empty npz", "a.npz", "a.npz: damaged or no .npz file", written("a.npz", "")),
+    Case("empty npy", "a.npy", "a.npy: damaged or not a .npy array", written("a.npy", "")),
+    Case("empty npz", "a.npz", "a.npz: damaged or not a .npz file", written("a.npz", "")),
     Case("empty pickle", "a.pkl", "a.pkl: empty; expected data", written("a.pkl", "")),
     Case("empty IDX", "a.idx", "a.idx: empty; expected data", written("a.idx", "")),
     Case(
@@ -114,8 +114,8 @@ DAMAGED = [
         "a.arrow: damaged or cut short (",
         cut(feather("a.arrow"), "a.arrow"),
     ),
-    Case("npy that is cut short", "a.npy", "a.npy: damaged or no .npy array (", cut(npy("a.npy", X), "a.npy")),
-    Case("npz that is cut short", "a.npz", "a.npz: damaged or no .npz file (", cut(npz("a.npz", x=X, y=Y), "a.npz")),
+    Case("npy that is cut short", "a.npy", "a.npy: damaged or not a .npy array (", cut(npy("a.npy", X), "a.npy")),
+    Case("npz that is cut short", "a.npz", "a.npz: damaged or not a .npz file (", cut(npz("a.npz", x=X, y=Y), "a.npz")),
     Case(
         "IDX that is cut short",
         "a.idx",
@@ -192,9 +192,9 @@ OTHER_FORMATS = [
     Case("gzip that is plain", "a.csv.gz", "expected a gzip file, as its name says", written("a.csv.gz", csv_text())),
     Case("Parquet that is CSV", "a.parquet", "a.parquet: begins with b'age,", written("a.parquet", csv_text())),
     Case("Arrow that is CSV", "a.arrow", "a.arrow: begins with b'age,", written("a.arrow", csv_text())),
-    Case("npy that is CSV", "a.npy", "a.npy: damaged or no .npy array", written("a.npy", csv_text())),
-    Case("npz that is CSV", "a.npz", "a.npz: damaged or no .npz file", written("a.npz", csv_text())),
-    Case("pickle that is CSV", "a.pkl", "is damaged or no pickle of NumPy arrays", written("a.pkl", csv_text())),
+    Case("npy that is CSV", "a.npy", "a.npy: damaged or not a .npy array", written("a.npy", csv_text())),
+    Case("npz that is CSV", "a.npz", "a.npz: damaged or not a .npz file", written("a.npz", csv_text())),
+    Case("pickle that is CSV", "a.pkl", "is damaged or not a pickle of NumPy arrays", written("a.pkl", csv_text())),
     Case("pickle that is npy", "a.pkl", "a.pkl: a NumPy .npy file", both(npy("a.npy", X), lambda: renamed())),
     Case(
         "IDX that is CSV", "a.idx", "starts with the bytes 61 67 65 2c; expected an IDX", written("a.idx", csv_text())

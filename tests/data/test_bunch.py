@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from conftest import toy_arrays
-from onecycle import DataBunch, mnist
+from onecycle import DataBunch
 from onecycle.data.loaders import InMemoryLoader, TorchLoader
 from onecycle.errors import DataError, DeviceError, SettingError
 
@@ -177,16 +177,6 @@ def test_no_rows_to_draw(toy: DataBunch, rows: object):
         toy.show_batch(rows=rows)  # pyright: ignore
 
 
-def test_mnist_is_the_lessons():
-    data = mnist(seed=1)
-    assert [len(ds) for ds in (data.train_ds, data.valid_ds, data.test_ds)] == [50_000, 10_000, 10_000]
-    x, y = data.train_ds.tensors
-    assert (x.shape, x.dtype, y.dtype) == ((50_000, 784), torch.float32, torch.int64)
-    assert (x.max().item(), y.min().item(), y.max().item()) == (255 / 256, 0, 9)
-    assert y[:5].tolist() == [5, 0, 4, 1, 9]
-    assert isinstance(data.train_dl, InMemoryLoader)
-
-
 # --- what cannot be trained on --------------------------------------------------------------------------------------
 
 X, Y = (part.numpy() for part in toy_arrays(20))
@@ -199,7 +189,7 @@ ENDLESS[0, 1] = np.inf
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ((X, Y[:-1]), "train: x has 20 rows and y has 19 rows; expected as many targets as inputs"),
+        ((X, Y[:-1]), "train: x has 20 rows and y has 19 rows; expected equal lengths"),
         ((X[:0], Y[:0]), "train has no rows; expected at least one"),
         (None, "train has no rows; expected a data set or a pair"),
         ((HOLED, Y), r"train\.x contains nan at row 3, column 7 \(1 such values\); expected finite numbers"),
@@ -246,7 +236,7 @@ def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_set_that_is_not_there(toy: DataBunch):
-    with pytest.raises(DataError, match="there is no test set; give DataBunch.create a test_ds"):
+    with pytest.raises(DataError, match="there is no test set; pass test_ds to DataBunch.create"):
         toy.one_batch("test")
     with pytest.raises(SettingError, match='unknown data set "vlaid"; expected one of train, valid, test, fix'):
         toy.one_batch("vlaid")
@@ -259,5 +249,5 @@ def test_the_training_rows_in_order_are_those_of_the_sampler():
     data = DataBunch(DataLoader(TensorDataset(x, y), 16, sampler=SubsetRandomSampler([5, 3, 1])))
     assert torch.equal(next(iter(data.fix_dl))[0], x[[1, 3, 5]])
     weighted = DataBunch(DataLoader(TensorDataset(x, y), 16, sampler=WeightedRandomSampler([1.0] * 200, 50)))
-    with pytest.raises(DataError, match="the training rows cannot be had in order"):
+    with pytest.raises(DataError, match="the training rows are not known in order"):
         weighted.dl("fix")

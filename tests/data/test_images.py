@@ -1,5 +1,4 @@
 import struct
-import sys
 import threading
 import warnings
 import weakref
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from onecycle.data import images as image_folder
-from onecycle.data.images import read_image_folder
+from onecycle.data.images import read_gray, read_image_folder
 from onecycle.errors import DataError, FileError, SettingError
 
 
@@ -127,6 +126,13 @@ def test_turned_photographs_have_the_size_of_the_others(tmp_path):
     assert read_image_folder(tmp_path).x.shape == (2, 16, 8)
 
 
+def test_broken_tags_beside_the_orientation_do_no_harm(tmp_path):
+    orientation, number_as_text = struct.pack("<HHII", 0x0112, 3, 1, 6), struct.pack("<HHII", 0x0132, 11, 1, 5)
+    tags = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + orientation + number_as_text + bytes(4)
+    save(tmp_path / "x.jpg", pixels(0, 8, 16), exif=tags)
+    assert read_gray(tmp_path / "x.jpg").shape == (16, 8)
+
+
 def test_sizes(folder):
     save(folder / "dog/c.jpg", pixels(9, 20, 30, 3))
     with pytest.raises(DataError) as error:
@@ -164,7 +170,7 @@ def test_hidden_files_are_left_out_and_others_named(folder):
     with pytest.warns(UserWarning, match="left out") as warned:
         assert read_image_folder(folder).classes == ["cat", "dog"]
     assert [str(warning.message) for warning in warned] == [
-        f"{folder}: left out, as no images of a class: cat/deep/notes.txt, README.md, empty, loose.png",
+        f"{folder}: left out, not images of a class: cat/deep/notes.txt, README.md, empty, loose.png",
     ]
     assert warned[0].filename == __file__
     for i in range(10):
@@ -212,8 +218,8 @@ def test_damaged_images_are_named(folder):
     photo = jpeg.read_bytes()
     jpeg.unlink()
     for content, message in [
-        (b"", "no PNG or JPEG image, or a damaged one; expected a whole one; save it again"),
-        (b"GIF89a" + b"\0" * 30, "no PNG or JPEG image, or a damaged one"),
+        (b"", "not a PNG or JPEG image, or a damaged one (empty); expected a whole one; save it again"),
+        (b"GIF89a" + b"\0" * 30, "not a PNG or JPEG image, or a damaged one (begins with b'GIF89a"),
         (whole[:20], "a damaged image ("),
         (whole[:45], "a damaged image ("),
         (whole[:60], "a damaged image (image file is truncated"),
@@ -245,8 +251,11 @@ def test_decompression_bombs(folder, side, quiet):
     (folder / "dog/bomb.png").write_bytes(content)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore" if quiet else "error")
-        with pytest.raises(FileError, match=r"bomb\.png: an image too large to be read safely \(.*\); make it smaller"):
-            read_image_folder(folder)
+        for read in (read_image_folder, lambda folder: read_gray(folder / "dog/bomb.png")):
+            with pytest.raises(
+                FileError, match=r"bomb\.png: an image too large to be read safely \(.*\); make it smaller"
+            ):
+                read(folder)
 
 
 def test_the_first_damaged_image_is_named_whichever_is_decoded_first(folder):
@@ -258,19 +267,11 @@ def test_the_first_damaged_image_is_named_whichever_is_decoded_first(folder):
     assert threading.active_count() == 1
 
 
-def test_without_pillow(folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(
-        SettingError, match=r'reading images needs Pillow; install it with pip install "onecycle\[images\]"'
-    ):
-        read_image_folder(folder)
-
-
 def test_what_is_decoded_is_not_held_beside_the_tensor(tmp_path, monkeypatch):
     for i in range(40):
         save(tmp_path / f"{'ab'[i % 2]}/{i}.png", pixels(i, 8, 8))
     alive, most = [], [0]
-    decode = image_folder._decoded
+    decode = image_folder._read_pixels
 
     def counted(*arguments, **options):
         tensor = decode(*arguments, **options)
@@ -278,10 +279,80 @@ def test_what_is_decoded_is_not_held_beside_the_tensor(tmp_path, monkeypatch):
         most[0] = max(most[0], sum(reference() is not None for reference in alive))
         return tensor
 
-    monkeypatch.setattr(image_folder, "_decoded", counted)
-    monkeypatch.setattr(image_folder, "_AT_ONCE", 4)
+    monkeypatch.setattr(image_folder, "_read_pixels", counted)
+    monkeypatch.setattr(image_folder, "_CHUNK", 4)
     assert len(read_image_folder(tmp_path).x) == 40
     assert most[0] <= 5
+
+
+# one image as gray values
+
+
+def test_gray_values(tmp_path):
+    grey = np.arange(12, dtype="u1").reshape(3, 4) * 20
+    Image.fromarray(grey).save(tmp_path / "x.png")
+    found = read_gray(tmp_path / "x.png")
+    np.testing.assert_array_equal(found, grey)
+    assert found.dtype == np.uint8
+
+
+def test_colors_become_gray(tmp_path):
+    Image.new("RGBA", (2, 1), (255, 255, 255, 255)).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_gray(tmp_path / "x.png"), [[255, 255]])
+
+
+@pytest.mark.parametrize(("ink", "ground"), [(0, 255), (100, 255), (230, 0)])
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_gray_of_what_is_transparent(tmp_path, mode, ink, ground):
+    opacity = np.array([[0, 255], [255, 0]], "u1")
+    image = Image.fromarray(np.stack([np.full_like(opacity, ink), opacity], axis=-1), "LA")
+    if mode == "P":
+        image = Image.fromarray((opacity == 0).astype("u1"), "P")
+        image.putpalette([ink] * 3 + [128] * 3)
+        image.save(tmp_path / "x.png", transparency=1)
+    else:
+        image.convert(mode).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_gray(tmp_path / "x.png"), [[ground, ink], [ink, ground]])
+
+
+def test_gray_of_what_is_half_transparent(tmp_path):
+    Image.new("LA", (2, 1), (0, 51)).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_gray(tmp_path / "x.png"), [[204, 204]])
+    Image.new("RGBA", (2, 1), (9, 9, 9, 0)).save(tmp_path / "x.png")  # nothing is to be seen
+    np.testing.assert_array_equal(read_gray(tmp_path / "x.png"), [[255, 255]])
+
+
+def test_gray_of_16_bits(tmp_path):
+    Image.fromarray(np.array([[0, 257 * 100, 65535]], "u2")).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_gray(tmp_path / "x.png"), [[0, 100, 255]])
+
+
+def test_every_truncation_of_a_png_is_reported(tmp_path):
+    Image.fromarray(np.arange(250, dtype="u1").reshape(10, 25)).save(tmp_path / "x.png")
+    content = (tmp_path / "x.png").read_bytes()
+    for end in range(len(content) - 20):  # only checksums and the end mark follow
+        (tmp_path / "x.png").write_bytes(content[:end])
+        with pytest.raises(
+            FileError, match=r"x\.png: (not a PNG or JPEG image, or a damaged one|a damaged image) .*expected a whole"
+        ) as caught:
+            read_gray(tmp_path / "x.png")
+        assert "object at" not in str(caught.value)
+
+
+def test_the_format_is_read_off_the_content(tmp_path):
+    Image.new("L", (2, 2)).save(tmp_path / "x.bmp")
+    with pytest.raises(FileError, match=r"x\.bmp: not a PNG or JPEG image, or a damaged one \(begins with b'BM"):
+        read_gray(tmp_path / "x.bmp")
+    Image.new("L", (2, 2), 9).save(tmp_path / "x.png", format="JPEG")
+    np.testing.assert_array_equal(read_gray(tmp_path / "x.png"), [[9, 9], [9, 9]])
+
+
+def test_images_that_cannot_be_opened(tmp_path):
+    (tmp_path / "train.png").touch()
+    with pytest.raises(FileError, match=r'trian\.png: no such file; did you mean "train\.png"\?'):
+        read_gray(tmp_path / "trian.png")
+    with pytest.raises(FileError, match="a folder; expected a file"):
+        read_gray(tmp_path)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

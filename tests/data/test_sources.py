@@ -117,7 +117,7 @@ def test_idx_images_find_their_labels(tmp_path: Path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ((X, Y[:5]), "tuple: x has 10 rows and y has 5; expected as many"),
+        ((X, Y[:5]), "tuple: x has 10 rows and y has 5; expected equal lengths"),
         (3, "int is not a table; expected the path of a file"),
         (np.zeros((3, 2)), "numpy.ndarray is not a table"),
         ("sales.doc", "sales.doc: no such file"),

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from onecycle.cli.digits import framed, white_on_black
-from onecycle.data.arrays import as_tensor
-from onecycle.data.readers import read_npy, read_npz, read_png
+from onecycle.data.arrays import as_tensor, read_npy, read_npz
+from onecycle.data.images import read_gray
 from onecycle.data.sources import array_table, open_source
 from onecycle.errors import DataError, FileError
 from onecycle.predictor import Predictor
@@ -45,10 +45,10 @@ def read_rows(file: Path, learn: Predictor) -> Iterator[RowBatch]:
     if learn.target is not None and (file.is_dir() or suffix in PICTURES):
         yield _images(file, shape)
         return
-    known = (*_ARRAYS, *(PICTURES if learn.target is not None else (".png",)))
+    known = (*_ARRAYS, *PICTURES)
     if suffix not in known:
         raise FileError(f"{file}: expected a file ending in {', '.join(known)}")
-    if suffix == ".png":
+    if suffix in PICTURES:
         rows = shaped(_read_digit(file, shape), shape, file)
     else:
         rows = shaped(read_npy(file) if suffix == ".npy" else _array_of(file, "x"), shape, file)
@@ -111,7 +111,7 @@ def _read_digit(file: Path, shape: torch.Size | None) -> Array:
     size = math.prod(shape or ())
     if shape is None or math.isqrt(size) ** 2 != size:
         raise DataError(f"{file}: an image, but the model does not take square gray images; give a npy or npz file")
-    image, inverted = white_on_black(read_png(file), str(file))
+    image, inverted = white_on_black(read_gray(file), str(file))
     if inverted:
         print(f"{file}: dark on light; inverted, since the model expects white on black", file=sys.stderr)
     return framed(image, math.isqrt(size))

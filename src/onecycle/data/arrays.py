@@ -1,65 +1,168 @@
-"""Arrays of any kind to tensors that can be trained on, with errors that say what is wrong with them."""
+"""Arrays: read from IDX, .npy and .npz files, checked, and turned into tensors."""
 
-from typing import Any
+import math
+import os
+import warnings
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from tokenize import TokenError
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
-from onecycle.errors import DataError
+from onecycle.core.reading import MAX_BYTES, Budget, open_for_reading, read_unpacked
+from onecycle.errors import DataError, FileError, OneCycleError, UnsafeFileError
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]  # what a file holds is only known when it is read
+ArrayLike: TypeAlias = Tensor | Array | Sequence[float] | Sequence[Sequence[float]]
+DatasetLike: TypeAlias = Dataset[Any] | ArrayLike | Sequence[ArrayLike]  # a data set, x alone, or (x, ..., y)
+
+_IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+# all that NumPy raises for a damaged .npy file
+_NPY_ERRORS = (ArithmeticError, EOFError, MemoryError, RecursionError, SyntaxError, TokenError, TypeError, ValueError)
 
 
-def as_dataset(data: Any, name: str) -> TensorDataset:
-    """A TensorDataset of `data`: a TensorDataset, or a pair (x, y) of arrays or tensors, or x alone.
+def read_idx(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> Array:
+    """Read an IDX file (the format of MNIST, http://yann.lecun.com/exdb/mnist), gzip-compressed or not.
 
-    float64 becomes torch's default dtype, integer targets become int64 (what the losses take); x keeps integers as
-    they are. A TensorDataset's `classes` are kept. Raises DataError for no rows, different lengths, NaN or infinity,
-    and for what is not numeric.
+    Returns a writable array of the shape and type that the file states, for MNIST uint8 of (n, 28, 28) or (n,).
+    Raises FileError if the file is missing, damaged, not IDX or unpacks to more than `max_bytes` (2 GiB; by default a
+    packed file to no more than 128 MiB or 200 times its size).
     """
-    tensors = data.tensors if isinstance(data, TensorDataset) else data if isinstance(data, list | tuple) else (data,)
-    if not tensors:
+    return idx_array(read_unpacked(Path(path), max_bytes), Path(path))
+
+
+def idx_array(content: bytearray, path: Path) -> Array:
+    """Return the array in the bytes of an IDX file; `path` is for messages. Raises FileError as `read_idx` does."""
+    # two zero bytes, a type byte, the number of dimensions, each dimension in 4 bytes, the numbers: all big-endian
+    if len(content) < 4 or not content.startswith(b"\0\0") or content[2] not in _IDX_TYPES or content[3] == 0:
+        raise FileError(
+            f"{path}: starts with the bytes {content[:4].hex(' ')}; expected an IDX file: 00 00, a type from 08 to 0e, "
+            "the number of dimensions"
+        )
+    dtype, start = np.dtype(_IDX_TYPES[content[2]]), 4 + 4 * content[3]
+    shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4))
+    expected = start + math.prod(shape) * dtype.itemsize
+    if len(content) != expected:
+        raise FileError(
+            f"{path}: {len(content):,} bytes; expected {expected:,} for shape {shape} of {dtype.name}; "
+            "copy or download it again"
+        )
+    if len(shape) > 32:  # the limit of NumPy 1
+        raise FileError(f"{path}: {len(shape)} dimensions; expected at most 32")
+    numbers = np.frombuffer(content, dtype, offset=start) if expected > start else np.empty(0, dtype)
+    try:
+        return numbers.astype(dtype.newbyteorder("="), copy=False).reshape(shape)
+    except ValueError as error:  # no numbers, in a shape beyond NumPy's integers
+        raise FileError(f"{path}: shape {shape} is too large; copy or download it again") from error
+
+
+def read_npy(path: str | os.PathLike[str]) -> Array:
+    """Read the array in a .npy file.
+
+    Raises UnsafeFileError for an array of Python objects, FileError for a file that is missing, damaged or not .npy.
+    """
+    path = Path(path)
+    with open_for_reading(path) as file:
+        return _npy_array(file, path)
+
+
+def read_npz(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> dict[str, Array]:
+    """Read every array in an .npz file: name → array.
+
+    Raises UnsafeFileError for an array of Python objects; FileError for a file that is missing, damaged, not .npz, or
+    unpacks to more than `max_bytes` (2 GiB).
+    """
+    path = Path(path)
+    try:
+        with open_for_reading(path) as file, zipfile.ZipFile(file) as archive:
+            budget = Budget(path, max_bytes)
+            for entry in archive.infolist():
+                budget.spend(entry.file_size)  # zipfile never unpacks more of an entry than this
+            arrays: dict[str, Array] = {}
+            for entry in archive.infolist():
+                with archive.open(entry) as packed:
+                    arrays[entry.filename.removesuffix(".npy")] = _npy_array(packed, path)
+            return arrays
+    except OneCycleError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise FileError(
+            f"{path}: damaged or not a .npz file ({error}); expected arrays saved with numpy.savez"
+        ) from error
+
+
+def _npy_array(file: IO[bytes], path: Path) -> Array:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # files of Python 2 and old names of dtypes are read all the same
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except _NPY_ERRORS as error:
+        if "allow_pickle" in str(error):  # NumPy has no error class for it
+            raise UnsafeFileError(
+                f"{path}: holds an array of Python objects, which could run code when loaded; expected numbers; "
+                "save it again with a numeric dtype"
+            ) from error
+        raise FileError(f"{path}: damaged or not a .npy array ({error}); expected one saved with numpy.save") from error
+
+
+def as_dataset(data: DatasetLike, name: str) -> TensorDataset:
+    """Return `data`, a TensorDataset, a pair (x, y) of arrays or x alone, as a TensorDataset of checked tensors.
+
+    float64 becomes torch's default dtype, integer targets become int64 (which the losses expect); x keeps its integers.
+    The `classes` of a TensorDataset are passed on. `name` is for messages. Raises DataError for no rows, different
+    lengths, NaN or infinity, and values that are not numbers.
+    """
+    values: Any = data.tensors if isinstance(data, TensorDataset) else data
+    values = values if isinstance(values, list | tuple) else (values,)
+    if not values:
         raise DataError(f"{name} is empty; expected a pair (x, y)")
-    parts = [as_tensor(part, f"{name}.{_part_name(i, len(tensors))}") for i, part in enumerate(tensors)]
-    if len({len(part) for part in parts}) > 1:
-        rows = " and ".join(f"{_part_name(i, len(parts))} has {len(part)} rows" for i, part in enumerate(parts))
-        raise DataError(f"{name}: {rows}; expected as many targets as inputs")
-    if not len(parts[0]):
+    names = ["x", "y"] if len(values) <= 2 else [*(f"x{i}" for i in range(1, len(values))), "y"]
+    tensors = [as_tensor(value, f"{name}.{part}") for value, part in zip(values, names, strict=False)]
+    if len({len(tensor) for tensor in tensors}) > 1:
+        rows = " and ".join(f"{part} has {len(x)} rows" for x, part in zip(tensors, names, strict=False))
+        raise DataError(f"{name}: {rows}; expected equal lengths")
+    if not len(tensors[0]):
         raise DataError(f"{name} has no rows; expected at least one")
-    if len(parts) > 1 and not parts[-1].is_floating_point():
-        parts[-1] = parts[-1].long()
-    made = TensorDataset(*parts)
+    if len(tensors) > 1 and not tensors[-1].is_floating_point():
+        tensors[-1] = tensors[-1].long()
+    dataset = TensorDataset(*tensors)
     if isinstance(data, TensorDataset) and hasattr(data, "classes"):
-        made.classes = data.classes  # pyright: ignore[reportAttributeAccessIssue] -- a data set may name its classes
-    return made
+        dataset.classes = data.classes  # pyright: ignore[reportAttributeAccessIssue] -- a data set may name its classes
+    return dataset
 
 
-def is_in_memory(data: Any) -> bool:
-    """Whether the rows of `data` are those of its tensors: a TensorDataset that does not give rows in its own way."""
-    ways = ("__len__", "__getitem__", "__getitems__")
+def is_in_memory(data: object) -> bool:
+    """Return whether the rows of `data` are those of its tensors: a TensorDataset that overrides no row access."""
+    methods = ("__len__", "__getitem__", "__getitems__")
     return isinstance(data, TensorDataset) and all(
-        getattr(type(data), way, None) is getattr(TensorDataset, way, None) for way in ways
+        getattr(type(data), method, None) is getattr(TensorDataset, method, None) for method in methods
     )
 
 
-def as_tensor(array: Any, name: str) -> Tensor:
-    """`array` as a tensor, sharing its memory where it can. Raises DataError where it cannot be trained on."""
+def as_tensor(array: object, name: str) -> Tensor:
+    """Return `array` as a tensor, sharing its memory if possible. Raises DataError if it cannot be trained on."""
     if not isinstance(array, Tensor):
         try:
             array = np.asarray(array)
         except ValueError:
-            raise DataError(f"{name} has rows of different lengths; expected as many numbers in each") from None
+            raise DataError(f"{name} has rows of different lengths; expected equal lengths") from None
         array = _from_numpy(array, name)
     if array.ndim == 0:
         raise DataError(f"{name} is a single number; expected an array with a row for each example")
     if array.is_floating_point():
         if array.dtype is torch.float64:
             array = array.to(torch.get_default_dtype())
-        check_finite(array, name)
+        _check_finite(array, name)
     return array
 
 
-def _from_numpy(array: np.ndarray[Any, Any], name: str) -> Tensor:
+def _from_numpy(array: Array, name: str) -> Tensor:
     if array.dtype.kind not in "biuf":
         sample = f", for example {array.flat[0]!r}" if array.size else ""
         raise DataError(f"{name} has dtype {array.dtype}{sample}; expected numbers: encode text as integers first")
@@ -70,22 +173,15 @@ def _from_numpy(array: np.ndarray[Any, Any], name: str) -> Tensor:
     return torch.from_numpy(array)
 
 
-def check_finite(x: Tensor, name: str) -> None:
-    """Raises DataError for NaN or infinity, naming the first row that has one."""
+def _check_finite(x: Tensor, name: str) -> None:
+    """Raise DataError for NaN or infinity, naming the first row that has one."""
     if x.sum().isfinite():  # one pass, no copy; an overflow of the sum only leads to the closer look
         return
-    bad = (~x.isfinite()).nonzero()
-    if len(bad):
-        where = bad[0].tolist()
-        found = x[tuple(where)].item()
-        column = f", column {where[1]}" if len(where) == 2 else f", position {where[1:]}" if len(where) > 2 else ""
+    places = (~x.isfinite()).nonzero()
+    if len(places):
+        first = places[0].tolist()
+        column = f", column {first[1]}" if len(first) == 2 else f", position {first[1:]}" if len(first) > 2 else ""
         raise DataError(
-            f"{name} contains {found} at row {where[0]}{column} ({len(bad)} such values); "
+            f"{name} contains {x[tuple(first)].item()} at row {first[0]}{column} ({len(places)} such values); "
             "expected finite numbers: drop or fill them first"
         )
-
-
-def _part_name(index: int, count: int) -> str:
-    if count <= 2:
-        return "xy"[index]
-    return "y" if index == count - 1 else f"x{index + 1}"

@@ -11,20 +11,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from onecycle.core.checks import check_int
-from onecycle.core.choices import ColumnKind, Task
+from onecycle.core.choices import ColumnKind, SetName, Task
 from onecycle.core.device import default_seed, pick_device
-from onecycle.data.arrays import as_dataset, is_in_memory
-from onecycle.data.loaders import (
-    Batch,
-    InMemoryLoader,
-    Loader,
-    SeededGlobalRNG,
-    TorchLoader,
-    torch_loader,
-)
+from onecycle.data.arrays import ArrayLike, DatasetLike, as_dataset, is_in_memory
+from onecycle.data.loaders import Batch, InMemoryLoader, Loader, SeededGlobalRNG, TorchLoader
 from onecycle.errors import DataError, SettingError
 
-if TYPE_CHECKING:  # only a table brings them
+if TYPE_CHECKING:  # only a table needs them, and plots
+    from matplotlib.figure import Figure
+
     from onecycle.tables.features import Features
     from onecycle.tables.profile import Column
     from onecycle.tables.target import Target
@@ -33,8 +28,32 @@ if TYPE_CHECKING:  # only a table brings them
 class DataBunch:
     """Training, validation and test batches on one device.
 
-    Takes loaders, torch's own DataLoader among them; `DataBunch.create` makes them from data sets and arrays.
-    `seed` decides the batch order; left out, it follows `torch.manual_seed`.
+    `DataBunch.create` makes one from arrays and data sets, `DataBunch.from_table` from a file or table. The constructor
+    takes loaders, torch's own DataLoader among them.
+
+    Args:
+        train_dl: Loader of the training batches.
+        valid_dl: Loader of the validation batches.
+        test_dl: Loader of the test batches.
+        device: Where the batches go; by default `ONECYCLE_DEVICE`, else a GPU if there is one, else the CPU.
+        fix_dl: Loader of the training rows in order; by default made from `train_dl`, if it says which rows it has.
+        seed: Decides the order of the training rows; by default it follows `torch.manual_seed`.
+        path: Folder that a learner of this data writes to.
+
+    Attributes:
+        train_dl, valid_dl, test_dl, fix_dl: The loaders; all but the first may be None.
+        device, seed, path: The arguments, or what they are by default.
+        pixel_scale: Divisor of the pixels if the rows are images, else None.
+        target, features, columns: If the data came from a table, the fitted target, how raw rows become inputs, and the
+            profile of each column.
+
+    Raises:
+        DataError: If a loader is not one.
+        SettingError: If the seed is not a whole number of at least 0.
+        DeviceError: If the device is unknown or not on this machine.
+
+    Example:
+        >>> data = DataBunch(DataLoader(train_ds, 64, shuffle=True), DataLoader(valid_ds, 64))
     """
 
     def __init__(
@@ -50,22 +69,22 @@ class DataBunch:
         self.device = pick_device(device)
         self.seed = _checked_seed(seed)
         self.path = Path(path)
-        self.pixel_scale: float | None = None  # what pixels were divided by, where the rows are images
-        self.target: Target | None = None  # what is predicted, and
-        self.features: Features | None = None  # how raw rows become inputs, where the data came from a table
-        self.columns: tuple[Column, ...] = ()  # what the columns of that table were taken for
+        self.pixel_scale: float | None = None
+        self.target: Target | None = None
+        self.features: Features | None = None
+        self.columns: tuple[Column, ...] = ()
         self.train_dl = self._wrap(train_dl)
         self.valid_dl = self._wrap(valid_dl) if valid_dl is not None else None
         self.test_dl = self._wrap(test_dl) if test_dl is not None else None
-        unshuffled = getattr(self.train_dl, "unshuffled", lambda: None)  # a loader of somebody else's need not have it
+        unshuffled = getattr(self.train_dl, "unshuffled", lambda: None)  # a user's loader need not have it
         self.fix_dl: Loader | None = self._wrap(fix_dl) if fix_dl is not None else unshuffled()
 
     @classmethod
     def create(
         cls,
-        train_ds: Any,
-        valid_ds: Any = None,
-        test_ds: Any = None,
+        train_ds: DatasetLike,
+        valid_ds: DatasetLike | None = None,
+        test_ds: DatasetLike | None = None,
         bs: int = 64,
         val_bs: int | None = None,
         num_workers: int = 0,
@@ -74,14 +93,34 @@ class DataBunch:
         path: str | Path = ".",
         pixel_scale: float | None = None,
     ) -> "DataBunch":
-        """Make the loaders. Each of the data sets is a TensorDataset, a pair (x, y) of arrays, or a torch Dataset.
+        """Make a DataBunch from arrays or data sets.
 
-        Training shuffles and drops the last short batch; validation and test (`val_bs`, by default `bs`) and `fix_dl`
-        (the training set in order) do neither. TensorDatasets and arrays live on the device; any other data set, one
-        derived from TensorDataset with a `__getitem__` of its own among them, goes through torch's DataLoader with
-        `num_workers`. Inputs of bytes (uint8) stay bytes on the device and become
-        floats a batch at a time, divided by `pixel_scale`. Raises SettingError for a batch size below 1 and DataError
-        for data that cannot be trained on.
+        Training batches are shuffled and a last short one is dropped; validation, test and `fix_dl` keep the order and
+        all rows. Arrays and TensorDatasets live on the device; any other data set, one derived from TensorDataset with
+        a `__getitem__` of its own among them, goes through torch's DataLoader. float64 becomes torch's default dtype,
+        integer targets become int64.
+
+        Args:
+            train_ds: Rows to train on: a pair (x, y) of arrays or tensors, x alone, or a torch Dataset.
+            valid_ds: Rows to validate with.
+            test_ds: Rows to test with.
+            bs: Rows in a training batch.
+            val_bs: Rows in a validation or test batch; by default `bs`.
+            num_workers: Processes that load rows which are not in memory; 0 loads them in this one.
+            device: Where the batches go; by default `ONECYCLE_DEVICE`, else a GPU if there is one, else the CPU.
+            seed: Decides the order of the training rows; by default it follows `torch.manual_seed`.
+            path: Folder that a learner of this data writes to.
+            pixel_scale: Divisor of inputs that are bytes (uint8): they stay bytes on the device and become floats a
+                batch at a time.
+
+        Raises:
+            DataError: If the data cannot be trained on: no rows, different lengths, NaN or infinity, not numbers.
+            SettingError: If a batch size, the workers or the seed are not whole numbers, or too low.
+            DeviceError: If the device is unknown or not on this machine.
+
+        Example:
+            >>> x, y = torch.rand(1000, 20), torch.arange(1000) % 4
+            >>> data = DataBunch.create((x[:800], y[:800]), (x[800:], y[800:]), bs=64, seed=1)
         """
         bs = check_int(bs, "bs", least=1)
         val_bs = check_int(val_bs, "val_bs", least=1) if val_bs is not None else bs
@@ -92,41 +131,36 @@ class DataBunch:
                 "train and valid are single arrays; did you mean DataBunch.create((x, y), (x_valid, y_valid))?"
             )
         train, valid, test = (
-            ds if ds is None or (isinstance(ds, Dataset) and not is_in_memory(ds)) else as_dataset(ds, name)
+            _checked_dataset(ds, name) if ds is not None else None
             for ds, name in ((train_ds, "train"), (valid_ds, "valid"), (test_ds, "test"))
         )
         if train is None:
             raise DataError("train has no rows; expected a data set or a pair (x, y)")
-        rows = _rows(train, "train")
-        for name, ds in (("valid", valid), ("test", test)):
-            if ds is not None:
-                _rows(ds, name)
+        rows = len(train)
         if rows < bs:
             warnings.warn(f"{rows} training rows are fewer than bs {bs}: an epoch is one batch of {rows}", stacklevel=2)
 
-        def loader(ds: Any, size: int, training: bool = False) -> Loader | None:
-            if ds is None:
-                return None
-            drop = training and rows >= bs
+        def loader(ds: Any, size: int, training: bool = False) -> Loader:
+            drop_last = training and rows >= bs
             if is_in_memory(ds):
-                return InMemoryLoader(ds, size, device, seed, training, drop, pixel_scale)
-            return TorchLoader(torch_loader(ds, size, num_workers, training, drop), device, seed)
+                return InMemoryLoader(ds, size, device, seed, training, drop_last, pixel_scale)
+            dl = DataLoader[Any](ds, size, shuffle=training, drop_last=drop_last, num_workers=num_workers)
+            return TorchLoader(dl, device, seed)
 
-        train_dl = loader(train, bs, training=True)
-        assert train_dl is not None  # train is not None
-        data = cls(train_dl, loader(valid, val_bs), loader(test, val_bs), device, seed=seed, path=path)
+        valid_dl, test_dl = (loader(ds, val_bs) if ds is not None else None for ds in (valid, test))
+        data = cls(loader(train, bs, training=True), valid_dl, test_dl, device, seed=seed, path=path)
         data.pixel_scale = pixel_scale
         return data
 
     @classmethod
     def from_table(
         cls,
-        source: Any,
+        source: object,
         target: str | Sequence[str] = "y",
         task: Task | None = None,
         kinds: Mapping[str, ColumnKind] | None = None,
         drop: Sequence[str] = (),
-        split: Any = "auto",
+        split: str | ArrayLike | tuple[ArrayLike, ArrayLike] = "auto",
         valid: float = 0.2,
         bs: int | None = None,
         image_size: int | tuple[int, int] | None = None,
@@ -135,17 +169,40 @@ class DataBunch:
         seed: int | None = None,
         path: str | Path = ".",
     ) -> "DataBunch":
-        """Make the loaders from a file or a table in memory, its preprocessing fitted on the training rows.
+        """Make a DataBunch from a file or a table in memory, its preprocessing fitted on the training rows.
 
-        `source`: a CSV, Parquet, Arrow, npy, npz, IDX or pickle file, a folder of images by class, a pandas, polars or
-        other Arrow table, a dict of columns, a pair (x, y), a torch or Hugging Face data set. `target` names the column
-        to predict (several: a list); `task` is classes, regression or multilabel and is else inferred. `kinds` says
-        what columns are (number, category, date, dropped) where the guess is wrong; `drop` leaves columns out. `split`
-        is auto, random, stratified, time:COLUMN, group:COLUMN, column:COLUMN, or rows; `valid` the share that
-        validates. `bs` is by default 64, less for small tables and more for large ones. A file that takes more than
-        `memory_limit` (bytes, or "2 GB"; by default half of the memory that is available) is prepared on the disk once.
-        Raises SettingError for names and settings that cannot be used, FileError and DataError for what cannot be read
-        or learned from. See docs/tables.md.
+        See docs/tables.md.
+
+        Args:
+            source: Path of a CSV, Parquet, Arrow, npy, npz, IDX or pickle file or of a folder of images by class; a
+                pandas, polars or other Arrow table; a dict of columns; a pair (x, y); a torch or Hugging Face data set.
+            target: Name of the column to predict; a list of names for several.
+            task: "classes", "regression" or "multilabel"; None to infer it from the target.
+            kinds: Kinds of columns by name ("number", "category", "date" or "dropped"), if the guess is wrong.
+            drop: Names of columns to leave out.
+            split: How the validation rows are chosen: "auto" (stratified for classes, else random), "random",
+                "stratified", "time:COLUMN", "group:COLUMN", "column:COLUMN"; or row numbers or a mask of the rows that
+                validate, or a pair (train, valid) of those.
+            valid: Fraction of the rows that validates, or a number of rows.
+            bs: Rows in a batch; by default 32 to 1,024, more for more training rows.
+            image_size: Side, or (height, width), that images are scaled to; needed if they differ in size.
+            memory_limit: A file that takes more than this, in bytes or as "2 GB", is prepared on the disk once and
+                trained on from there; by default half of the memory that is available.
+            device: Where the batches go; by default `ONECYCLE_DEVICE`, else a GPU if there is one, else the CPU.
+            seed: Decides a random split and the order of the training rows; by default it follows `torch.manual_seed`.
+            path: Folder that a learner of this data writes to.
+
+        Returns:
+            The DataBunch, with `target`, `features` and `columns` set.
+
+        Raises:
+            SettingError: If a name or setting cannot be used.
+            FileError: If a file cannot be read.
+            DataError: If nothing can be learned from the data.
+            DeviceError: If the device is unknown or not on this machine.
+
+        Example:
+            >>> data = DataBunch.from_table("sales.csv", "price", split="time:date", seed=1)
         """
         from onecycle.data.from_table import bunch_from_table  # imports pyarrow
         from onecycle.tables.spec import TableSpec
@@ -177,37 +234,37 @@ class DataBunch:
 
     @property
     def inputs(self) -> Tensor | None:
-        """The training rows (of several inputs the first) where they are in memory, else None."""
+        """The training rows (the first of several inputs), or None if they are not in memory."""
         return self.train_ds.tensors[0] if is_in_memory(self.train_ds) else None
 
     @property
     def row_shape(self) -> torch.Size | None:
-        """Shape of one row of the inputs, or None if the data is not in memory."""
+        """Shape of one row of the inputs, or None if they are not in memory."""
         return self.inputs.shape[1:] if self.inputs is not None else None
 
     @property
     def row_dtype(self) -> torch.dtype | None:
-        """dtype of the inputs, or None if the data is not in memory."""
+        """dtype of the inputs, or None if they are not in memory."""
         return self.inputs.dtype if self.inputs is not None else None
 
     @property
     def targets(self) -> Tensor | None:
-        """The training targets where they are in memory, else None."""
+        """The training targets, or None if they are not in memory."""
         tensors = self.train_ds.tensors if is_in_memory(self.train_ds) else ()
         return tensors[-1] if len(tensors) > 1 else None
 
     @property
     def task(self) -> str:
-        """What is predicted: classes, regression or multilabel."""
+        """The kind of prediction: "classes", "regression" or "multilabel"."""
         return self.target.task if self.target is not None else "regression" if self.is_regression() else "classes"
 
     def is_regression(self) -> bool:
-        """Whether the training targets are floats; of a data set that is not in memory, the first row is looked at."""
+        """Return whether the training targets are floats; the first row decides if the data is not in memory."""
         if (targets := self.targets) is not None:
             return targets.is_floating_point()
         if self.classes is not None or not hasattr(self.train_ds, "__getitem__"):
             return False
-        with SeededGlobalRNG(self.seed):  # the data set may draw from them
+        with SeededGlobalRNG(self.seed):  # the data set may draw from the global generators
             row = self.train_ds[0]
         target = row[-1] if isinstance(row, tuple | list) else None
         return isinstance(target, float) or "float" in str(getattr(target, "dtype", ""))
@@ -217,8 +274,8 @@ class DataBunch:
         """The data set's own `classes`, else 0 to the highest label; None for regression and unknown targets."""
         if self.target is not None:
             return self.target.classes
-        if (named := getattr(self.train_ds, "classes", None)) is not None:
-            return list(named)
+        if (names := getattr(self.train_ds, "classes", None)) is not None:
+            return list(names)
         targets = self.targets
         if targets is None or targets.is_floating_point():
             return None
@@ -226,7 +283,7 @@ class DataBunch:
 
     @property
     def c(self) -> int:
-        """How many outputs a model needs: the number of classes, or of target columns."""
+        """Number of outputs that a model needs: classes, or target columns. Raises DataError if it is not known."""
         if self.target is not None:
             return self.target.outputs
         if (classes := self.classes) is not None:
@@ -237,9 +294,16 @@ class DataBunch:
         return 1 if targets.ndim == 1 else int(targets.shape[1])
 
     def class_weights(self) -> Tensor:
-        """A weight for each class, rows / (classes × rows of the class): `nn.CrossEntropyLoss(weight=...)` takes them.
+        """Return a weight for each class that makes all classes count the same.
 
-        Raises DataError where the training targets are no classes in memory.
+        Returns:
+            rows / (classes × rows of the class), float32 of (classes,) on the device.
+
+        Raises:
+            DataError: If the training targets are not classes in memory.
+
+        Example:
+            >>> learn.loss_func = nn.CrossEntropyLoss(weight=data.class_weights())
         """
         from onecycle.tables.target import class_weights
 
@@ -247,26 +311,61 @@ class DataBunch:
             raise DataError("class weights need targets that are classes, in memory")
         return torch.from_numpy(class_weights(self.targets.cpu().numpy(), self.c)).float().to(self.device)
 
-    def one_batch(self, which: str = "train") -> Batch:
-        """The next batch (x, y) of the train, valid, test or fix loader."""
+    def one_batch(self, which: SetName = "train") -> Batch:
+        """Return the first batch of the next epoch of a set.
+
+        Args:
+            which: "train", "valid", "test" or "fix" (the training rows in order).
+
+        Returns:
+            Inputs and targets (x, y); x is a list if there are several inputs, y is None if there are no targets.
+
+        Raises:
+            DataError: If there is no such set.
+            SettingError: If the name is unknown.
+
+        Example:
+            >>> xb, yb = data.one_batch("valid")
+        """
         return next(iter(self.dl(which)))
 
-    def dl(self, which: str) -> Loader:
-        """The loader called train, valid, test or fix. Raises DataError where there is none."""
-        known = {"train": self.train_dl, "valid": self.valid_dl, "test": self.test_dl, "fix": self.fix_dl}
-        if which not in known:
-            raise SettingError(f'unknown data set "{which}"; expected one of {", ".join(known)}')
-        if (found := known[which]) is None:
-            if which == "fix":
-                raise DataError("the training rows cannot be had in order: their loader does not say which they are")
-            raise DataError(f"there is no {which} set; give DataBunch.create a {which}_ds")
-        return found
+    def dl(self, which: SetName) -> Loader:
+        """Return the loader of a set.
 
-    def show_batch(self, rows: int = 3, which: str = "train") -> Any:
-        """Draw `rows` × `rows` examples of a batch with their targets; returns the figure.
+        Args:
+            which: "train", "valid", "test" or "fix" (the training rows in order).
 
-        Rows that are square images (28×28, or 784 numbers) are drawn as such, others as lines. Raises SettingError for
-        `rows` below 1.
+        Returns:
+            The loader: iterating over it yields batches (x, y).
+
+        Raises:
+            DataError: If there is no such set.
+            SettingError: If the name is unknown.
+        """
+        loaders = {"train": self.train_dl, "valid": self.valid_dl, "test": self.test_dl, "fix": self.fix_dl}
+        if which not in loaders:
+            raise SettingError(f'unknown data set "{which}"; expected one of {", ".join(loaders)}')
+        if (loader := loaders[which]) is not None:
+            return loader
+        if which == "fix":
+            raise DataError("the training rows are not known in order: their loader does not say which they are")
+        raise DataError(f"there is no {which} set; pass {which}_ds to DataBunch.create")
+
+    def show_batch(self, rows: int = 3, which: SetName = "train") -> "Figure":
+        """Draw `rows` × `rows` examples of a batch with their targets.
+
+        Rows that are square images (28×28, or 784 numbers) are drawn as such, others as lines.
+
+        Args:
+            rows: Examples in a row and in a column of the figure.
+            which: "train", "valid", "test" or "fix" (the training rows in order).
+
+        Returns:
+            The matplotlib figure.
+
+        Raises:
+            DataError: If there is no such set.
+            SettingError: If `rows` is below 1 or the name is unknown.
         """
         from onecycle.show.plots import plot_examples
 
@@ -286,17 +385,17 @@ class DataBunch:
 
 
 def _checked_seed(seed: int | None) -> int:
-    if seed is None:
-        return default_seed()
-    return check_int(seed, "seed", least=0)
+    return default_seed() if seed is None else check_int(seed, "seed", least=0)
 
 
-def _rows(ds: Any, name: str) -> int:
-    """How many rows a data set has. Raises DataError for none, and where it has no length."""
+def _checked_dataset(ds: DatasetLike, name: str) -> Any:
+    """Return arrays as a TensorDataset, another data set as it is. Raises DataError if it has no rows or no length."""
+    if not isinstance(ds, Dataset) or is_in_memory(ds):
+        return as_dataset(ds, name)
     try:
-        rows = len(ds)
+        rows = len(ds)  # pyright: ignore[reportArgumentType, reportUnknownVariableType] -- a Dataset need not have a length
     except TypeError:
         raise DataError(f"{name} has no length; expected a data set with __len__ and __getitem__") from None
     if not rows:
         raise DataError(f"{name} has no rows; expected at least one")
-    return rows
+    return ds

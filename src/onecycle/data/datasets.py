@@ -1,11 +1,11 @@
-"""The lesson's data as a DataBunch."""
+"""The lesson's data sets: MNIST, as a DataBunch or as the file that the lesson reads."""
 
 import gzip
 import hashlib
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,15 +18,16 @@ from onecycle.core.config import Config, ListablePath
 from onecycle.core.files import atomic_write, unwritable
 from onecycle.core.locks import Lock
 from onecycle.core.reading import read_unpacked
+from onecycle.data.arrays import Array, idx_array
 from onecycle.data.bunch import DataBunch
-from onecycle.data.readers import idx_array
 from onecycle.errors import FileError, SettingError, did_you_mean
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 MNIST_FOLDER = Path(__file__).with_name("mnist")
-_TRAIN = 50_000  # the lesson's split of the 60,000 training images: the first 50,000 train, the last 10,000 validate
+_PIXEL_SCALE = 256  # the lesson's
+_TRAIN_ROWS = 50_000  # the lesson's split of the 60,000 training images: the last 10,000 validate
 # name → size and SHA-256 of the unpacked file
 _MNIST_FILES = {
     "train-images-idx3-ubyte": (47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
@@ -34,104 +35,126 @@ _MNIST_FILES = {
     "t10k-images-idx3-ubyte": (7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
     "t10k-labels-idx1-ubyte": (10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
 }
+# Protocol 4 takes arrays as raw bytes (2 escapes them as text: twice the time) and needs no newer NumPy to be read.
+# Level 1 writes MNIST in a third of level 6's time and reads as fast, for 20 instead of 17 MB.
+_PROTOCOL = 4
+_GZIP_LEVEL = 1
+_PICKLE_OVERHEAD = 4096  # bytes that a pickle may take around its arrays
 
 
-class Split(NamedTuple):
-    """Images, uint8 of (n, 784), and labels, uint8 of (n,)."""
+def mnist(bs: int = 64, seed: int | None = None, device: str | torch.device | None = None) -> DataBunch:
+    """Load MNIST as in the lesson, from the copy in the package; no network is needed.
 
-    images: Bytes
-    labels: Bytes
+    Args:
+        bs: Rows in a batch.
+        seed: Decides the order of the training rows; by default it follows `torch.manual_seed`.
+        device: Where the data lives; by default `ONECYCLE_DEVICE`, else a GPU if there is one.
 
+    Returns:
+        50,000 training, 10,000 validation and 10,000 test rows of 784 float32 pixels (pixel / 256), labels 0 to 9.
 
-class Mnist(NamedTuple):
-    """The lesson's three parts: 50,000, 10,000 and 10,000 images, in file order."""
+    Raises:
+        FileError: If the copy in the package is damaged.
 
-    train: Split
-    valid: Split
-    test: Split
-
-
-def mnist_arrays() -> Mnist:
-    """MNIST from the files in the package, each checked before use.
-
-    Raises FileError where one is missing or is not the file that the library was released with.
+    Example:
+        >>> learn = Learner(mnist(), MLP(784, 50, 10), metrics=accuracy)
+        >>> learn.fit_one_cycle(3, 1e-2)
     """
-    images, labels = _embedded("train-images-idx3-ubyte"), _embedded("train-labels-idx1-ubyte")
-    test = Split(_embedded("t10k-images-idx3-ubyte"), _embedded("t10k-labels-idx1-ubyte"))
-    return Mnist(Split(images[:_TRAIN], labels[:_TRAIN]), Split(images[_TRAIN:], labels[_TRAIN:]), test)
+    train, valid, test = (TensorDataset(torch.from_numpy(x), torch.from_numpy(y)) for x, y in _lesson_mnist())
+    data = DataBunch.create(train, valid, test, bs=bs, seed=seed, device=device)
+    data.pixel_scale = float(_PIXEL_SCALE)
+    return data
 
 
-def mnist_floats(images: Bytes) -> Floats:
-    """The lesson's pixels: float32 of the same shape, from 0 (white) to 255/256 (black)."""
-    return np.divide(images, 256, dtype=np.float32)
+def fetch(name: str) -> ListablePath:
+    """Return the folder of a data set, which holds its file; the first call writes it. No network is needed.
 
+    `fetch("mnist")` writes `mnist.pkl.gz` from the copy in the package: a pickle of
+    `((x_train, y_train), (x_valid, y_valid), (x_test, y_test))`, float32 pixels of (n, 784) and int64 labels of (n,)
+    for n = 50,000, 10,000 and 10,000.
 
-class DataSet(NamedTuple):
-    """A data set that `fetch` can write as one file of arrays."""
+    Args:
+        name: Name of the data set; there is "mnist".
 
-    file: str
-    array_bytes: int  # what the arrays take unpacked
-    arrays: Callable[[], tuple[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]], ...]]
+    Returns:
+        The folder in `Config().data_path()`; its `ls()` lists the file.
 
+    Raises:
+        SettingError: If the name is unknown.
+        OutputError: If the folder cannot be written.
+        FileError: If the copy in the package is damaged.
 
-def find_dataset(name: str) -> DataSet:
-    """The data set called `name`. Raises SettingError, with the nearest name, where there is none."""
+    Example:
+        >>> path = fetch("mnist")
+        >>> path.ls()
+    """
     if name not in DATASETS:
         hint = did_you_mean(name, DATASETS) or f"; known: {', '.join(DATASETS)}"
         raise SettingError(f'unknown data set "{name}"{hint}')
-    return DATASETS[name]
+    dataset, folder = DATASETS[name], Config().data_path() / name
+    path = folder / dataset.file
+    if not _is_whole(path, dataset):
+        with _acquire_lock(folder.with_name(f".{name}.lock")):
+            if not _is_whole(path, dataset):  # another process may have written it while this one waited
+                _write(path, dataset)
+    return folder
 
 
-def _embedded(name: str) -> Bytes:
+class MnistArrays(NamedTuple):
+    """The lesson's 50,000, 10,000 and 10,000 digits in file order: images of (n, 784) and labels of (n,), uint8."""
+
+    train: tuple[Bytes, Bytes]
+    valid: tuple[Bytes, Bytes]
+    test: tuple[Bytes, Bytes]
+
+
+def mnist_arrays() -> MnistArrays:
+    """Read MNIST from the files in the package.
+
+    Raises FileError if one is missing or is not the file that the library was released with.
+    """
+    images, labels, test_images, test_labels = map(_read_embedded, _MNIST_FILES)
+    train, valid = slice(_TRAIN_ROWS), slice(_TRAIN_ROWS, None)
+    return MnistArrays((images[train], labels[train]), (images[valid], labels[valid]), (test_images, test_labels))
+
+
+def mnist_floats(images: Bytes) -> Floats:
+    """Return the lesson's pixels: float32 of the same shape, from 0 (white) to 255/256 (black)."""
+    return np.divide(images, _PIXEL_SCALE, dtype=np.float32)
+
+
+def _read_embedded(name: str) -> Bytes:
     size, expected = _MNIST_FILES[name]
     path = MNIST_FOLDER / f"{name}.gz"
     content = read_unpacked(path, max_bytes=2 * size)
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != expected:
         raise FileError(
-            f"{path}: the unpacked content has SHA-256 {found}; expected {expected}; the file was changed or damaged: "
+            f"{path}: the unpacked content has SHA-256 {digest}; expected {expected}; the file was changed or damaged: "
             "reinstall onecycle"
         )
     array: Bytes = idx_array(content, path)
     return array.reshape(len(array), -1) if array.ndim > 1 else array
 
 
-def _lesson_mnist() -> tuple[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]], ...]:
+class DataSet(NamedTuple):
+    """A data set that `fetch` can write as one file of arrays."""
+
+    file: str
+    array_bytes: int  # unpacked
+    arrays: Callable[[], Sequence[tuple[Array, Array]]]  # makes a pair (x, y) for each set
+
+
+def _lesson_mnist() -> Sequence[tuple[Array, Array]]:
+    # a tuple, since the lesson's file holds one
     return tuple((mnist_floats(images), labels.astype(np.int64)) for images, labels in mnist_arrays())
 
 
 DATASETS = {"mnist": DataSet("mnist.pkl.gz", 70_000 * (784 * 4 + 8), _lesson_mnist)}
 
 
-# Protocol 4 takes arrays as raw bytes (2 escapes them as text: twice the time) and needs no newer NumPy to be read.
-# Level 1 writes MNIST in a third of level 6's time and reads as fast, for 20 instead of 17 MB.
-_PROTOCOL = 4
-_GZIP_LEVEL = 1
-_PICKLE_EXTRA = 4096  # bytes that a pickle may take around its arrays
-
-
-def fetch(name: str) -> ListablePath:
-    """The folder of the data set `name`, which holds its file; makes the file first where it is not there.
-
-    `fetch("mnist")` makes `mnist.pkl.gz` from the copy in the package, without a network: a pickle of
-    `((x_train, y_train), (x_valid, y_valid), (x_test, y_test))`, float32 pixels of (n, 784) and int64 labels of (n,)
-    for n = 50,000, 10,000 and 10,000. The folder lies in `Config().data_path()`.
-
-    Raises SettingError for an unknown name, OutputError for a folder that cannot be written, FileError when the copy
-    in the package is damaged.
-    """
-    dataset = find_dataset(name)
-    folder = Config().data_path() / name
-    path = folder / dataset.file
-    if not _is_whole(path, dataset):
-        with _lock(folder.with_name(f".{name}.lock")):
-            if not _is_whole(path, dataset):  # another process may have written it while this one waited
-                _write(path, dataset)
-    return folder
-
-
 def _is_whole(path: Path, dataset: DataSet) -> bool:
-    # atomic_write leaves no part of a file; this also finds one that something else cut short or replaced:
+    # atomic_write leaves no partial file; this also detects one that something else cut short or replaced:
     # gzip ends with the unpacked size, which is the arrays' and a little more
     try:
         with path.open("rb") as file:
@@ -140,12 +163,12 @@ def _is_whole(path: Path, dataset: DataSet) -> bool:
             unpacked = int.from_bytes(file.read(4), "little")
     except OSError:
         return False
-    return start == b"\x1f\x8b" and dataset.array_bytes < unpacked < dataset.array_bytes + _PICKLE_EXTRA
+    return start == b"\x1f\x8b" and dataset.array_bytes < unpacked < dataset.array_bytes + _PICKLE_OVERHEAD
 
 
 def _write(path: Path, dataset: DataSet) -> None:
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of writers that were killed: no live one holds the lock
-        with suppress(OSError):  # Windows, without a lock: a live one's file, which the system keeps
+        with suppress(OSError):  # Windows, without a lock: a live one's file, which the system protects
             leftover.unlink()
     print(f"writing {path} (once)", file=sys.stderr)
     arrays = dataset.arrays()
@@ -154,8 +177,8 @@ def _write(path: Path, dataset: DataSet) -> None:
         pickle.dump(arrays, packed, _PROTOCOL)
 
 
-def _lock(path: Path) -> Lock:
-    """Hold the lock file `path`, in a folder that is made where it is not there."""
+def _acquire_lock(path: Path) -> Lock:
+    """Acquire the lock file `path`; its folder is made if it is missing."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,15 +186,3 @@ def _lock(path: Path) -> Lock:
             raise unwritable(path.parent, error) from error
         if lock := Lock.acquire(path):
             return lock  # None: somebody has removed the folder meanwhile
-
-
-def mnist(bs: int = 64, seed: int | None = None, device: str | torch.device | None = None) -> DataBunch:
-    """MNIST as in the lesson: 50,000 / 10,000 / 10,000 rows of 784 floats (pixel / 256), labels 0 to 9.
-
-    Read from the copy in the package; no network.
-    """
-    splits = [(torch.from_numpy(mnist_floats(x)), torch.from_numpy(y.astype(np.int64))) for x, y in mnist_arrays()]
-    train, valid, test = (TensorDataset(x, y) for x, y in splits)
-    data = DataBunch.create(train, valid, test, bs=bs, seed=seed, device=device)
-    data.pixel_scale = 256.0
-    return data

@@ -17,8 +17,7 @@ from torch.utils.data import Dataset
 
 from onecycle.core.choices import SetName
 from onecycle.core.device import derived_seed
-from onecycle.data.loaders import Batch, Loader
-from onecycle.data.loaders import _pair as as_batch  # pyright: ignore[reportPrivateUsage] -- loaders share it
+from onecycle.data.loaders import Batch, Loader, as_batch
 from onecycle.data.sources import PIXEL_SCALE
 from onecycle.errors import FileError
 from onecycle.tables.cache.conversion import convert_if_larger

@@ -1,4 +1,4 @@
-"""What tells the data of one fit from that of another: a fit is not resumed with other rows."""
+"""Loaders: the batches of one data set, the same in each run with the same seed."""
 
 import hashlib
 import random
@@ -24,32 +24,47 @@ from torch.utils.data import (
 from onecycle.core.device import derived_seed
 from onecycle.errors import DataError
 
-Batch = tuple[Any, Any]
-_ORDER, _WORKERS = 0, 1  # what a derived seed is for
+Batch = tuple[Any, Any]  # x, a list of several, and y, or None without targets
+_ORDER, _WORKERS = 0, 1  # purposes of a derived seed
 _END = object()
+_HASH_BYTES = 2**24  # hashed at once
 
 
 class Loader(Protocol):
-    """What the loop needs of a loader."""
+    """A loader as the training loop needs it.
+
+    Attributes:
+        dataset: The data set that the batches are taken from.
+    """
 
     dataset: Any
 
     @property
     def batch_size(self) -> int | None:
-        """Rows in a batch; None where a DataLoader makes its batches itself."""
+        """Rows in a batch; None if a DataLoader makes its batches itself."""
         ...
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Batch]: ...
     def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of epoch `number`."""
+        """Yield the batches of epoch `number`, counted from 0."""
         ...
 
 
 class InMemoryLoader:
-    """Batches of a TensorDataset whose tensors are put on `device` once; a batch is one `index_select`.
+    """Batches of a TensorDataset whose tensors are moved to `device` once; a batch is one `index_select`.
 
-    Inputs that are bytes stay so, and become floats a batch at a time, divided by `pixel_scale` where that is given.
+    Iterating by hand yields the epochs in turn.
+
+    Args:
+        dataset: The rows.
+        batch_size: Rows in a batch.
+        device: Where the tensors and batches are.
+        seed: Decides, with the number of the epoch, the order of the rows.
+        shuffle: Whether an epoch takes the rows in random order.
+        drop_last: Whether to leave out a last short batch.
+        pixel_scale: Divisor of inputs that are bytes (uint8), which stay bytes on the device and become floats a batch
+            at a time.
     """
 
     def __init__(
@@ -66,54 +81,59 @@ class InMemoryLoader:
         self.pixel_scale = pixel_scale
         self.seed, self.shuffle, self.drop_last = seed, shuffle, drop_last
         self.tensors: list[Tensor] = [tensor.to(device) for tensor in dataset.tensors]
-        self._passes = 0
+        self._next_epoch = 0
 
     def __len__(self) -> int:
         rows = len(self.tensors[0])
         return rows // self.batch_size if self.drop_last else -(-rows // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        self._passes += 1
-        return self.epoch(self._passes - 1)
+        self._next_epoch += 1
+        return self.epoch(self._next_epoch - 1)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of epoch `number`."""
+        """Yield the batches of epoch `number`, counted from 0."""
         if self.shuffle:
             for rows in self.order(number).split(self.batch_size)[: len(self)]:
-                yield _pair([tensor.index_select(0, rows) for tensor in self.tensors], scale=self.pixel_scale)
+                yield as_batch([tensor.index_select(0, rows) for tensor in self.tensors], scale=self.pixel_scale)
         else:
-            for parts in islice(zip(*(t.split(self.batch_size) for t in self.tensors), strict=True), len(self)):
-                yield _pair(parts, scale=self.pixel_scale)
+            for tensors in islice(zip(*(t.split(self.batch_size) for t in self.tensors), strict=True), len(self)):
+                yield as_batch(tensors, scale=self.pixel_scale)
 
     def order(self, number: int) -> Tensor:
-        """The order of the rows in epoch `number`, on the device."""
+        """Return the order of the rows in epoch `number`, on the device."""
         generator = torch.Generator().manual_seed(derived_seed(self.seed, _ORDER, number))
         # waits for the device, from pageable memory, once an epoch
         return torch.randperm(len(self.tensors[0]), generator=generator).to(self.device)
 
     def unshuffled(self) -> "InMemoryLoader":
-        """A loader of the same tensors that gives all rows in order."""
+        """Return a loader of the same tensors that yields all rows in order."""
         loader = copy(self)
-        loader.shuffle, loader.drop_last, loader._passes = False, False, 0
+        loader.shuffle, loader.drop_last, loader._next_epoch = False, False, 0
         return loader
 
     def peek(self) -> Batch:
-        """A few rows in the data set's order, without moving any state."""
-        return _pair([tensor[: min(2, self.batch_size)] for tensor in self.tensors], scale=self.pixel_scale)
+        """Return up to two rows, the first of the data set, without changing any state."""
+        return as_batch([tensor[: min(2, self.batch_size)] for tensor in self.tensors], scale=self.pixel_scale)
 
 
 class TorchLoader:
     """Batches of a torch DataLoader, moved to `device`.
 
     The global generators of torch, NumPy and Python, and the loader's own, are seeded from (seed, epoch) while it works
-    and put back after, so that its shuffling and its data set's augmentation are reproducible and leave no trace.
+    and restored afterwards, so that its shuffling and its data set's augmentation are reproducible and leave no trace.
+
+    Args:
+        loader: The DataLoader.
+        device: Where the batches go.
+        seed: Decides, with the number of the epoch, what the loader and its data set draw.
     """
 
     def __init__(self, loader: DataLoader[Any], device: torch.device, seed: int) -> None:
         self.loader, self.device, self.seed = loader, device, seed
         self.dataset: Dataset[Any] = loader.dataset
         self.batch_size = loader.batch_size
-        self._passes = 0
+        self._next_epoch = 0
 
     def __len__(self) -> int:
         try:
@@ -125,98 +145,96 @@ class TorchLoader:
             ) from None
 
     def __iter__(self) -> Iterator[Batch]:
-        self._passes += 1
-        return self.epoch(self._passes - 1)
+        self._next_epoch += 1
+        return self.epoch(self._next_epoch - 1)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of epoch `number`."""
-        own = [g for g in (self.loader.generator, getattr(self.loader.sampler, "generator", None)) if g is not None]
-        states = [generator.get_state() for generator in own]
-        lent = SeededGlobalRNG(derived_seed(self.seed, _WORKERS, number))
+        """Yield the batches of epoch `number`, counted from 0."""
+        seed = derived_seed(self.seed, _WORKERS, number)
+        generators = [self.loader.generator, getattr(self.loader.sampler, "generator", None)]
+        states = [(generator, generator.get_state()) for generator in generators if generator is not None]
+        global_rng = SeededGlobalRNG(seed)
         try:
-            with lent:
-                for generator in own:
-                    generator.manual_seed(derived_seed(self.seed, _WORKERS, number))
+            with global_rng:
+                for generator, _ in states:
+                    generator.manual_seed(seed)
                 batches = iter(self.loader)
             while True:
-                with lent:  # only while the loader works, not while the caller does
+                with global_rng:  # only while the loader works, not while the caller does
                     batch = next(batches, _END)
                 if batch is _END:
                     return
                 if batch is None:
                     raise DataError(
-                        "the DataLoader gives None for a batch; expected tensors: see what its collate_fn returns"
+                        "the DataLoader returned None for a batch; expected tensors: see what its collate_fn returns"
                     )
-                yield _pair(batch if isinstance(batch, list | tuple) else [batch], self.device)
+                yield as_batch(batch if isinstance(batch, list | tuple) else [batch], self.device)
         finally:
-            for generator, state in zip(own, states, strict=True):
+            for generator, state in states:
                 generator.set_state(state)
 
     def unshuffled(self) -> "TorchLoader | None":
-        """A loader of the same rows, all of them in order; None where the sampler does not say which rows these are."""
-        given = self.loader
-        if type(given.batch_sampler) is not BatchSampler or not hasattr(given.dataset, "__getitem__"):
+        """Return a loader of the same rows, all of them in order; None if the sampler does not say which they are."""
+        loader, dataset = self.loader, self.dataset
+        if type(loader.batch_sampler) is not BatchSampler or not hasattr(dataset, "__getitem__"):
             return None
-        dataset: Dataset[Any] = given.dataset
-        if isinstance(given.sampler, SubsetRandomSampler):
-            dataset = Subset(dataset, sorted(given.sampler.indices))
-        elif not isinstance(given.sampler, SequentialSampler | RandomSampler):
+        if isinstance(loader.sampler, SubsetRandomSampler):
+            dataset = Subset(dataset, sorted(loader.sampler.indices))
+        elif not isinstance(loader.sampler, SequentialSampler | RandomSampler):
             return None
-        loader = DataLoader(
+        in_order = DataLoader(
             dataset,
-            given.batch_size,
-            num_workers=given.num_workers,
-            collate_fn=given.collate_fn,
-            worker_init_fn=given.worker_init_fn,
-            multiprocessing_context=given.multiprocessing_context,
+            loader.batch_size,
+            num_workers=loader.num_workers,
+            collate_fn=loader.collate_fn,
+            worker_init_fn=loader.worker_init_fn,
+            multiprocessing_context=loader.multiprocessing_context,
         )
-        return TorchLoader(loader, self.device, self.seed)
+        return TorchLoader(in_order, self.device, self.seed)
 
 
 class SeededGlobalRNG:
-    """The global generators of torch, NumPy and Python, lent to a data set: seeded while it works, else as found."""
+    """Context in which the global generators of torch, NumPy and Python continue a sequence of their own.
+
+    The first `with` starts it from `seed`, the next continues it; outside, the generators are as if it never ran.
+    """
 
     def __init__(self, seed: int) -> None:
-        self._found = self._get()
+        self._outside = _global_rng_states()
         torch.default_generator.manual_seed(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)
-        self._own = self._get()
-        self._set(self._found)
+        self._inside = _global_rng_states()
+        _set_global_rng(self._outside)
 
     def __enter__(self) -> None:
-        self._found = self._get()
-        self._set(self._own)
+        self._outside = _global_rng_states()
+        _set_global_rng(self._inside)
 
     def __exit__(self, *_: object) -> None:
-        self._own = self._get()
-        self._set(self._found)
-
-    @staticmethod
-    def _get() -> tuple[Any, Any, Any]:
-        return torch.get_rng_state(), np.random.get_state(), random.getstate()
-
-    @staticmethod
-    def _set(states: tuple[Any, Any, Any]) -> None:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
+        self._inside = _global_rng_states()
+        _set_global_rng(self._outside)
 
 
-def torch_loader(ds: Dataset[Any], bs: int, workers: int, shuffle: bool, drop_last: bool) -> DataLoader[Any]:
-    """torch's own loader of a data set."""
-    return DataLoader(ds, bs, shuffle=shuffle, drop_last=drop_last, num_workers=workers)
+def _global_rng_states() -> tuple[Any, Any, Any]:
+    return torch.get_rng_state(), np.random.get_state(), random.getstate()
 
 
-def _pair(parts: Sequence[Any], device: torch.device | None = None, scale: float | None = None) -> Batch:
-    """(x, y) of a batch's parts: the last is y, a single x comes bare, uint8 and bool inputs become floats."""
+def _set_global_rng(states: tuple[Any, Any, Any]) -> None:
+    torch.set_rng_state(states[0])
+    np.random.set_state(states[1])
+    random.setstate(states[2])
+
+
+def as_batch(values: Sequence[Any], device: torch.device | None = None, scale: float | None = None) -> Batch:
+    """Return (x, y): the last value is y, a single x is not in a list, uint8 and bool inputs become floats."""
     if device is not None:
-        parts = [_to(part, device) for part in parts]
-    if len(parts) == 1:
-        return _as_input(parts[0], scale), None
-    if len(parts) == 2:
-        return _as_input(parts[0], scale), parts[1]
-    return [_as_input(part, scale) for part in parts[:-1]], parts[-1]
+        values = [_to_device(value, device) for value in values]
+    if len(values) == 1:
+        return _as_input(values[0], scale), None
+    if len(values) == 2:
+        return _as_input(values[0], scale), values[1]
+    return [_as_input(value, scale) for value in values[:-1]], values[-1]
 
 
 def _as_input(x: Any, scale: float | None) -> Any:
@@ -226,37 +244,38 @@ def _as_input(x: Any, scale: float | None) -> Any:
     return x
 
 
-def _to(part: Any, device: torch.device) -> Any:
-    if isinstance(part, Tensor):
-        return part.to(device, non_blocking=True)
-    if isinstance(part, dict):
-        return {key: _to(value, device) for key, value in part.items()}
-    if isinstance(part, list | tuple):
-        return [_to(value, device) for value in part]
-    return part
-
-
-_PIECE = 2**24  # bytes that are hashed at once
+def _to_device(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {key: _to_device(item, device) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_device(item, device) for item in value]
+    return value
 
 
 def data_fingerprint(loader: Loader | None) -> dict[str, Any]:
-    """Rows, batch size, and the SHA-256 of a loader's data where it is at hand, else the kind of data set."""
+    """Return what tells the data of one fit from that of another, so that no fit is resumed with other rows.
+
+    That is the number of rows, the batch size and the SHA-256 of the data, or, if it is not at hand, the type of the
+    data set.
+    """
     if loader is None:
         return {"rows": 0}
-    about = {"rows": len(loader.dataset), "bs": loader.batch_size, "batches": len(loader)}
+    fingerprint = {"rows": len(loader.dataset), "bs": loader.batch_size, "batches": len(loader)}
     if isinstance(loader, InMemoryLoader):
-        return about | {"sha256": _of_tensors(loader.tensors)}
-    files = getattr(loader.dataset, "files", None)  # of rows on the disk, whose manifest knows
+        return fingerprint | {"sha256": _sha256(loader.tensors)}
+    files = getattr(loader.dataset, "files", None)  # of rows on the disk, with the checksums of their manifest
     if isinstance(files, list):
-        return about | {"sha256": [file.sha256 for file in files]}  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] -- a DiskDataset
-    return about | {"data set": type(loader.dataset).__name__}
+        return fingerprint | {"sha256": [file.sha256 for file in files]}  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] -- a DiskDataset
+    return fingerprint | {"data set": type(loader.dataset).__name__}
 
 
-def _of_tensors(tensors: list[Tensor]) -> str:
-    total = hashlib.sha256()
+def _sha256(tensors: list[Tensor]) -> str:
+    digest = hashlib.sha256()
     for tensor in tensors:
-        total.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        rows = max(_PIECE // max(tensor[:1].numel() * tensor.element_size(), 1), 1)
-        for piece in tensor.split(rows):
-            total.update(piece.contiguous().cpu().view(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        rows = max(_HASH_BYTES // max(tensor[:1].numel() * tensor.element_size(), 1), 1)
+        for chunk in tensor.split(rows):
+            digest.update(chunk.contiguous().cpu().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
