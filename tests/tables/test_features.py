@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onecycle.errors import DataError
-from onecycle.tables import numbers as fit_moments
 from onecycle.tables.features import Features
-from onecycle.tables.numbers import CLIP
-from onecycle.tables.profile import Column, survey
+from onecycle.tables.numbers import CLIP, Sample
+from onecycle.tables.profile import ColumnProfile, profile_columns
+from onecycle.tables.spec import TableSpec
 from onecycle.tables.values import with_dictionaries
 
 pytestmark = pytest.mark.slow
@@ -25,12 +25,16 @@ SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # 
 
 
 def fitted(table: pa.Table, **kinds: str) -> Features:
-    return Features.fit(table, survey(table, kinds=kinds))
+    return Features.fit(table, profiles(table, kinds=kinds))
 
 
-def of(kind: str, name: str = "x") -> list[Column]:
-    """What a survey says of a lone column."""
-    return [Column(name, kind, "", 0, None)]
+def profiles(table: pa.Table, kinds: Any = None) -> list[ColumnProfile]:
+    return profile_columns(table, TableSpec((), kinds=kinds or {}))
+
+
+def of(kind: str, name: str = "x") -> list[ColumnProfile]:
+    """The profile of a lone column."""
+    return [ColumnProfile(name, kind, "", 0, None)]
 
 
 def real_table(rows: int = 400, seed: int = 0) -> pa.Table:
@@ -157,7 +161,7 @@ def test_a_missing_column_is_named():
     assert str(error.value) == 'the table has no column "age", which the model was trained with; did you mean "ages"?'
     with pytest.raises(DataError) as error:
         features.transform(pa.table({"q": [1]}))
-    assert str(error.value) == 'the table has no column "age", which the model was trained with; it has q'
+    assert str(error.value) == 'the table has no column "age", which the model was trained with; there are q'
     with pytest.raises(DataError, match='2 columns are called "age"; expected one: rename or drop the others'):
         features.transform(pa.table([[1], [2], [3]], names=["age", "age", "b"]))
 
@@ -295,11 +299,11 @@ def test_dates_are_the_same_in_all_types(values: Any):
 def test_text_that_is_no_date_is_missing_where_a_few_of_the_rest_have_such():
     days = [str(dt.date(2020, 1, 1) + dt.timedelta(days=i)) for i in range(60)]
     train, rest = pa.table({"x": days}), pa.table({"x": [*days[:30], "yesterday", "?"]})
-    columns = survey(train)
+    columns = profiles(train)
     features = Features.fit(train, columns, rest)
     assert features.names == Features.fit(train, columns).names
     np.testing.assert_array_equal(features.transform(rest)[30], features.transform(rest)[31])
-    streamed = Features.fit_stream([train], columns, lambda: rest.to_batches(max_chunksize=9))
+    streamed = Features.fit_stream([train], columns, rest.to_batches(max_chunksize=9))
     assert streamed.to_dict() == features.to_dict()
 
 
@@ -308,7 +312,7 @@ def test_text_that_is_no_date_is_refused(kinds: dict[str, str], bad: int):
     """Where more than a few of the rest have such, and where dates were asked for."""
     days = [str(dt.date(2020, 1, 1) + dt.timedelta(days=i)) for i in range(60)]
     train, rest = pa.table({"x": days}), pa.table({"x": days[:30] + ["yesterday"] * bad})
-    features = Features.fit(train, survey(train, kinds=kinds), rest)
+    features = Features.fit(train, profiles(train, kinds=kinds), rest)
     with pytest.raises(DataError, match="row 30: column \"x\" is 'yesterday'; expected a date"):
         features.transform(rest)
 
@@ -325,27 +329,27 @@ def test_days_before_1_and_after_9999_count_as_the_nearest():
     table = pa.table({"x": pa.array([-(2**62), 0, 2**62], pa.timestamp("s"))})
     matrix = fitted(table).transform(table)
     assert np.isfinite(matrix).all()
-    assert survey(table)[0].why.startswith("0001-01-01T")
+    assert profiles(table)[0].why.startswith("0001-01-01T")
 
 
 def test_a_table_without_rows():
     table = real_table()
     with pytest.raises(DataError, match="the table has no rows to train on; expected at least one"):
-        Features.fit(table.slice(0, 0), survey(table))
+        Features.fit(table.slice(0, 0), profiles(table))
     assert fitted(table).transform(table.slice(0, 0)).shape == (0, 21)
 
 
 def test_nothing_that_differs():
-    columns = [Column("x", "date", "", 0, None)]
+    columns = [ColumnProfile("x", "date", "", 0, None)]
     with pytest.raises(DataError, match="no column of the training rows has two different values; there is nothing to"):
         Features.fit(pa.table({"x": [dt.date(2020, 1, 1)]}), columns)
 
 
 def test_columns_without_a_value_in_training():
     columns = [
-        Column("n", "number", "", 0, None),
-        Column("c", "category", "", 0, None),
-        Column("d", "date", "", 0, None),
+        ColumnProfile("n", "number", "", 0, None),
+        ColumnProfile("c", "category", "", 0, None),
+        ColumnProfile("d", "date", "", 0, None),
     ]
     empty = pa.table({"n": pa.nulls(2, pa.float64()), "c": pa.nulls(2, pa.string()), "d": pa.nulls(2, pa.date32())})
     features = Features.fit(empty, columns)
@@ -359,18 +363,18 @@ def test_dictionaries_change_nothing():
     table = real_table()
     quick = with_dictionaries(table)
     assert pa.types.is_dictionary(quick.schema.field("city").type)
-    assert survey(quick) == survey(table)
+    assert profiles(quick) == profiles(table)
     assert fitted(quick).to_dict() == fitted(table).to_dict()
     assert (fitted(table).transform(quick) == fitted(table).transform(table)).all()
 
 
 def test_batches_give_what_the_whole_table_gives():
-    table, columns = real_table(250_000), survey(real_table())
+    table, columns = real_table(250_000), profiles(real_table())
     whole = Features.fit(table, columns)
     batches = table.to_batches(max_chunksize=7001)
-    for streamed in (Features.fit_stream(iter(batches), columns), Features.fit_stream(lambda: batches, columns)):
-        assert same_to_rounding(streamed.to_dict(), whole.to_dict())
-        np.testing.assert_allclose(streamed.transform(table), whole.transform(table), atol=1e-5)
+    streamed = Features.fit_stream(iter(batches), columns)
+    assert same_to_rounding(streamed.to_dict(), whole.to_dict())
+    np.testing.assert_allclose(streamed.transform(table), whole.transform(table), atol=1e-5)
 
 
 def test_the_median_of_many_rows_is_that_of_a_sample():
@@ -386,7 +390,7 @@ def test_the_median_of_many_rows_is_that_of_a_sample():
 def test_a_sample_is_the_same_whatever_the_pieces():
     random = np.random.default_rng(0)
     x, present = random.normal(size=500_000), random.random(500_000) < 0.7
-    samples = [fit_moments.Sample(), fit_moments.Sample()]
+    samples = [Sample(), Sample()]
     for sample, size in zip(samples, (32_768, 10_007), strict=True):
         for start in range(0, len(x), size):
             sample.add(x[start : start + size], start, present[start : start + size])
@@ -425,7 +429,7 @@ DAMAGED = [
 ]
 CHANGES = [
     (0, "kind", "text", "preprocessing.columns[0].kind is 'text'; expected one of number, date, category"),
-    (0, "name", 3, "preprocessing.columns[0].name is 3; expected a text"),
+    (0, "name", 3, "preprocessing.columns[0].name is 3; expected text"),
     (0, "mean", "0", "preprocessing.columns[0].mean is '0'; expected a finite number"),
     (0, "mean", True, "preprocessing.columns[0].mean is True; expected a finite number"),
     (0, "mean", float("nan"), "preprocessing.columns[0].mean is nan; expected a finite number"),
@@ -536,7 +540,7 @@ def test_a_description_gives_the_same_bits(both: tuple[pa.Table, pa.Table]):
 @given(tables(), st.randoms())
 def test_the_order_of_rows_and_columns_does_not_matter(both: tuple[pa.Table, pa.Table], random: Any):
     train, later = both
-    columns = survey_or_none(train)
+    columns = profiles_or_none(train)
     if columns is None or (features := try_fit(train)) is None:
         return
     order = list(range(len(train)))
@@ -566,15 +570,15 @@ def test_statistics_are_numpys(values: list[float | None]):
 @settings(SLOW, max_examples=100)
 @given(tables(), st.integers(1, 10))
 def test_streaming_equals_fitting_at_once(both: tuple[pa.Table, pa.Table], size: int):
-    columns = survey_or_none(both[0])
+    columns = profiles_or_none(both[0])
     if columns is None or (whole := try_fit(both[0])) is None:
         return
     streamed = Features.fit_stream(both[0].to_batches(max_chunksize=size), columns)
     assert same_to_rounding(streamed.to_dict(), whole.to_dict())
 
 
-def survey_or_none(table: pa.Table) -> list[Column] | None:
+def profiles_or_none(table: pa.Table) -> list[ColumnProfile] | None:
     try:
-        return survey(table)
+        return profiles(table)
     except DataError:
         return None

@@ -154,7 +154,7 @@ ONE = {"price": [1.5, 2.5], "y": ["a", "b"]}
     ("columns", "names", "task", "message"),
     [
         (ONE, ["prize"], None, 'there is no column "prize" to predict; did you mean "price"?'),
-        ({"price": [1, 2], "x": [3, 4]}, ["y"], None, 'there is no column "y", which is predicted where target= is missing; there are price, x: name one with target=, or --target'),
+        ({"price": [1, 2], "x": [3, 4]}, ["y"], None, 'there is no column "y", which is predicted if target= is left out; there are price, x: name one with target=, or --target'),
         (ONE, ["qq"], None, 'there is no column "qq" to predict; there are price, y'),
         (ONE, [], None, "the target is []; expected a list of different column names, at least one"),
         (ONE, ["y", "y"], None, "the target is ['y', 'y']; expected a list of different column names, at least one"),
@@ -236,9 +236,9 @@ def test_labels_that_training_lacks(train: Any, later: Any, message: str):
         target.transform(pa.table({"x": later}))
 
 
-def test_the_part_is_named():
+def test_the_set_is_named():
     with pytest.raises(DataError, match="which test has and training lacks"):
-        fit(["a", "b"]).transform(pa.table({"y": ["c"]}), part="test")
+        fit(["a", "b"]).transform(pa.table({"y": ["c"]}), set_name="test")
 
 
 def test_other_numbers_than_zero_and_one():
@@ -264,7 +264,7 @@ def test_batches_give_what_the_whole_table_gives(values: Any):
     streamed = Target.fit_stream(table.to_batches(max_chunksize=700), ["y"])
     whole = Target.fit(table, ["y"])
     assert streamed.to_dict() == {**whole.to_dict(), "mean": pytest.approx(whole.mean), "std": pytest.approx(whole.std)}
-    assert Target.fit_stream(lambda: iter([table]), ["y"]).to_dict() == whole.to_dict()
+    assert Target.fit_stream(iter([table]), ["y"]).to_dict() == whole.to_dict()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from onecycle.errors import DataError, SettingError
 
 if TYPE_CHECKING:  # only a table brings them
     from onecycle.tables.features import Features
-    from onecycle.tables.profile import Column
+    from onecycle.tables.profile import ColumnProfile
     from onecycle.tables.target import Target
 
 
@@ -53,7 +53,7 @@ class DataBunch:
         self.pixel_scale: float | None = None  # what pixels were divided by, where the rows are images
         self.target: Target | None = None  # what is predicted, and
         self.features: Features | None = None  # how raw rows become inputs, where the data came from a table
-        self.columns: tuple[Column, ...] = ()  # what the columns of that table were taken for
+        self.columns: tuple[ColumnProfile, ...] = ()  # what the columns of that table were taken for
         self.train_dl = self._wrap(train_dl)
         self.valid_dl = self._wrap(valid_dl) if valid_dl is not None else None
         self.test_dl = self._wrap(test_dl) if test_dl is not None else None

@@ -25,7 +25,7 @@ from onecycle.errors import FileError
 from onecycle.tables.cache.cache import Entry, cached, memory_limit_of
 from onecycle.tables.cache.progress import Progress
 from onecycle.tables.features import Features
-from onecycle.tables.profile import Column
+from onecycle.tables.profile import ColumnProfile
 from onecycle.tables.target import Target
 
 _BLOCK, _BLOCKS = 4_096, 64  # rows that are read at once, at most; blocks in a buffer, at least
@@ -224,7 +224,7 @@ class Stream:
         return PIXEL_SCALE if self.entry.manifest.files["train_x"].dtype == "uint8" else None
 
     @cached_property
-    def fitted(self) -> tuple[Features | None, Target, tuple[Column, ...]]:
+    def fitted(self) -> tuple[Features | None, Target, tuple[ColumnProfile, ...]]:
         """How raw rows become inputs (None for arrays that are taken as they are) and targets, and the columns."""
         return self.entry.manifest.fitted()
 

@@ -31,8 +31,9 @@ from onecycle.tables.cache.progress import Progress
 from onecycle.tables.cache.rowwise_split import RowwiseSplit
 from onecycle.tables.cache.sizes import default_memory_limit, parse_size, shape_of, size_text
 from onecycle.tables.features import Features
-from onecycle.tables.profile import survey
+from onecycle.tables.profile import profile_columns
 from onecycle.tables.read import read_table
+from onecycle.tables.spec import TableSpec
 from onecycle.tables.target import Target
 
 pytestmark = pytest.mark.slow
@@ -221,7 +222,7 @@ def test_the_files_hold_what_preparing_in_memory_gives(suffix: str, tmp_path: Pa
     whole = read_table(path)
     places = RowwiseSplit("auto", 0.2, 5, whole.column_names).of(whole, 0)
     train, valid = (whole.filter(pa.array(places == side)) for side in (0, 1))
-    assert columns == tuple(survey(train.drop_columns(["part"]), ["y"]))
+    assert columns == tuple(profile_columns(train.drop_columns(["part"]), TableSpec("y")))
     expected = Features.fit(train, columns)
     assert features is not None
     assert (features.names, features.sizes) == (expected.names, expected.sizes)

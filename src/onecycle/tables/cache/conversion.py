@@ -18,9 +18,9 @@ from onecycle.tables.cache.progress import Progress
 from onecycle.tables.cache.rowwise_split import SIDES, Places, RowwiseSplit
 from onecycle.tables.cache.source import Source
 from onecycle.tables.features import Features
-from onecycle.tables.profile import Column, Survey
+from onecycle.tables.profile import ColumnProfile, TableProfiler
 from onecycle.tables.read import lines_named
-from onecycle.tables.split import excluded_feature
+from onecycle.tables.spec import TableSpec, excluded_feature
 from onecycle.tables.target import Target
 from onecycle.tables.target_stats import TargetStats, collect_target_stats
 from onecycle.tables.values import Array, arrow, update_all
@@ -54,12 +54,13 @@ class Conversion:
         for name in settings.drop:
             if name not in names:
                 raise SettingError(f'drop names "{name}", but there is no such column{did_you_mean(name, names)}')
+        self._spec = TableSpec(settings.target, kinds=settings.kinds)  # pyright: ignore[reportArgumentType] -- TableProfiler checks the kinds
         used_by_split = excluded_feature(settings.split)
         self._left_out = [*dict.fromkeys([*settings.drop, *([used_by_split] if used_by_split else [])])]
         if not source.shape.as_is:  # finds names that are not there before the passes do
             pa, _ = arrow()
             columns = [(name, pa.null()) for name in names if name not in self._left_out]
-            Survey(pa.schema(columns), settings.target, settings.kinds)
+            TableProfiler(pa.schema(columns), self._spec)
         self._counts = np.zeros(len(SIDES), np.int64)
         self._first: Piece | None = None  # without its rows
 
@@ -69,7 +70,7 @@ class Conversion:
         Raises what reading, surveying, fitting and writing raise.
         """
         target, columns = self._survey()
-        features = Features.fit_stream(self._training_rows, columns, self._other_rows) if columns else None
+        features = Features.fit_stream(self._training_rows(), columns, self._other_rows()) if columns else None
         assert self._first is not None  # a table without rows has raised
         x, y = self._inputs(features, self._first, 0), target.transform(self._first.table)
         make_room(int(self._counts.sum()) * (_row_bytes(x) + _row_bytes(y)))
@@ -93,9 +94,9 @@ class Conversion:
             class_counts=class_counts,
         )
 
-    def _survey(self) -> tuple[Target, list[Column]]:
+    def _survey(self) -> tuple[Target, list[ColumnProfile]]:
         """What is predicted, and what the columns are; none for inputs that are taken as they are."""
-        settings, survey, given = self.settings, list[Survey](), list[TargetStats]()
+        settings, survey, given = self.settings, list[TableProfiler](), list[TargetStats]()
 
         def surveyed() -> Iterator[Any]:
             for _, piece, places in self._parts("pass 1 of 3"):
@@ -106,7 +107,7 @@ class Conversion:
                 update_all(given, piece.table)
                 table = self._of_training(piece, places)
                 if piece.x is None:
-                    survey[:] = survey or [Survey(table.schema, settings.target, settings.kinds)]
+                    survey[:] = survey or [TableProfiler(table.schema, self._spec)]
                     survey[0].add(table)
                 yield table
             with lines_named(self._source.path):
@@ -115,7 +116,7 @@ class Conversion:
             self._sides.check(self._counts.tolist())
 
         target = Target.fit_stream(surveyed(), settings.target, settings.task)
-        return target, survey[0].columns() if survey else []
+        return target, survey[0].features() if survey else []
 
     def _training_rows(self) -> Iterator[Any]:
         for _, piece, places in self._parts("pass 2 of 3"):

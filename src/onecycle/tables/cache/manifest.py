@@ -12,7 +12,7 @@ import numpy as np
 
 from onecycle.core.files import write_text
 from onecycle.tables.features import Features
-from onecycle.tables.profile import Column
+from onecycle.tables.profile import ColumnProfile
 from onecycle.tables.target import Target
 
 MANIFEST = "manifest.json"
@@ -80,10 +80,10 @@ class Manifest:
         """How many rows there are to train on, validate or test."""
         return self.files[f"{side}_y"].shape[0] if f"{side}_y" in self.files else 0
 
-    def fitted(self) -> tuple[Features | None, Target, tuple[Column, ...]]:
+    def fitted(self) -> tuple[Features | None, Target, tuple[ColumnProfile, ...]]:
         """How raw rows become inputs and targets. Raises DataError for what this version did not write."""
         features = None if self.features is None else Features.from_dict(self.features)
-        return features, Target.from_dict(self.target), tuple(Column(**column) for column in self.columns)
+        return features, Target.from_dict(self.target), tuple(ColumnProfile(**column) for column in self.columns)
 
     def write(self, folder: Path) -> None:
         """Write it to `folder`, whole or not at all."""
@@ -112,7 +112,7 @@ class Manifest:
         return replace(self, files={part: file.check(folder, content) for part, file in self.files.items()})
 
 
-def column_dicts(columns: Sequence[Column]) -> list[dict[str, Any]]:
+def column_dicts(columns: Sequence[ColumnProfile]) -> list[dict[str, Any]]:
     """Columns as plain JSON."""
     return [asdict(column) for column in columns]
 

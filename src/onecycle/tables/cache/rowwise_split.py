@@ -10,10 +10,8 @@ import numpy as np
 from onecycle.core.checks import check_int
 from onecycle.core.device import derived_seed
 from onecycle.errors import DataError, SettingError, did_you_mean
-from onecycle.tables.split import parse_split
-from onecycle.tables.split_column import (
-    _MARKS as MARKS,  # pyright: ignore[reportPrivateUsage] -- one list of marks for both
-)
+from onecycle.tables.spec import parse_split
+from onecycle.tables.split import SPLIT_MARKS as MARKS
 from onecycle.tables.values import dictionary_codes, value_texts
 
 SIDES = ("train", "valid", "test")
