@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from onecycle.errors import DataError, SettingError
 from onecycle.tables import split as split_module
-from onecycle.tables.spec import TableSpec, excluded_feature, parse_split
+from onecycle.tables.spec import TableSpec
 from onecycle.tables.split import Split, nearest_sum, split_rows
 
 NUMBERS = pa.table({"x": np.arange(100)})
@@ -240,19 +240,6 @@ def test_a_column_says_which_rows_are_which(values: list[object], expected: tupl
     assert sides(rows_of(pa.table({"set": values}), "column:set", valid=5.0)) == expected
 
 
-def test_which_columns_are_no_features():
-    assert excluded_feature("column:set") == "set"
-    assert excluded_feature("group:patient") == "patient"
-    for how in ("time:date", "random", "auto", [1, 2], np.array([True]), None):
-        assert excluded_feature(how) is None
-
-
-def test_a_split_is_parsed_into_its_way_and_column():
-    assert parse_split("random") == ("random", None)
-    assert parse_split("time:date") == ("time", "date")
-    assert parse_split("group:a:b c") == ("group", "a:b c")
-
-
 # --- given rows ------------------------------------------------------------------------------------------------------
 
 MASK = np.arange(10) >= 7
@@ -382,12 +369,6 @@ TABLE = pa.table(
             'split "stratified" needs a target with one class a row; found none; use "random"',
         ),
         (
-            ("stratified", 0.2, 0, np.zeros(6)),
-            DataError,
-            'split "stratified" needs a target with one class a row; found float64 of shape (6,); use "random"',
-        ),
-        (("stratified", 0.2, 0, np.zeros((6, 2), int)), DataError, "found int64 of shape (6, 2)"),
-        (
             ("stratified", 0.2, 0, np.arange(6)),
             DataError,
             'split "stratified": each class has one row, so none is left to validate; use "random"',
@@ -417,7 +398,7 @@ TABLE = pa.table(
 def test_what_cannot_be_split_is_said(arguments: tuple[object, ...], error: type[Exception], text: str):
     with pytest.raises(error) as raised:
         rows_of(TABLE, *arguments)
-    assert str(raised.value).startswith(text) if not text.startswith("found") else text in str(raised.value)
+    assert str(raised.value).startswith(text)
 
 
 @pytest.mark.parametrize(("rows", "found"), [(0, "no rows"), (1, "1 row")])

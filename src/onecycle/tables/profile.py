@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -120,12 +120,10 @@ class TableProfiler:
     def profiles(self) -> list[ColumnProfile]:
         """Return what each column is, even if nothing can be learned from any."""
         columns = [profiler.profile(self._rows) for profiler in self._profilers]
-        return [
-            replace(column, kind=self._kinds[column.name], why="set by kinds", unparsed=None)
-            if column.name in self._kinds
-            else column
-            for column in columns
-        ]
+        for i, column in enumerate(columns):
+            if (kind := self._kinds.get(column.name)) is not None:
+                columns[i] = replace(column, kind=kind, why="set by kinds", unparsed=None)
+        return columns
 
 
 def _check_kind(name: str, kind: str, schema: Any, targets: Sequence[str]) -> None:
@@ -143,96 +141,67 @@ def _check_kind(name: str, kind: str, schema: Any, targets: Sequence[str]) -> No
         raise SettingError(f'kinds sets "{name}" to {kind}, but it holds {arrow_type}, which cannot be read as {kind}')
 
 
-def _column_profiler(name: str, arrow_type: Any, kind: str | None) -> "_ColumnProfiler":
-    """Return the profiler for a column; `kind` is what the user set it to, if anything."""
-    pa, _ = arrow()
-    values = value_kind(arrow_type)
-    if values in ("other", "nothing") or kind == "dropped":
-        return _UnreadProfiler(name, arrow_type)
-    if values == "date":
-        return _DateProfiler(name)
-    if values == "number" and kind != "category" and not pa.types.is_dictionary(arrow_type):
-        return _NumberProfiler(name, may_count_rows=pa.types.is_integer(arrow_type))
-    return _TextProfiler(name)
-
-
-class _UnreadProfiler:
-    """Profiles a column whose values are not looked at."""
+class _Profiler:
+    """Profiles a column whose values are not looked at; base class of those that look at them as numbers."""
 
     piece = PIECE
 
     def __init__(self, name: str, arrow_type: Any) -> None:
         self.name, self._arrow_type, self._missing = name, arrow_type, 0
-
-    def add(self, column: Any) -> None:
-        self._missing += column.null_count
-
-    def profile(self, rows: int) -> ColumnProfile:
-        if value_kind(self._arrow_type) == "nothing" or self._missing == rows:
-            return _all_missing(self.name, rows)
-        why = f"holds {self._arrow_type}; expected text, numbers or dates"
-        return ColumnProfile(self.name, "dropped", why, self._missing, None)
-
-
-class _RangeProfiler:
-    """Tracks the lowest and highest of the numbers that a column stands for, and the missing values."""
-
-    piece = PIECE
-
-    def __init__(self, name: str) -> None:
-        self.name, self._missing = name, 0
         self._low, self._high = np.inf, -np.inf
 
-    def _add_numbers(self, x: Array, missing: Array | None) -> Array:
-        """Take in numbers, and return those that are present."""
+    def add(self, column: Any) -> None:
+        self._missing += len(column) if value_kind(self._arrow_type) == "nothing" else column.null_count
+
+    def profile(self, rows: int) -> ColumnProfile:
+        kind, why = ("dropped", "all missing") if self._missing == rows else self._kind_and_reason(rows)
+        return ColumnProfile(self.name, kind, why, self._missing, None)
+
+    def _kind_and_reason(self, rows: int) -> tuple[str, str]:
+        return "dropped", f"holds {self._arrow_type}; expected text, numbers or dates"
+
+    def _add_numbers(self, x: Array, missing: Array | None) -> None:
         if missing is not None:
             self._missing += int(missing.sum())
             x = x[~missing]
         if len(x):
             self._low, self._high = min(self._low, float(x.min())), max(self._high, float(x.max()))
-        return x
 
 
-class _NumberProfiler(_RangeProfiler):
+class _NumberProfiler(_Profiler):
     """Profiles a column of numbers."""
 
-    def __init__(self, name: str, may_count_rows: bool) -> None:
-        super().__init__(name)
-        self._counts_rows, self._last = may_count_rows, -np.inf
+    def __init__(self, name: str, arrow_type: Any) -> None:
+        super().__init__(name, arrow_type)
+        self._counts_rows, self._last = arrow()[0].types.is_integer(arrow_type), -np.inf
 
     def add(self, column: Any) -> None:
         x, missing = as_numbers(column, self.name)
-        present = self._add_numbers(x, missing)
-        if self._counts_rows and len(present):
+        self._add_numbers(x, missing)
+        if self._counts_rows and len(x):
             self._counts_rows = missing is None and x[0] > self._last and bool((np.diff(x) > 0).all())
             self._last = x[-1]
 
-    def profile(self, rows: int) -> ColumnProfile:
-        if self._missing == rows:
-            return _all_missing(self.name, rows)
+    def _kind_and_reason(self, rows: int) -> tuple[str, str]:
         low, high = _number_text(self._low), _number_text(self._high)
-        kind, why = "number", f"{low} to {high}"
         if self._low == self._high:
-            kind, why = ("number", f"{low} or missing") if self._missing else ("dropped", f"constant: always {low}")
-        elif self._counts_rows and rows > max(_SMALL_TABLE, _DENSITY * (self._high - self._low)):
-            kind, why = "dropped", f"identifier: counts the rows, {low} to {high}"
-        return ColumnProfile(self.name, kind, why, self._missing, None)
+            return ("number", f"{low} or missing") if self._missing else ("dropped", f"constant: always {low}")
+        if self._counts_rows and rows > max(_SMALL_TABLE, _DENSITY * (self._high - self._low)):
+            return "dropped", f"identifier: counts the rows, {low} to {high}"
+        return "number", f"{low} to {high}"
 
 
-class _DateProfiler(_RangeProfiler):
+class _DateProfiler(_Profiler):
     """Profiles a column of dates or times, as days since 1970."""
 
     def add(self, column: Any) -> None:
         days, seconds, missing = as_days(column, self.name, 0, lenient=False)
         self._add_numbers(days + seconds / 86_400, missing)
 
-    def profile(self, rows: int) -> ColumnProfile:
-        if self._missing == rows:
-            return _all_missing(self.name, rows)
+    def _kind_and_reason(self, rows: int) -> tuple[str, str]:
         low, high = _date_text(self._low), _date_text(self._high)
-        if self._low == self._high and not self._missing:
-            return ColumnProfile(self.name, "dropped", f"constant: always {low}", 0, None)
-        return ColumnProfile(self.name, "date", f"{low} to {high}", self._missing, None)
+        constant = self._low == self._high and not self._missing
+        return ("dropped", f"constant: always {low}") if constant else ("date", f"{low} to {high}")
 
 
 class _TextProfiler(ValueCounts):
@@ -250,7 +219,7 @@ class _TextProfiler(ValueCounts):
         noun = {"text": "text", "number": "number", "bool": "value"}[self.form] + "s" * (distinct > 1)
         hint = ""
         if not present:
-            return _all_missing(self.name, self.missing, 0)
+            return ColumnProfile(self.name, "dropped", "all missing", self.missing, 0)
         if distinct == 1 and not self.missing:
             return ColumnProfile(self.name, "dropped", f"constant: always {texts[0].as_py()!r}", 0, 1)
         if self.form == "text":
@@ -269,6 +238,7 @@ class _TextProfiler(ValueCounts):
 
     def _as_dates(self, texts: Any, counts: Array) -> ColumnProfile | None:
         """Return the profile of a column of dates if NEARLY_ALL rows with text have one."""
+        pa, _ = arrow()
         if not _most_match(texts, ISO):
             return None
         cleaned = null_missing_markers(texts)
@@ -281,14 +251,14 @@ class _TextProfiler(ValueCounts):
         moments = days[is_date] + seconds[is_date] / 86_400
         why = f"text of dates, {_date_text(moments.min())} to {_date_text(moments.max())}"
         if unparsed := n_present - n_dates:
-            example = texts.filter(_arrow_mask(~is_date & ~absent))[0].as_py()
+            example = texts.filter(pa.array(~is_date & ~absent))[0].as_py()
             why += f"; not a date in {pluralize(unparsed, 'row')}, for example {example!r}, which counts as missing"
         missing = self.missing + int(counts[~is_date].sum())
         return ColumnProfile(self.name, "date", why, missing, len(texts), unparsed)
 
     def _as_numbers(self, texts: Any, counts: Array) -> tuple[ColumnProfile | None, str]:
         """Return the profile of a column of numbers if all text is numbers; if nearly all is, a hint at the rest."""
-        _, pc = arrow()
+        pa, pc = arrow()
         if not _most_match(texts, NUMBER):
             return None, ""
         cleaned = null_missing_markers(texts)
@@ -296,24 +266,30 @@ class _TextProfiler(ValueCounts):
         is_number = pc.fill_null(pc.match_substring_regex(cleaned, NUMBER), True).to_numpy()
         if not is_number.all():
             share = counts[is_number & ~absent].sum() / counts[~absent].sum()
-            example = texts.filter(_arrow_mask(~is_number))[0].as_py()
+            example = texts.filter(pa.array(~is_number))[0].as_py()
             return None, f"; {share:.0%} of it is numbers, {example!r} is not" if share >= NEARLY_ALL else ""
         are_codes = pc.any(pc.match_substring_regex(cleaned, r"^[+-]?0\d")).as_py()  # 007, or a zip code
         has_decimals = pc.any(pc.match_substring_regex(cleaned, r"[.eE]")).as_py()
         if are_codes or not (self.missing or absent.any() or has_decimals):
             return None, ""
-        x, _ = as_numbers(cleaned.filter(_arrow_mask(~absent)), self.name)
+        x, _ = as_numbers(cleaned.filter(pa.array(~absent)), self.name)
         why = f"text of numbers, {_number_text(x.min())} to {_number_text(x.max())}"
         if absent.any():
-            why += f"; {texts.filter(_arrow_mask(absent))[0].as_py()!r} counts as missing"
+            why += f"; {texts.filter(pa.array(absent))[0].as_py()!r} counts as missing"
         return ColumnProfile(self.name, "number", why, self.missing + int(counts[absent].sum()), len(texts)), ""
 
 
-_ColumnProfiler: TypeAlias = _UnreadProfiler | _NumberProfiler | _DateProfiler | _TextProfiler
-
-
-def _all_missing(name: str, rows: int, distinct: int | None = None) -> ColumnProfile:
-    return ColumnProfile(name, "dropped", "all missing", rows, distinct)
+def _column_profiler(name: str, arrow_type: Any, kind: str | None) -> _Profiler | _TextProfiler:
+    """Return the profiler for a column; `kind` is what the user set it to, if anything."""
+    pa, _ = arrow()
+    holds = value_kind(arrow_type)
+    if holds in ("other", "nothing") or kind == "dropped":
+        return _Profiler(name, arrow_type)
+    if holds == "date":
+        return _DateProfiler(name, arrow_type)
+    if holds == "number" and kind != "category" and not pa.types.is_dictionary(arrow_type):
+        return _NumberProfiler(name, arrow_type)
+    return _TextProfiler(name)
 
 
 def _most_match(texts: Any, pattern: str) -> bool:
@@ -321,11 +297,6 @@ def _most_match(texts: Any, pattern: str) -> bool:
     _, pc = arrow()
     cleaned = null_missing_markers(texts.slice(0, _TRIED_TEXTS)).drop_null()
     return len(cleaned) > 0 and pc.sum(pc.match_substring_regex(cleaned, pattern)).as_py() >= len(cleaned) / 2
-
-
-def _arrow_mask(mask: Array) -> Any:
-    pa, _ = arrow()
-    return pa.array(mask)
 
 
 def _number_text(number: float) -> str:

@@ -85,7 +85,9 @@ def split_rows(table: Any, spec: TableSpec, class_codes: Rows | None = None) -> 
     if column is not None:
         mask = column.latest(count) if method == "time" else group_mask(column.group_codes(), count, generator)
     elif method == "stratified" or (method == "auto" and class_codes is not None):
-        codes = _dense_codes(class_codes, rows)
+        if class_codes is None:
+            raise DataError('split "stratified" needs a target with one class a row; found none; use "random"')
+        codes = np.unique(class_codes, return_inverse=True)[1]  # without gaps
         one_row_each = len(codes) == codes.max() + 1
         if one_row_each and method == "stratified":
             raise DataError('split "stratified": each class has one row, so none is left to validate; use "random"')
@@ -103,14 +105,6 @@ def _validation_rows(valid: Any, rows: int) -> int:
     if is_count and not 1 <= int(valid) < rows:
         raise SettingError(f"valid is {valid}; the table has {rows} rows: expected 1 to {rows - 1} rows, or a share")
     return int(valid) if is_count else min(max(round(float(valid) * rows), 1), rows - 1)
-
-
-def _dense_codes(class_codes: np.ndarray[Any, Any] | None, rows: int) -> Rows:
-    """Return class codes numbered from 0 without gaps."""
-    if class_codes is None or class_codes.shape != (rows,) or class_codes.dtype.kind not in "iub":
-        found = "none" if class_codes is None else f"{class_codes.dtype} of shape {class_codes.shape}"
-        raise DataError(f'split "stratified" needs a target with one class a row; found {found}; use "random"')
-    return np.unique(class_codes, return_inverse=True)[1].astype(np.int64)
 
 
 class _SplitColumn:

@@ -75,12 +75,9 @@ class TargetStats:
         self.moments.add(x)
         if self.whole_numbers is not None and len(x):
             distinct = np.unique(decode_column(column).drop_null().to_numpy() if self._is_integer else x)
-            if len(distinct) <= _MAX_NUMBER_CLASSES and (distinct == np.floor(distinct)).all():
-                self.whole_numbers |= {int(number) for number in distinct}
-            else:
-                self.whole_numbers = None
-            if self.whole_numbers is not None and len(self.whole_numbers) > _MAX_NUMBER_CLASSES:
-                self.whole_numbers = None
+            whole = len(distinct) <= _MAX_NUMBER_CLASSES and bool((distinct == np.floor(distinct)).all())
+            numbers = self.whole_numbers | {int(number) for number in distinct} if whole else None
+            self.whole_numbers = numbers if numbers and len(numbers) <= _MAX_NUMBER_CLASSES else None
         return missing
 
 
