@@ -128,6 +128,8 @@ def test_text_of_numbers_is_numbers_where_it_was_meant():
     assert said(["1", "2", " ", "1"]) == "number: text of numbers, 1 to 2"
     assert said(["1", "2", "?", "1"]) == "number: text of numbers, 1 to 2; '?' counts as missing"
     assert said(["1.5", "-2e3", "7"]) == "number: text of numbers, -2,000 to 7"
+    assert said(["1.5", "inf", "2", "1"]) == "number: text of numbers, 1 to 2; 'inf' counts as missing"
+    assert said(["inf", "-inf", "?"]) == "category: 3 distinct texts"
     assert said(["1", "2", "1"]) == "category: 2 distinct texts"
     assert said(["01234", "99999", "?"]) == "category: 3 distinct texts"
 

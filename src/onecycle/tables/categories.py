@@ -45,7 +45,7 @@ class ValueCounts:
         self._pending = 0  # rows in them
 
     def add(self, column: Any) -> None:
-        """Take in rows of the column. Raises DataError for values that cannot be categories."""
+        """Add rows of the column. Raises DataError for values that cannot be categories."""
         pa, _ = arrow()
         _check_values(column, self.name)
         self.form = form_of(column.type)

@@ -40,7 +40,7 @@ class UnparsedDates:
         self.name, self.present, self.count = name, 0, 0
 
     def add(self, column: Any) -> None:
-        """Take in rows."""
+        """Add rows."""
         present = len(column) - null_missing_markers(decode_column(column)).null_count
         missing = as_days(column, self.name, 0, lenient=True)[2]
         dates = len(column) - (0 if missing is None else int(missing.sum()))
@@ -64,7 +64,7 @@ class DateStats:
         self._sample = Sample()
 
     def add(self, column: Any) -> None:
-        """Take in at most `piece` rows of the column. Raises DataError for a cell that is not a date."""
+        """Add at most `piece` rows of the column. Raises DataError for a cell that is not a date."""
         days, seconds, missing = as_days(column, self.name, self.rows, self.lenient)
         present = None if missing is None else ~missing
         elapsed = days + seconds / _DAY

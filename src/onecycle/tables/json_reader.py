@@ -1,4 +1,4 @@
-"""JsonReader: typed access to an object that was read from JSON and that nobody vouches for."""
+"""JsonReader: checked access to a JSON object from a file that may be damaged or malicious."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar

@@ -26,7 +26,7 @@ class Moments:
         self.low, self.high = np.inf, -np.inf
 
     def add(self, x: Array, weights: Array | None = None) -> None:
-        """Take in finite numbers; `weights` says how often each occurred, at least once."""
+        """Add finite numbers; `weights` says how often each occurred, at least once."""
         if not len(x):
             return
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
@@ -62,7 +62,7 @@ class Sample:
         self._count = 0
 
     def add(self, x: Array, first_row: int, present: Array | None = None) -> None:
-        """Take in the numbers of the rows from `first_row` on, at most PIECE, without those that are not `present`."""
+        """Add the numbers of the rows from `first_row` on, at most PIECE, without those that are not `present`."""
         offset = first_row % _PERIOD
         for level, pieces in self._levels.items():
             level_rows = _rows_of_level(level)
@@ -97,7 +97,7 @@ class NumberStats:
         self._moments, self._sample = Moments(), Sample()
 
     def add(self, column: Any) -> None:
-        """Take in at most `piece` rows of the column. Raises DataError for a cell that is not a number."""
+        """Add at most `piece` rows of the column. Raises DataError for a cell that is not a number."""
         x, missing = as_numbers(column, self.name, self.rows)
         present = None if missing is None else ~missing
         numbers = x if present is None else x[present]

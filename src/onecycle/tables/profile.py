@@ -1,4 +1,4 @@
-"""Profile a table's columns: which are numbers, categories or dates, which are of no use, and why, in words."""
+"""Profile a table's columns: which are numbers, categories or dates, which are dropped, and why, in words."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -33,14 +33,14 @@ _VALUE_KINDS = {  # which values a column of each kind may hold
     "date": ("date", "text", "nothing"),
     "dropped": ("number", "text", "bool", "date", "nothing", "other"),
 }
-_SMALL_TABLE = 20  # rows; in no more, different values in each row do not make an identifier
+_SMALL_TABLE = 20  # rows; in fewer, different values in each row do not make an identifier
 _DENSITY = 0.6  # rows / range of numbers that count the rows, at least: training rows are only a part of the table
 _TRIED_TEXTS = 1_000  # the most frequent texts; if most of them look like dates or numbers, all are read
 
 
 @dataclass(frozen=True)
 class ColumnProfile:
-    """A column of a table and what it is taken for.
+    """A column of a table and the kind it is read as.
 
     Attributes:
         name: Name of the column.
@@ -48,11 +48,11 @@ class ColumnProfile:
         why: Reason for the kind, or the range of the values.
         missing: Rows without a value.
         distinct: Different values; None if they were not counted, as for numbers and dates.
-        unparsed: Of text that is taken for dates, rows whose text is not a date (they count as missing); else None.
+        unparsed: Of text that is read as dates, rows whose text is not a date (they count as missing); else None.
     """
 
     name: str
-    kind: str
+    kind: ColumnKind
     why: str
     missing: int
     distinct: int | None
@@ -60,7 +60,7 @@ class ColumnProfile:
 
 
 def profile_columns(table: Any, spec: TableSpec) -> list[ColumnProfile]:
-    """Return what each column of a pyarrow Table is, targets left out; `spec.kinds` decides for those it names.
+    """Return the profile of each column of a pyarrow Table but the targets; `spec.kinds` overrides what is inferred.
 
     - Numbers, durations and times of day (in seconds) are numbers, even if there are only few different ones.
     - Booleans, text and Arrow dictionaries are categories; of more than 1,000 the most frequent 1,000 count.
@@ -98,12 +98,12 @@ class TableProfiler:
         ]
 
     def add(self, table: Any) -> None:
-        """Take in rows. Raises DataError for a cell that `kinds` rules out."""
+        """Add rows. Raises DataError for a cell that `kinds` rules out."""
         self._rows += table.num_rows
         update_all(self._profilers, table)
 
     def features(self) -> list[ColumnProfile]:
-        """Return `profiles`. Raises DataError if there were no rows, or if no column is left to learn from."""
+        """Return `profiles`. Raises DataError if there were no rows, or if no column is a feature."""
         if not self._rows:
             raise DataError("the table has no rows; expected at least one")
         columns = self.profiles()
@@ -118,7 +118,7 @@ class TableProfiler:
         return columns
 
     def profiles(self) -> list[ColumnProfile]:
-        """Return what each column is, even if nothing can be learned from any."""
+        """Return the profile of each column, even if none is a feature."""
         columns = [profiler.profile(self._rows) for profiler in self._profilers]
         for i, column in enumerate(columns):
             if (kind := self._kinds.get(column.name)) is not None:
@@ -142,7 +142,7 @@ def _check_kind(name: str, kind: str, schema: Any, targets: Sequence[str]) -> No
 
 
 class _Profiler:
-    """Profiles a column whose values are not looked at; base class of those that look at them as numbers."""
+    """Profiles a column whose values are not read; base class for those that are read as numbers."""
 
     piece = PIECE
 
@@ -157,7 +157,7 @@ class _Profiler:
         kind, why = ("dropped", "all missing") if self._missing == rows else self._kind_and_reason(rows)
         return ColumnProfile(self.name, kind, why, self._missing, None)
 
-    def _kind_and_reason(self, rows: int) -> tuple[str, str]:
+    def _kind_and_reason(self, rows: int) -> tuple[ColumnKind, str]:
         return "dropped", f"holds {self._arrow_type}; expected text, numbers or dates"
 
     def _add_numbers(self, x: Array, missing: Array | None) -> None:
@@ -182,7 +182,7 @@ class _NumberProfiler(_Profiler):
             self._counts_rows = missing is None and x[0] > self._last and bool((np.diff(x) > 0).all())
             self._last = x[-1]
 
-    def _kind_and_reason(self, rows: int) -> tuple[str, str]:
+    def _kind_and_reason(self, rows: int) -> tuple[ColumnKind, str]:
         low, high = _number_text(self._low), _number_text(self._high)
         if self._low == self._high:
             return ("number", f"{low} or missing") if self._missing else ("dropped", f"constant: always {low}")
@@ -198,14 +198,14 @@ class _DateProfiler(_Profiler):
         days, seconds, missing = as_days(column, self.name, 0, lenient=False)
         self._add_numbers(days + seconds / 86_400, missing)
 
-    def _kind_and_reason(self, rows: int) -> tuple[str, str]:
+    def _kind_and_reason(self, rows: int) -> tuple[ColumnKind, str]:
         low, high = _date_text(self._low), _date_text(self._high)
         constant = self._low == self._high and not self._missing
         return ("dropped", f"constant: always {low}") if constant else ("date", f"{low} to {high}")
 
 
 class _TextProfiler(ValueCounts):
-    """Profiles a column of text, of booleans, or of anything that is to be categories."""
+    """Profiles a column of text, of booleans, or of other values that are to be categories."""
 
     def add(self, column: Any) -> None:
         if self.overflow and self.overflow[0] >= NEARLY_ALL * self.overflow[1]:  # is known to be an identifier
@@ -272,11 +272,16 @@ class _TextProfiler(ValueCounts):
         has_decimals = pc.any(pc.match_substring_regex(cleaned, r"[.eE]")).as_py()
         if are_codes or not (self.missing or absent.any() or has_decimals):
             return None, ""
-        x, _ = as_numbers(cleaned.filter(pa.array(~absent)), self.name)
-        why = f"text of numbers, {_number_text(x.min())} to {_number_text(x.max())}"
-        if absent.any():
-            why += f"; {texts.filter(pa.array(absent))[0].as_py()!r} counts as missing"
-        return ColumnProfile(self.name, "number", why, self.missing + int(counts[absent].sum()), len(texts)), ""
+        x, missing = as_numbers(cleaned, self.name)  # infinity is missing, too
+        finite = x if missing is None else x[~missing]
+        if not len(finite):
+            return None, ""
+        why = f"text of numbers, {_number_text(finite.min())} to {_number_text(finite.max())}"
+        n_missing = self.missing
+        if missing is not None:
+            why += f"; {texts.filter(pa.array(missing))[0].as_py()!r} counts as missing"
+            n_missing += int(counts[missing].sum())
+        return ColumnProfile(self.name, "number", why, n_missing, len(texts)), ""
 
 
 def _column_profiler(name: str, arrow_type: Any, kind: str | None) -> _Profiler | _TextProfiler:

@@ -49,7 +49,7 @@ class TargetStats:
         self._missing, self._first_missing = 0, 0
 
     def add(self, column: Any) -> None:
-        """Take in at most `piece` rows. Raises DataError for infinity, and for text if numbers are expected."""
+        """Add at most `piece` rows. Raises DataError for infinity, and for text if numbers are expected."""
         if self.reading == "numbers":
             missing = self._add_numbers(column)
         elif self.reading == "lists":
