@@ -366,7 +366,7 @@ TABLE = pa.table(
         (
             ("stratified",),
             DataError,
-            'split "stratified" needs a target with one class a row; found none; use "random"',
+            'split "stratified" needs a target that is classes; use "random"',
         ),
         (
             ("stratified", 0.2, 0, np.arange(6)),

@@ -50,7 +50,7 @@ class UnparsedDates:
 class DateStats:
     """Collects the statistics of a column of dates over the training rows.
 
-    `unparsed` is the number of rows whose text is not a date, if the column is text that is taken for dates; None for
+    `unparsed` is the number of rows whose text is not a date, if the column is text that is read as dates; None for
     other columns. The column is read leniently (see `as_days`) if training rows have such text, or if at most 5% of the
     other rows do, which `rest` counts.
     """
@@ -163,8 +163,11 @@ def as_days(column: Any, name: str, first_row: int, lenient: bool) -> tuple[Arra
     any_missing = bool(missing.any())
     ticks_per_day = int(np.timedelta64(1, "D") / np.timedelta64(1, np.datetime_data(moments.dtype)[0]))
     ticks = np.where(missing, 0, moments.view(np.int64)) if any_missing else moments.view(np.int64)
-    days = ticks // ticks_per_day
-    seconds = (ticks - days * ticks_per_day) / max(ticks_per_day // _DAY, 1)  # 0 of dates without a time
+    if ticks_per_day == 1:
+        days, seconds = ticks, np.zeros(len(ticks))
+    else:
+        days = ticks // ticks_per_day
+        seconds = (ticks - days * ticks_per_day) / (ticks_per_day // _DAY)
     return days.clip(_FIRST_DAY, _LAST_DAY), seconds, missing if any_missing else None
 
 

@@ -1,4 +1,4 @@
-"""TableSpec: which columns of a table are predicted from which, and which rows validate."""
+"""TableSpec: the target, the features and the split of a table."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ SPLIT_SYNTAX = "auto, random, stratified, time:COLUMN, group:COLUMN or column:CO
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What is predicted from which columns, and which rows validate: one for files, memory, disk loader and cache.
+    """The target, the features and the split of a table, in memory or on the disk.
 
     Attributes:
         target: Name of the column to predict; several for a multilabel or multi-output target.

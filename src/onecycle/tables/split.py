@@ -86,7 +86,7 @@ def split_rows(table: Any, spec: TableSpec, class_codes: Rows | None = None) -> 
         mask = column.latest(count) if method == "time" else group_mask(column.group_codes(), count, generator)
     elif method == "stratified" or (method == "auto" and class_codes is not None):
         if class_codes is None:
-            raise DataError('split "stratified" needs a target with one class a row; found none; use "random"')
+            raise DataError('split "stratified" needs a target that is classes; use "random"')
         codes = np.unique(class_codes, return_inverse=True)[1]  # without gaps
         one_row_each = len(codes) == codes.max() + 1
         if one_row_each and method == "stratified":

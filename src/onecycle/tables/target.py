@@ -1,4 +1,4 @@
-"""Target: what is predicted, and how its columns become the numbers that a model is trained on."""
+"""Target: the columns that are predicted, and the numbers that a model is trained on."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -34,7 +34,7 @@ _PIECE = 262_144  # rows
 
 
 class Target:
-    """What is predicted: one of several classes, numbers, or any of several labels.
+    """The target of a table: one of several classes, numbers, or any of several labels.
 
     Attributes:
         task: "classes", "regression" or "multilabel".
