@@ -221,7 +221,7 @@ SPLITS = [
     Case(
         "strata of numbers",
         "train a.parquet --target age --split stratified",
-        'split "stratified" needs a target with one',
+        'split "stratified" needs a target that is classes',
         table(),
     ),
     Case(

@@ -379,7 +379,7 @@ TABLE = pa.table(
         (
             (([0, 2, 3], [3, 2]),),
             DataError,
-            "split: 2 rows are in two sets (the first: row 2); expected each row in one",
+            "split: 2 rows in two sets (the first: row 2); expected each row in one",
         ),
         (([],), DataError, "split: no row is for valid; expected at least one"),
         ((range(6),), DataError, "split: no row is for train; expected at least one"),

@@ -197,7 +197,7 @@ def _explicit_split(split: Any, rows: int) -> Split:
     every, counts = np.unique(np.concatenate(list(numbers.values())), return_counts=True)
     if len(repeated := every[counts > 1]):
         raise DataError(
-            f"split: {len(repeated):,} rows are in two sets (the first: row {repeated[0]}); expected each row in one"
+            f"split: {pluralize(len(repeated), 'row')} in two sets (the first: row {repeated[0]}); expected each row in one"
         )
     return Split(**numbers)
 
