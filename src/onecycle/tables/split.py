@@ -196,9 +196,8 @@ def _explicit_split(split: Any, rows: int) -> Split:
             raise DataError(f"split: no row is for {name}; expected at least one")
     every, counts = np.unique(np.concatenate(list(numbers.values())), return_counts=True)
     if len(repeated := every[counts > 1]):
-        raise DataError(
-            f"split: {pluralize(len(repeated), 'row')} in two sets (the first: row {repeated[0]}); expected each row in one"
-        )
+        shared = pluralize(len(repeated), "row")
+        raise DataError(f"split: {shared} in two sets (the first: row {repeated[0]}); expected each row in one")
     return Split(**numbers)
 
 
