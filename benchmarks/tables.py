@@ -136,23 +136,24 @@ def same_rows(path: Path, target: str, seed: int) -> dict[str, Any]:
 
     from onecycle.data.bunch import DataBunch
     from onecycle.tables.read import read_table
+    from onecycle.tables.spec import TableSpec
     from onecycle.tables.split import split_rows
     from onecycle.tables.target import Target
 
     table = read_table(path)
-    goal = Target.fit(table, [target])
-    classes, codes = goal.task == "classes", goal.transform(table)
-    rows = split_rows(table, seed=seed, target=codes if classes else None, classes=classes)
+    fitted = Target.fit(table, [target])
+    classes, codes = fitted.task == "classes", fitted.transform(table)
+    rows = split_rows(table, TableSpec(target, seed=seed), codes if classes else None)
     data = DataBunch.from_table(table, target=target, seed=seed, device="cpu")
     kinds = {column.name: column.kind for column in data.columns if column.kind != "dropped"}
     frame = table.to_pandas()
     x, y = prepared(frame, kinds), frame[target]
     for ds, part in ((data.train_ds, rows.train), (data.valid_ds, rows.valid)):
         theirs = codes[part] if classes else y.iloc[part]
-        mine = data.target.restore(ds.tensors[1]).numpy()
+        mine = data.target.inverse_transform(ds.tensors[1]).numpy()
         assert np.allclose(mine, theirs, rtol=1e-3, atol=1e-3), "these are not the rows that onecycle trained on"
     sides = {side: (x.iloc[part], y.iloc[part]) for side, part in (("train", rows.train), ("valid", rows.valid))}
-    return {**sides, "task": goal.task, "rows": len(frame), "columns": len(frame.columns) - 1}
+    return {**sides, "task": fitted.task, "rows": len(frame), "columns": len(frame.columns) - 1}
 
 
 def prepared(frame: Any, kinds: dict[str, str]) -> Any:

@@ -82,7 +82,7 @@ SOURCES = [
     Call("an empty data set", Rows(0, lambda i: i), {}, DataError, "Rows: no rows; expected at least one"),
     Call("kinds of an array", (PIXELS, Y), {"kinds": {"y": "number"}}, SettingError, "kinds is for the columns of a table; these are images or arrays"),
     Call("a split of what is split", ((X, Y), (X, Y)), {"split": "random"}, SettingError, "split is 'random', but the data has its own split"),
-    Call("narrower rows in validation", ((X, Y), (X[:, :2], Y)), {}, DataError, "valid: a row of x has shape (2,), one to train on has (3,)"),
+    Call("narrower rows in validation", ((X, Y), (X[:, :2], Y)), {}, DataError, "valid: a row of x has shape (2,); expected (3,)"),
 ]  # fmt: skip
 
 SETTINGS = [
@@ -103,7 +103,7 @@ SETTINGS = [
     Call("split by words", TABLE, {"split": ["a"]}, SettingError, "the valid rows are <U1 of shape (1,); expected row numbers"),
     Call("a row beyond the table", TABLE, {"split": [60]}, DataError, "valid row 60 is not in the table, which has 60 rows (0-59)"),
     Call("a row twice", TABLE, {"split": [1, 1]}, DataError, "valid row 1 is named more than once; expected each row once"),
-    Call("a row on both sides", TABLE, {"split": ([1, 2], [2, 3])}, DataError, "1 rows are on two sides (the first: row 2)"),
+    Call("a row on both sides", TABLE, {"split": ([1, 2], [2, 3])}, DataError, "split: 1 row in two sets (the first: row 2)"),
     Call("a mask of another length", TABLE, {"split": [True, False]}, DataError, "the mask of valid rows has 2 values; the table has 60"),
     Call("no rows to validate", TABLE, {"split": []}, DataError, "split: no row is for valid; expected at least one"),
     Call("no rows to train on", TABLE, {"split": range(60)}, DataError, "split: no row is for train; expected at least one"),
@@ -139,7 +139,7 @@ def test_from_table(call: Call, place: Path) -> None:
         (good(age=["old"] * 60), DataError, """row 0: column "age" is 'old'; expected a number"""),
         ([{"age": 1.0}], DataError, 'the table has no column "town"'),
         (good().slice(0, 0), DataError, "no rows; expected at least one"),
-        (torch.zeros(3), DataError, 'no column "age", which the model was trained with; it has x0, x1, x2'),
+        (torch.zeros(3), DataError, 'no column "age", which the model was trained with; there are x0, x1, x2'),
         (torch.zeros(2, 3), DataError, "rows have shape (1, 2, 3); expected (n, columns)"),
         ("sales.csv", FileError, "sales.csv: no such file"),
         (3, DataError, "3, of type int, cannot be predicted"),

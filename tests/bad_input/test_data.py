@@ -221,7 +221,7 @@ SPLITS = [
     Case(
         "strata of numbers",
         "train a.parquet --target age --split stratified",
-        'split "stratified" needs a target with one',
+        'split "stratified" needs a target that is classes',
         table(),
     ),
     Case(
@@ -298,7 +298,7 @@ ARRAYS = [
     Case(
         "narrower rows in validation",
         "train a.pkl",
-        "valid: a row of x has shape (2,), one to train on has (3,); expected rows alike",
+        "valid: a row of x has shape (2,); expected (3,), as in the training rows",
         pickled("a.pkl", ((X, Y), (X[:, :2], Y))),
     ),
     Case(

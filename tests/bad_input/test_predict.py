@@ -72,7 +72,7 @@ ROWS = [
     Case(
         "a missing column",
         PREDICT,
-        'b.parquet: the table has no column "age", which the model was trained with; it has',
+        'b.parquet: the table has no column "age", which the model was trained with; there are',
         parquet("b.parquet", good().drop_columns(["age"])),
     ),
     Case(

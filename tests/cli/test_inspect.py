@@ -116,7 +116,7 @@ def test_text_that_is_no_date_is_missing_as_it_is_said(tmp_path: Path, capsys: C
             "\n".join(["sold,y", *rows[:bad], f"yesterday,{bad}.5", *rows[bad + 1 :]]) + "\n"
         )
         assert run(["inspect", str(tmp_path / "t.csv"), "--target", "y", "--json"]) == 0
-        assert "in 1 row it is none, for example 'yesterday', which counts as missing" in capsys.readouterr().out
+        assert "not a date in 1 row, for example 'yesterday', which counts as missing" in capsys.readouterr().out
 
 
 def test_columns_are_shown_before_an_error(file: str, capsys: Capture) -> None:

@@ -217,7 +217,7 @@ def test_what_cannot_be_predicted_leaves_nothing_behind(runs: Path, capsys: Capt
             'twon.parquet: the table has no column "town", which the model was trained with; did you mean "twon"?',
         ),
         ("words.parquet", "words.parquet: "),
-        ("wrong.npy", 'wrong.npy: the table has no column "age", which the model was trained with; it has x0, x1'),
+        ("wrong.npy", 'wrong.npy: the table has no column "age", which the model was trained with; there are x0, x1'),
         ("cube.npy", "cube.npy: holds an array of float64 of shape (3, 2, 2); expected numbers (rows, columns)"),
         ("cut.parquet", "cut.parquet: "),
         ("missing.csv", "missing.csv: no such file"),

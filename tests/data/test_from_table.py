@@ -188,7 +188,5 @@ def test_a_missing_target_is_named_with_its_line(tmp_path: Path):
 
 
 def test_without_a_target_it_says_so():
-    with pytest.raises(
-        SettingError, match='no column "y", which is predicted where target= is missing; there are a, b'
-    ):
+    with pytest.raises(SettingError, match='no column "y", which is predicted if target= is left out; there are a, b'):
         DataBunch.from_table({"a": [1, 2], "b": [3, 4]})

@@ -6,17 +6,22 @@ import pyarrow as pa
 import pytest
 
 from onecycle.errors import DataError, SettingError
-from onecycle.tables import categories as fit_categories
-from onecycle.tables.profile import Column, Survey, survey
+from onecycle.tables import categories
+from onecycle.tables.profile import ColumnProfile, TableProfiler, profile_columns
+from onecycle.tables.spec import TableSpec
 
 ROWS = 1000
 
 
-def only(values: object, kind: str | None = None, **kinds: str) -> Column:
+def profiles(table: pa.Table, target: object = (), kinds: object = None) -> list[ColumnProfile]:
+    return profile_columns(table, TableSpec(target, kinds=kinds or {}))
+
+
+def only(values: object, kind: str | None = None) -> ColumnProfile:
     """What a column of `values` is, beside one that is always of use."""
     column = pa.array(values) if not isinstance(values, pa.Array | pa.ChunkedArray) else values
     table = pa.table({"it": column, "other": [i * i % 7 for i in range(len(column))]})
-    return survey(table, kinds={"it": kind} if kind else kinds)[0]
+    return profiles(table, kinds={"it": kind} if kind else {})[0]
 
 
 def said(values: object) -> str:
@@ -94,7 +99,10 @@ def test_rows_are_counted_over_pieces():
 def test_text_with_many_values_keeps_the_most_frequent():
     column = only([f"word {i // 2}" for i in range(4000)])
     assert column.kind == "category"
-    assert column.why == "2,000 distinct texts, of which the 1,000 most frequent count and the others are as not seen"
+    assert (
+        column.why
+        == "2,000 distinct texts, of which the 1,000 most frequent count and the others are treated as unseen"
+    )
     assert column.distinct == 2000
 
 
@@ -105,11 +113,11 @@ def test_text_of_dates_is_dates():
     days[7], days[8], days[9] = "soon", "", "2020-02-30"
     column = only(days)
     assert column.why == (
-        "text of dates, 2020-01-01 to 2020-04-09; in 2 rows it is none, for example '2020-02-30', which counts as missing"
+        "text of dates, 2020-01-01 to 2020-04-09; not a date in 2 rows, for example '2020-02-30', which counts as missing"
     )
-    assert (column.kind, column.missing, column.others) == ("date", 3, 2)
+    assert (column.kind, column.missing, column.unparsed) == ("date", 3, 2)
     days[9] = "2020-01-09"
-    assert "; in 1 row it is none, for example 'soon', which counts as missing" in only(days).why
+    assert "; not a date in 1 row, for example 'soon', which counts as missing" in only(days).why
     assert only([*days[:50], *(f"word {i}" for i in range(9))]).kind == "dropped"
     assert only(["2020-01-01T10:00:00Z", "2020-01-02 11:30+02:00"]).why == (
         "text of dates, 2020-01-01T10:00:00 to 2020-01-02T09:30:00"
@@ -120,6 +128,8 @@ def test_text_of_numbers_is_numbers_where_it_was_meant():
     assert said(["1", "2", " ", "1"]) == "number: text of numbers, 1 to 2"
     assert said(["1", "2", "?", "1"]) == "number: text of numbers, 1 to 2; '?' counts as missing"
     assert said(["1.5", "-2e3", "7"]) == "number: text of numbers, -2,000 to 7"
+    assert said(["1.5", "inf", "2", "1"]) == "number: text of numbers, 1 to 2; 'inf' counts as missing"
+    assert said(["inf", "-inf", "?"]) == "category: 3 distinct texts"
     assert said(["1", "2", "1"]) == "category: 2 distinct texts"
     assert said(["01234", "99999", "?"]) == "category: 3 distinct texts"
 
@@ -133,7 +143,7 @@ def test_text_that_is_nearly_numbers_says_so():
 
 def test_the_targets_are_left_out():
     table = pa.table({"a": [1, 2], "y": [0, 1], "z": [0, 1]})
-    assert [column.name for column in survey(table, ["y", "z"])] == ["a"]
+    assert [column.name for column in profiles(table, ["y", "z"])] == ["a"]
 
 
 def test_missing_values_are_counted():
@@ -169,44 +179,44 @@ def test_kinds_has_the_last_word(values: object, kind: str):
         ({"qqq": "category"}, 'kinds names "qqq", but there is no such column; there are zip, tags, y'),
         ({"zip": "categorical"}, "kinds sets \"zip\" to 'categorical'; expected one of number, category, date, dropped; did you mean \"category\"?"),
         ({"zip": 3}, 'kinds sets "zip" to 3; expected one of number, category, date, dropped'),
-        ({"zip": "date"}, 'kinds sets "zip" to date, but it holds int64, which cannot be taken for that'),
-        ({"tags": "number"}, 'kinds sets "tags" to number, but it holds list<item: string>, which cannot be taken for that'),
+        ({"zip": "date"}, 'kinds sets "zip" to date, but it holds int64, which cannot be read as date'),
+        ({"tags": "number"}, 'kinds sets "tags" to number, but it holds list<item: string>, which cannot be read as number'),
         ({"y": "number"}, 'kinds names "y", which is predicted; expected columns that it is predicted from'),
     ],
 )  # fmt: skip
 def test_kinds_that_cannot_be(kinds: dict[str, str], message: str):
     table = pa.table({"zip": [1, 2], "tags": [["a"], []], "y": [0, 1]})
     with pytest.raises(SettingError) as found:
-        survey(table, ["y"], kinds)
+        profiles(table, ["y"], kinds)
     assert str(found.value) == message
 
 
 def test_an_unknown_target_is_named():
     table = pa.table({"price": [1, 2], "a": [0, 1]})
     with pytest.raises(SettingError) as found:
-        survey(table, ["prize"])
+        profiles(table, ["prize"])
     assert str(found.value) == 'there is no column "prize" to predict; did you mean "price"?'
 
 
 def test_nothing_to_learn_from():
     with pytest.raises(DataError) as found:
-        survey(pa.table({"a": [1, 1], "b": ["x", "x"], "y": [0, 1]}), ["y"])
+        profiles(pa.table({"a": [1, 1], "b": ["x", "x"], "y": [0, 1]}), ["y"])
     assert str(found.value) == (
         'no column is left to learn from; dropped: "a" (constant: always 1), "b" (constant: always \'x\')'
     )
     with pytest.raises(DataError, match=r"^no column is left to learn from: each is predicted, left out with drop"):
-        survey(pa.table({"y": [0, 1]}), ["y"])
+        profiles(pa.table({"y": [0, 1]}), ["y"])
     with pytest.raises(DataError, match="the table has no rows; expected at least one"):
-        survey(pa.table({"a": pa.array([], pa.int64())}))
+        profiles(pa.table({"a": pa.array([], pa.int64())}))
 
 
 def test_two_columns_of_one_name():
     table = pa.table([pa.array([1, 2]), pa.array([3, 4])], names=["a", "a"])
     with pytest.raises(DataError, match='2 columns are called "a"; expected one: rename or drop the others'):
-        survey(table)
+        profiles(table)
 
 
-def test_batches_are_surveyed_as_a_whole():
+def test_batches_are_profiled_as_a_whole():
     random = np.random.default_rng(0)
     table = pa.table(
         {
@@ -219,11 +229,11 @@ def test_batches_are_surveyed_as_a_whole():
             "y": random.integers(0, 2, 5000),
         }
     )
-    found = Survey(table.schema, ["y"])
+    profiler = TableProfiler(table.schema, TableSpec("y"))
     for batch in table.to_batches(max_chunksize=700):
-        found.add(batch)
-    assert found.columns() == survey(table, ["y"])
-    assert [column.kind for column in found.columns()] == [
+        profiler.add(batch)
+    assert profiler.features() == profiles(table, ["y"])
+    assert [column.kind for column in profiler.features()] == [
         "dropped",
         "number",
         "category",
@@ -234,14 +244,14 @@ def test_batches_are_surveyed_as_a_whole():
 
 
 def test_more_texts_than_are_counted(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(fit_categories, "HELD", 1000)
+    monkeypatch.setattr(categories, "MAX_COUNTED", 1000)
     table = pa.table({"id": [f"k{i}" for i in range(5000)], "x": [i % 9 for i in range(5000)], "y": range(5000)})
-    found = Survey(table.schema, ["y"])
+    profiler = TableProfiler(table.schema, TableSpec("y"))
     for batch in table.to_batches(max_chunksize=2000):
-        found.add(batch)
-        found.columns()
-    assert found.columns()[0].why == "identifier: 2,000 distinct texts in 2,000 rows"
+        profiler.add(batch)
+        profiler.features()
+    assert profiler.features()[0].why == "identifier: 2,000 distinct texts in 2,000 rows"
     rest = pa.table({"t": [f"k{i % 1800}" for i in range(5000)], "x": [i % 9 for i in range(5000)]})
-    assert survey(rest)[0].why == (
-        "at least 1,800 distinct texts, of which the 1,000 most frequent count and the others are as not seen"
+    assert profiles(rest)[0].why == (
+        "at least 1,800 distinct texts, of which the 1,000 most frequent count and the others are treated as unseen"
     )

@@ -8,6 +8,7 @@ from onecycle.cli.layout import WIDTH, print_columns, print_numbers, print_pairs
 from onecycle.cli.plan import model_line, number, plan, split_line, target_line, training_line
 from onecycle.cli.settings import TrainSettings
 from onecycle.cli.setup import Setup, Source, build_setup, column_names, open_source, shell_quote, suggested_target
+from onecycle.core.choices import ColumnKind
 from onecycle.core.device import pick_device
 from onecycle.core.text import pluralize
 
@@ -65,15 +66,16 @@ def _last_used(columns: list[dict[str, Any]]) -> str:
     return (used or [column["name"] for column in columns])[-1]
 
 
-def _survey(source: Source, kinds: dict[str, str]) -> list[dict[str, Any]]:
+def _survey(source: Source, kinds: dict[str, ColumnKind]) -> list[dict[str, Any]]:
     """Each column of the whole table."""
     if source.table is None:
         return []
-    from onecycle.tables.profile import Survey
+    from onecycle.tables.profile import TableProfiler
+    from onecycle.tables.spec import TableSpec
 
-    survey, found = Survey(source.table.schema, (), kinds), list[dict[str, Any]]()
-    survey.add(source.table)
-    for column in survey.described():
+    profiler, found = TableProfiler(source.table.schema, TableSpec((), kinds=kinds)), list[dict[str, Any]]()
+    profiler.add(source.table)
+    for column in profiler.profiles():
         values = source.table.column(column.name)
         found.append(
             {

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # only a table needs them, and plots
     from matplotlib.figure import Figure
 
     from onecycle.tables.features import Features
-    from onecycle.tables.profile import Column
+    from onecycle.tables.profile import ColumnProfile
     from onecycle.tables.target import Target
 
 
@@ -72,7 +72,7 @@ class DataBunch:
         self.pixel_scale: float | None = None
         self.target: Target | None = None
         self.features: Features | None = None
-        self.columns: tuple[Column, ...] = ()
+        self.columns: tuple[ColumnProfile, ...] = ()
         self.train_dl = self._wrap(train_dl)
         self.valid_dl = self._wrap(valid_dl) if valid_dl is not None else None
         self.test_dl = self._wrap(test_dl) if test_dl is not None else None

@@ -24,7 +24,7 @@ from onecycle.tables.cache.conversion import convert_if_larger
 from onecycle.tables.cache.folder import CacheEntry
 from onecycle.tables.cache.sizes import parse_memory_limit
 from onecycle.tables.features import Features
-from onecycle.tables.profile import Column
+from onecycle.tables.profile import ColumnProfile
 from onecycle.tables.spec import TableSpec
 from onecycle.tables.target import Target
 
@@ -207,7 +207,7 @@ class TableStream:
         return PIXEL_SCALE if self.entry.manifest.files["train_x"].dtype == "uint8" else None
 
     @cached_property
-    def fitted(self) -> tuple[Features | None, Target, tuple[Column, ...]]:
+    def fitted(self) -> tuple[Features | None, Target, tuple[ColumnProfile, ...]]:
         """The preprocessing (None for arrays that are used unchanged), the target and the columns."""
         return self.entry.manifest.fitted()
 

@@ -1,14 +1,15 @@
-"""A column of categories: how often each occurs, and what makes codes of them."""
+"""Columns of categories: how often each value occurs, and the encoder that turns values into codes."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
 from onecycle.errors import DataError
+from onecycle.tables.json_reader import JsonReader
 from onecycle.tables.values import (
     NUMBER,
     Array,
@@ -21,14 +22,16 @@ from onecycle.tables.values import (
     value_texts,
 )
 
-MOST = 1_000  # categories of a column that get a slot of their own
-HELD = 1_000_000  # distinct values that are counted
+MAX_CATEGORIES = 1_000  # categories of a column that get a code of their own
+MAX_COUNTED = 1_000_000  # distinct values that are counted
+_FORMS = ("text", "number", "bool")
 
 
 class ValueCounts:
-    """How often each value occurs in a column that comes piece by piece.
+    """Counts the values of a column that comes piece by piece.
 
-    Beyond HELD distinct values the rarer ones are forgotten; `overflow` is how many there were then, in how many rows.
+    Beyond MAX_COUNTED distinct values the rarer ones are forgotten. `overflow` is then how many there were, and in how
+    many rows.
     """
 
     piece = 1_048_576
@@ -42,32 +45,32 @@ class ValueCounts:
         self._pending = 0  # rows in them
 
     def add(self, column: Any) -> None:
-        """Take in rows of a column. Raises DataError for values that cannot be categories."""
+        """Add rows of the column. Raises DataError for values that cannot be categories."""
         pa, _ = import_pyarrow()
-        _check(column, self.name)
+        _check_values(column, self.name)
         self.form = category_form(column.type)
         for values, counts in value_counts(column):
             texts = value_texts(values)
-            there = texts.is_valid().to_numpy(zero_copy_only=False) & (counts > 0)  # dictionaries have unused values
-            self.missing += int(counts[~there].sum())
-            self._pieces.append(pa.table({"text": texts, "count": counts}).filter(pa.array(there)))
+            occurs = texts.is_valid().to_numpy(zero_copy_only=False) & (counts > 0)  # dictionaries have unused values
+            self.missing += int(counts[~occurs].sum())
+            self._pieces.append(pa.table({"text": texts, "count": counts}).filter(pa.array(occurs)))
             self._pending += len(texts)
         self.rows += len(column)
         if self._pending > max(100_000, 0 if self._total is None else 2 * len(self._total)):
-            self._add_up()
+            self._merge()
 
     def counts(self) -> tuple[Any, Array]:
-        """The values' texts and how often each occurs: the most frequent first, equally frequent ones by text."""
-        table = self._add_up().sort_by([("count", "descending"), ("text", "ascending")])
+        """Return the values' texts and how often each occurs, the most frequent first, ties sorted by text."""
+        table = self._merge().sort_by([("count", "descending"), ("text", "ascending")])
         return table["text"], table["count"].to_numpy()
 
-    def finish(self) -> "FittedCategory":
-        """The column's preprocessing: the MOST frequent values get slots."""
-        values = self.counts()[0].slice(0, MOST).to_pylist()
-        return FittedCategory(self.name, self.form, tuple(values), flag=self.missing > 0)
+    def finish(self) -> "CategoryEncoder":
+        """Return the encoder: the most frequent values get codes."""
+        values = self.counts()[0].slice(0, MAX_CATEGORIES).to_pylist()
+        return CategoryEncoder(self.name, self.form, tuple(values), flag=self.missing > 0)
 
-    def _add_up(self) -> Any:
-        """The table of all that came so far."""
+    def _merge(self) -> Any:
+        """Add up the pieces, and return the table of all counts."""
         pa, _ = import_pyarrow()
         if self._total is None:
             self._total = pa.table({"text": pa.array([], pa.large_string()), "count": pa.array([], pa.int64())})
@@ -75,19 +78,23 @@ class ValueCounts:
             together = pa.concat_tables([self._total, *self._pieces])
             table = together.group_by("text", use_threads=False).aggregate([("count", "sum")])
             table = pa.table({"text": table["text"], "count": table["count_sum"]})
-            if len(table) > HELD:
+            if len(table) > MAX_COUNTED:
                 self.overflow = self.overflow or (len(table), self.rows - self.missing)
-                table = table.sort_by([("count", "descending"), ("text", "ascending")]).slice(0, HELD // 2)
+                table = table.sort_by([("count", "descending"), ("text", "ascending")]).slice(0, MAX_COUNTED // 2)
             self._total, self._pieces, self._pending = table, [], 0
         return self._total
 
 
 @dataclass(frozen=True)
-class FittedCategory:
+class CategoryEncoder:
     """Makes codes of a column's values: 0 for one not seen in training, then `values` in turn, last the missing ones.
 
-    `form` is what the values were in training, "text", "number" or "bool": values of another form are matched by what
-    they stand for. Without `flag` nothing was missing in training, and a missing value is as one not seen.
+    Attributes:
+        name: Name of the column.
+        form: What the values were in training: "text", "number" or "bool". Values of another form match by what they
+            stand for, such as "1.0" and 1.
+        values: Texts of the values that have a code, the most frequent first.
+        flag: Whether training rows had missing values; if not, a missing value counts as unseen.
     """
 
     piece: ClassVar = 262_144
@@ -98,7 +105,7 @@ class FittedCategory:
 
     @property
     def slots(self) -> int:
-        """How many codes there are."""
+        """Number of codes."""
         return 1 + len(self.values) + self.flag
 
     def write(self, column: Any, first_row: int, out: Sequence[Array]) -> None:
@@ -107,17 +114,26 @@ class FittedCategory:
         Raises DataError for values that cannot be categories.
         """
         _, pc = import_pyarrow()
-        _check(column, self.name)
+        _check_values(column, self.name)
         missing, done = self.slots - 1 if self.flag else 0, 0
         for values, places in dictionary_codes(column):
             texts = value_texts(values)
             if category_form(values.type) != self.form:
-                texts = self._in_my_form(texts)
-            slots = pc.add(pc.fill_null(pc.index_in(texts, value_set=self._known, skip_nulls=True), -1), 1)
-            slots = pc.if_else(texts.is_null(), missing, slots).to_numpy(zero_copy_only=False)
-            slots = np.append(slots, missing).astype(out[0].dtype)  # the last is for the place of null, -1
-            np.take(slots, places, out=out[0][done : done + len(places)], mode="wrap")
+                texts = self._in_training_form(texts)
+            codes = pc.add(pc.fill_null(pc.index_in(texts, value_set=self._known, skip_nulls=True), -1), 1)
+            codes = pc.if_else(texts.is_null(), missing, codes).to_numpy(zero_copy_only=False)
+            codes = np.append(codes, missing).astype(out[0].dtype)  # the last is for null, whose place is -1
+            np.take(codes, places, out=out[0][done : done + len(places)], mode="wrap")
             done += len(places)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the encoder as plain JSON."""
+        return {"kind": "category", **asdict(self), "values": list(self.values)}
+
+    @classmethod
+    def from_dict(cls, entry: JsonReader) -> "CategoryEncoder":
+        """Return the encoder that `to_dict` wrote. Raises DataError for anything else."""
+        return cls(entry.text("name"), entry.choice("form", _FORMS), tuple(entry.texts("values")), entry.flag("flag"))
 
     @cached_property
     def _known(self) -> Any:
@@ -125,25 +141,22 @@ class FittedCategory:
         return pa.array(self.values, pa.large_string())
 
     @cached_property
-    def _by_worth(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for value in self.values:
-            found.setdefault(_worth(value), value)
-        return found
+    def _by_canonical_text(self) -> dict[str, str]:
+        return {_canonical_text(value): value for value in reversed(self.values)}  # the most frequent one wins
 
-    def _in_my_form(self, texts: Any) -> Any:
-        """The texts of values of another form as those of the training values that stand for the same."""
+    def _in_training_form(self, texts: Any) -> Any:
+        """Return the texts of values of another form as those of the training values that stand for the same."""
         pa, _ = import_pyarrow()
         known = set(self.values)
-        found = [
-            text if text is None or text in known else self._by_worth.get(_worth(text), text)
+        matched = [
+            text if text is None or text in known else self._by_canonical_text.get(_canonical_text(text), text)
             for text in texts.to_pylist()
         ]
-        return pa.array(found, pa.large_string())
+        return pa.array(matched, pa.large_string())
 
 
-def _worth(text: str) -> str:
-    """What a value's text stands for: "1.0", "1", "01" and "True" are worth the same."""
+def _canonical_text(text: str) -> str:
+    """Return one text for all that stand for the same value: "1.0", "1", "01" and "True" are equal."""
     text = text.strip().lower()
     if text in ("true", "false"):
         return str(int(text == "true"))
@@ -152,6 +165,7 @@ def _worth(text: str) -> str:
     return number_text(float(text) if re.search("[.ef]", text) else int(text)) or text
 
 
-def _check(column: Any, name: str) -> None:
+def _check_values(column: Any, name: str) -> None:
+    """Raise DataError if the column's values cannot be categories."""
     if value_kind(column.type) == "other":
         raise DataError(f'column "{name}" holds {column.type}; expected text, numbers or true and false')

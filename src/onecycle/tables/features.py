@@ -1,19 +1,22 @@
 """Features: the preprocessing of a table, fitted on its training rows, as data."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from onecycle.errors import DataError, did_you_mean
-from onecycle.tables.categories import FittedCategory, ValueCounts
-from onecycle.tables.dates import DateStats, FittedDate
-from onecycle.tables.encoder_json import Encoder, JsonReader, damaged, encoder_from_dict, encoder_to_dict
-from onecycle.tables.numbers import FittedNumber, NumberStats
-from onecycle.tables.profile import Column
+from onecycle.errors import DataError
+from onecycle.tables.categories import CategoryEncoder, ValueCounts
+from onecycle.tables.dates import DateEncoder, DateStats
+from onecycle.tables.json_reader import JsonReader, damaged
+from onecycle.tables.numbers import NumberEncoder, NumberStats
+from onecycle.tables.profile import ColumnProfile
+from onecycle.tables.spec import column_hint
 from onecycle.tables.values import Array, column_slices, in_parallel, update_all
 
+Encoder: TypeAlias = NumberEncoder | DateEncoder | CategoryEncoder
+_ENCODERS: dict[str, type[Encoder]] = {"number": NumberEncoder, "date": DateEncoder, "category": CategoryEncoder}
 _FORMAT = 1
 _BLOCK, _TILE = 262_144, 4_096  # rows
 
@@ -22,78 +25,87 @@ class Features:
     """Makes one float32 matrix of a table: numbers, flags of missing values, parts of dates, codes of categories.
 
     `Features.fit` takes its statistics from training rows only; `transform` applies them to any rows that have the
-    columns `inputs`, in any order and among others. `numbers` is how many of the matrix' columns are numbers (all but
-    the codes), `sizes` the number of codes of each category, `names` what the matrix' columns are called. `as_written`
-    are the categories that were text: a CSV file is to be read with them as they are written ("01" is not 1).
+    columns `inputs`, in any order and among others.
+
+    Attributes:
+        inputs: Names of the table's columns that are used.
+        names: Names of the matrix' columns.
+        numbers: How many of the matrix' columns are numbers; the rest, at the end, are codes of categories.
+        sizes: Number of codes of each category.
+        as_written: Categories that were text. A CSV file must be read with these as text ("01" is not 1).
     """
 
-    def __init__(self, fitted: Sequence[Encoder]) -> None:
-        self._fitted = list(fitted)
-        numbers = [(column, column.name) for column in fitted if isinstance(column, FittedNumber)]
-        flags = [
-            (column, f"{column.name} is missing")
-            for column in fitted
-            if not isinstance(column, FittedCategory) and column.flag
+    def __init__(self, encoders: Sequence[Encoder]) -> None:
+        self._encoders = list(encoders)
+        numbers = [(encoder, encoder.name) for encoder in encoders if isinstance(encoder, NumberEncoder)]
+        dates = [encoder for encoder in encoders if isinstance(encoder, DateEncoder)]
+        categories = [encoder for encoder in encoders if isinstance(encoder, CategoryEncoder)]
+        flagged = [encoder for encoder in encoders if not isinstance(encoder, CategoryEncoder) and encoder.flag]
+        outputs: list[tuple[Encoder, str]] = [
+            *numbers,
+            *((encoder, f"{encoder.name} is missing") for encoder in flagged),
+            *((encoder, f"{encoder.name} {part}") for encoder in dates for part in encoder.parts),
+            *((encoder, encoder.name) for encoder in categories),
         ]
-        parts = [
-            (column, f"{column.name} {part}")
-            for column in fitted
-            if isinstance(column, FittedDate)
-            for part in column.parts
-        ]
-        categories = [(column, column.name) for column in fitted if isinstance(column, FittedCategory)]
-        made: list[tuple[Encoder, str]] = [*numbers, *flags, *parts, *categories]
-        self.inputs = [column.name for column in fitted]
-        self.as_written = [column.name for column, _ in categories if column.form == "text"]
-        self.names = [name for _, name in made]
-        self.sizes = [column.slots for column, _ in categories]
-        self.numbers = len(made) - len(self.sizes)
-        self._places: dict[str, list[int]] = {column.name: [] for column in fitted}
-        for place, (column, _) in enumerate(made):
-            self._places[column.name].append(place)
-        if not made:
+        self.inputs = [encoder.name for encoder in encoders]
+        self.as_written = [encoder.name for encoder in categories if encoder.form == "text"]
+        self.names = [name for _, name in outputs]
+        self.sizes = [encoder.slots for encoder in categories]
+        self.numbers = len(outputs) - len(self.sizes)
+        self._outputs_of: dict[str, list[int]] = {encoder.name: [] for encoder in encoders}
+        for i, (encoder, _) in enumerate(outputs):
+            self._outputs_of[encoder.name].append(i)
+        if not outputs:
             raise DataError("no column of the training rows has two different values; there is nothing to learn from")
 
     @classmethod
-    def fit(cls, table: Any, columns: Sequence[Column], rest: Any = None) -> "Features":
-        """The preprocessing of `columns` (what `survey` found), with the statistics of `table`, the training rows.
+    def fit(cls, table: Any, columns: Sequence[ColumnProfile], rest: Any = None) -> "Features":
+        """Return the preprocessing of `columns` with the statistics of the training rows.
 
-        Of the `rest` of the rows nothing is taken but whether text that is taken for dates is none in a few of them: it
-        counts as missing then, as where that is so in training rows.
+        Args:
+            table: The training rows, a pyarrow Table.
+            columns: What `profile_columns` returned for the training rows.
+            rest: The other rows, if there are any. They only decide whether a few texts that are not dates in a column
+                of dates count as missing there, as they do if training rows have some.
 
-        Raises DataError for a table without rows or without one of the columns, and for a cell that its column's kind
-        does not allow.
+        Raises:
+            DataError: For a table without rows or without one of the columns, and for a cell that its column's kind
+                does not allow.
         """
         return cls.fit_stream([table], columns, () if rest is None else [rest])
 
     @classmethod
     def fit_stream(
-        cls,
-        batches: Iterable[Any] | Callable[[], Iterable[Any]],
-        columns: Sequence[Column],
-        rest: Iterable[Any] | Callable[[], Iterable[Any]] = (),
+        cls, batches: Iterable[Any], columns: Sequence[ColumnProfile], rest: Iterable[Any] = ()
     ) -> "Features":
-        """As `fit`, of training rows that come as RecordBatches or Tables, one at a time; the same to rounding."""
+        """Like `fit`, of rows that come as RecordBatches or Tables, one at a time; the same to rounding.
+
+        The `rest` is iterated over only if a column needs it.
+        """
         used = [column for column in columns if column.kind != "dropped"]
         stats = [_stats_of(column) for column in used]
         names, rows = [column.name for column in used], 0
-        for batch in batches() if callable(batches) else batches:
+        for batch in batches:
             check_columns(batch, names)
             rows += batch.num_rows
             update_all(stats, batch)
         if not rows:
             raise DataError("the table has no rows to train on; expected at least one")
-        slips = [column.slips for column in stats if isinstance(column, DateStats) and column.slips is not None]
-        if slips:
-            for batch in rest() if callable(rest) else rest:
-                update_all(slips, batch)
+        unparsed = [column.rest for column in stats if isinstance(column, DateStats) and column.rest is not None]
+        if unparsed:
+            for batch in rest:
+                update_all(unparsed, batch)
         return cls([column.finish() for column in stats])
 
     def transform(self, table: Any, first_row: int = 0) -> Array:
-        """The float32 matrix (n, width) of a Table or RecordBatch: no NaN, no infinity, codes as whole numbers.
+        """Return the float32 matrix (n, width) of a table: no NaN, no infinity, codes as whole numbers.
 
-        `first_row` is the number of the table's first row in messages. Raises DataError for a column that is not there
-        and for a cell that its column's kind does not allow.
+        Args:
+            table: A pyarrow Table or RecordBatch of n rows.
+            first_row: Number of the table's first row in error messages.
+
+        Raises:
+            DataError: For a missing column, and for a cell that its column's kind does not allow.
         """
         check_columns(table, self.inputs)
         matrix = np.empty((table.num_rows, len(self.names)), np.float32)
@@ -101,65 +113,66 @@ class Features:
         for start in range(0, table.num_rows, _BLOCK):
             block = table.slice(start, _BLOCK)
             self._write(block, first_row + start, by_column[:, : block.num_rows])
-            _turn(by_column, matrix[start : start + block.num_rows])
+            _transpose(by_column, matrix[start : start + block.num_rows])
         return matrix
 
     def _write(self, block: Any, first_row: int, out: Array) -> None:
         """Write the matrix' columns of a block to `out` (width, n)."""
 
-        def write(column: Encoder) -> None:
+        def write(encoder: Encoder) -> None:
             done = 0
-            for piece in column_slices(block, column.name, column.piece):
+            for piece in column_slices(block, encoder.name, encoder.piece):
                 rows = slice(done, done + len(piece))
-                column.write(piece, first_row + done, [out[place, rows] for place in self._places[column.name]])
+                encoder.write(piece, first_row + done, [out[i, rows] for i in self._outputs_of[encoder.name]])
                 done += len(piece)
 
-        in_parallel(write, self._fitted)
+        in_parallel(write, self._encoders)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain JSON; `from_dict` gives Features that transform bit for bit alike."""
-        return {"format": _FORMAT, "columns": [encoder_to_dict(column) for column in self._fitted]}
+        """Return all of it as plain JSON; `from_dict` returns Features that transform bit for bit alike."""
+        return {"format": _FORMAT, "columns": [encoder.to_dict() for encoder in self._encoders]}
 
     @classmethod
     def from_dict(cls, written: Any) -> "Features":
-        """The Features that `to_dict` described. Raises DataError for what it did not write."""
-        entries = JsonReader(written, "preprocessing")
-        entries.format(_FORMAT)
-        columns = [
-            encoder_from_dict(found, f"preprocessing.columns[{at}]")
-            for at, found in enumerate(entries.items("columns"))
-        ]
-        names = [column.name for column in columns]
+        """Return the Features that `to_dict` described. Raises DataError for anything else."""
+        description = JsonReader(written, "preprocessing")
+        description.check_format(_FORMAT)
+        encoders: list[Encoder] = []
+        for i, value in enumerate(description.items("columns")):
+            entry = JsonReader(value, f"preprocessing.columns[{i}]")
+            encoders.append(_ENCODERS[entry.choice("kind", tuple(_ENCODERS))].from_dict(entry))
+        names = [encoder.name for encoder in encoders]
         if len(set(names)) < len(names):
             raise damaged("preprocessing.columns", names, "each column once")
-        return cls(columns)
+        return cls(encoders)
 
 
 def check_columns(table: Any, names: Sequence[str]) -> None:
-    """Raises DataError where one of the columns is not in the table, or is in it twice."""
-    found = Counter(table.schema.names)
+    """Raise DataError if one of the columns is not in the table, or is in it twice."""
+    present = Counter(table.schema.names)
     for name in names:
-        if (times := found[name]) == 1:
+        if (times := present[name]) == 1:
             continue
         if times:
             raise DataError(f'{times} columns are called "{name}"; expected one: rename or drop the others')
-        near = did_you_mean(name, found) or f"; it has {', '.join(list(found)[:10]) or 'none'}"
-        raise DataError(f'the table has no column "{name}", which the model was trained with{near}')
+        hint = column_hint(name, list(present))
+        raise DataError(f'the table has no column "{name}", which the model was trained with{hint}')
 
 
-def _turn(by_column: Array, out: Array) -> None:
-    """Copy (width, n) to (n, width), in tiles that fit a processor's cache: numbers far apart are slow to write."""
+def _transpose(by_column: Array, out: Array) -> None:
+    """Copy (width, n) to (n, width), in tiles that fit into a processor's cache: writing with large strides is slow."""
 
-    def turn(start: int) -> None:
+    def copy_tile(start: int) -> None:
         tile = slice(start, min(start + _TILE, len(out)))
         out[tile] = by_column[:, tile].T
 
-    in_parallel(turn, range(0, len(out), _TILE))
+    in_parallel(copy_tile, range(0, len(out), _TILE))
 
 
-def _stats_of(column: Column) -> NumberStats | DateStats | ValueCounts:
+def _stats_of(column: ColumnProfile) -> NumberStats | DateStats | ValueCounts:
+    """Return empty statistics for a column."""
     if column.kind == "number":
         return NumberStats(column.name)
     if column.kind == "date":
-        return DateStats(column.name, column.others)
+        return DateStats(column.name, column.unparsed)
     return ValueCounts(column.name)

@@ -1,44 +1,47 @@
-"""A column of numbers: its statistics, and what makes standardised numbers of it."""
+"""Columns of numbers: their statistics, and the encoder that standardises them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
 
+from onecycle.tables.json_reader import JsonReader
 from onecycle.tables.values import Array, as_numbers
 
-SAMPLE = 200_000  # values of a column that its median is computed from, at most
-PIECE = 32_768  # rows worked on at a time: their numbers fit a processor's cache
-_PERIOD = 99_991  # rows after which levels repeat: a prime, so that no cycle of the rows is in step with it
+PIECE = 32_768  # rows worked on at a time: their numbers fit into a processor's cache
+LARGEST = 1e100  # numbers beyond are clipped to this: their squares must be float64s
+CLIP = 30.0  # standard deviations; standardised numbers beyond are clipped to this
+_SAMPLE = 200_000  # values of a column that its median is computed from, at most
+_PERIOD = 99_991  # rows after which the levels repeat: a prime, so that no cycle in the rows is in step with it
 _LEVELS = 12
 
 
 class Moments:
-    """Count, mean, deviation and range of numbers that come in pieces (Chan, Golub, LeVeque 1979)."""
+    """Count, mean, standard deviation and range of numbers that come in pieces (Chan, Golub, LeVeque 1979)."""
 
     def __init__(self) -> None:
         self.count, self.mean, self._squares = 0, 0.0, 0.0
         self.low, self.high = np.inf, -np.inf
 
     def add(self, x: Array, weights: Array | None = None) -> None:
-        """Take in finite numbers; `weights` says how often each occurred, at least once."""
+        """Add finite numbers; `weights` says how often each occurred, at least once."""
         if not len(x):
             return
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
         count = len(x) if weights is None else int(weights.sum())
         mean = float(x.mean() if weights is None else (x * weights).sum() / count)
-        away = (x - mean) ** 2
-        squares = float(away.sum() if weights is None else (away * weights).sum())
-        total, apart = self.count + count, mean - self.mean
-        self._squares += squares + apart**2 * self.count * count / total
-        self.mean += apart * count / total
+        deviations = (x - mean) ** 2
+        squares = float(deviations.sum() if weights is None else (deviations * weights).sum())
+        total, shift = self.count + count, mean - self.mean
+        self._squares += squares + shift**2 * self.count * count / total
+        self.mean += shift * count / total
         self.count = total
 
     @property
     def std(self) -> float:
-        """The deviation from the mean, as np.std has it; 1 where all numbers are the same."""
+        """The standard deviation, as np.std computes it; 1 if all numbers are the same."""
         return float(np.sqrt(self._squares / self.count)) or 1.0 if self.count else 1.0
 
     @property
@@ -48,48 +51,44 @@ class Moments:
 
 
 class Sample:
-    """Up to SAMPLE of the numbers that come in pieces, all of them where there are no more.
+    """A random sample of at most 200,000 of the numbers that come in pieces; all of them if there are no more.
 
-    Which rows are taken is a function of their number alone, the same whatever the pieces: half of all rows belong to
-    level 0, a quarter to level 1, …, chosen at random; when too many numbers are held, the lowest level is let go.
+    Which rows are sampled depends on their row numbers alone, not on the pieces: a random half of all rows belongs to
+    level 0, a quarter to level 1, and so on; when there are too many numbers, the lowest level is discarded.
     """
 
     def __init__(self) -> None:
-        self._held: dict[int, list[Array]] = {level: [] for level in range(_LEVELS)}
+        self._levels: dict[int, list[Array]] = {level: [] for level in range(_LEVELS)}
         self._count = 0
 
     def add(self, x: Array, first_row: int, present: Array | None = None) -> None:
-        """Take in the numbers of the rows from `first_row` on, at most PIECE of them; `present` leaves some out."""
+        """Add the numbers of the rows from `first_row` on, at most PIECE, without those that are not `present`."""
         offset = first_row % _PERIOD
-        for level, pieces in self._held.items():
-            rows = _rows_of(level)
-            start, stop = rows.searchsorted((offset, offset + len(x)))
-            taken = rows[start:stop] - offset
-            pieces.append(x[taken] if present is None else x[taken[present[taken]]])
+        for level, pieces in self._levels.items():
+            level_rows = _rows_of_level(level)
+            start, stop = level_rows.searchsorted((offset, offset + len(x)))
+            rows = level_rows[start:stop] - offset
+            pieces.append(x[rows] if present is None else x[rows[present[rows]]])
             self._count += len(pieces[-1])
-        while self._count > SAMPLE and len(self._held) > 1:
-            self._count -= sum(map(len, self._held.pop(min(self._held))))
+        while self._count > _SAMPLE and len(self._levels) > 1:
+            self._count -= sum(map(len, self._levels.pop(min(self._levels))))
 
     @property
     def median(self) -> float | None:
-        """The median of the sample, None without numbers."""
-        pieces = [piece for level in self._held.values() for piece in level]
+        """The median of the sample; None without numbers."""
+        pieces = [piece for level in self._levels.values() for piece in level]
         return float(np.median(np.concatenate(pieces))) if self._count else None
 
 
 @cache
-def _rows_of(level: int) -> Array:
-    """The rows of a level among twice _PERIOD, so that a piece that begins anywhere in the first finds its own."""
+def _rows_of_level(level: int) -> Array:
+    """Return the rows of a level among two periods, so that a piece that begins anywhere in the first finds its own."""
     levels = np.random.default_rng(0).geometric(0.5, _PERIOD).clip(1, _LEVELS) - 1
     return np.flatnonzero(np.tile(levels, 2) == level)
 
 
-LARGEST = 1e100  # numbers beyond count as this: their squares must be float64s
-CLIP = 30.0  # deviations from the mean: what lies further out counts as this
-
-
 class NumberStats:
-    """What training rows say of a column of numbers; takes them piece by piece."""
+    """Collects the statistics of a column of numbers over the training rows."""
 
     piece = PIECE
 
@@ -98,7 +97,7 @@ class NumberStats:
         self._moments, self._sample = Moments(), Sample()
 
     def add(self, column: Any) -> None:
-        """Take in at most `piece` rows of a column. Raises DataError for what is no number."""
+        """Add at most `piece` rows of the column. Raises DataError for a cell that is not a number."""
         x, missing = as_numbers(column, self.name, self.rows)
         present = None if missing is None else ~missing
         numbers = x if present is None else x[present]
@@ -109,18 +108,23 @@ class NumberStats:
             self._sample.add(x, self.rows, present)
         self.rows += len(x)
 
-    def finish(self) -> "FittedNumber":
-        """The column's preprocessing."""
+    def finish(self) -> "NumberEncoder":
+        """Return the encoder with these statistics."""
         moments, median = self._moments, self._sample.median
         fill = moments.mean if median is None else median
-        return FittedNumber(self.name, moments.mean, moments.std, fill, flag=0 < moments.count < self.rows)
+        return NumberEncoder(self.name, moments.mean, moments.std, fill, flag=0 < moments.count < self.rows)
 
 
 @dataclass(frozen=True)
-class FittedNumber:
-    """Standardises a column: (x - mean) / std, within ±CLIP; a missing value is taken for `fill`.
+class NumberEncoder:
+    """Standardises a column: (x - mean) / std, clipped to ±CLIP.
 
-    `flag`: some were missing in training, so a column of the matrix says which are.
+    Attributes:
+        name: Name of the column.
+        mean: Mean of the training rows.
+        std: Standard deviation of the training rows.
+        fill: The number that stands for a missing one: the training rows' median.
+        flag: Whether training rows had missing values; then a second column of the matrix marks them.
     """
 
     piece: ClassVar = PIECE
@@ -131,7 +135,7 @@ class FittedNumber:
     flag: bool
 
     def write(self, column: Any, first_row: int, out: Sequence[Array]) -> None:
-        """Write a piece of the column to out[0], and with `flag` where it is missing to out[1]."""
+        """Write a piece of the column to out[0], and with `flag` which rows are missing to out[1]."""
         x, missing = as_numbers(column, self.name, first_row)
         standardise(x, self.mean, self.std, out[0])
         if missing is not None:
@@ -139,9 +143,19 @@ class FittedNumber:
         if self.flag:
             out[1][:] = 0 if missing is None else missing
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the encoder as plain JSON."""
+        return {"kind": "number", **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, entry: JsonReader) -> "NumberEncoder":
+        """Return the encoder that `to_dict` wrote. Raises DataError for anything else."""
+        name, flag = entry.text("name"), entry.flag("flag")
+        return cls(name, entry.number("mean"), entry.number("std", above=0), entry.number("fill"), flag)
+
 
 def standardise(x: Array, mean: float, std: float, out: Array | None = None) -> Array:
-    """(x - mean) / std within ±CLIP, computed in float64, as float32; into `out` where it is given."""
+    """Return (x - mean) / std within ±CLIP, computed in float64, as float32; in `out` if that is given."""
     out = np.empty(len(x), np.float32) if out is None else out
     with np.errstate(all="ignore"):  # infinity is clipped, NaN replaced by the caller
         z = x - mean

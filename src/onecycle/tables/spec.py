@@ -1,16 +1,20 @@
-"""TableSpec: what is predicted from which columns of a table, and which rows validate."""
+"""TableSpec: the target, the features and the split of a table."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from onecycle.core.choices import ColumnKind, Task
-from onecycle.errors import SettingError
+from onecycle.errors import SettingError, did_you_mean
+
+ROW_SPLITS = ("auto", "random", "stratified")
+COLUMN_SPLITS = ("time", "group", "column")
+SPLIT_SYNTAX = "auto, random, stratified, time:COLUMN, group:COLUMN or column:COLUMN"
 
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What is predicted from which columns, and which rows validate: the same for files, memory, stream and cache.
+    """The target, the features and the split of a table, in memory or on the disk.
 
     Attributes:
         target: Name of the column to predict; several for a multilabel or multi-output target.
@@ -49,9 +53,55 @@ class TableSpec:
         """Columns of a CSV file that are read as text, exactly as written ("01" is not 1)."""
         return [name for name, kind in self.kinds.items() if kind == "category"]
 
+    def non_features(self, columns: Sequence[str]) -> list[str]:
+        """Return the columns, targets aside, that are not features: those in `drop`, and the one that marks the split.
 
-def _column_names(given: Any, what: str) -> list[str]:
-    names: list[Any] = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] -- of whatever
-    if not all(isinstance(name, str) for name in names):
-        raise SettingError(f"{what} is {given!r}; expected the name of a column, or a list of names")
-    return names
+        Raises SettingError if `drop` names a target, or a column that is not among `columns`.
+        """
+        for name in self.dropped:
+            if name in self.targets:
+                raise SettingError(f'drop names "{name}", which is predicted; remove it from drop or from the target')
+            if name not in columns:
+                raise SettingError(f'drop names "{name}", but there is no such column{column_hint(name, columns)}')
+        marker = excluded_feature(self.split)
+        return [*dict.fromkeys([*self.dropped, *([marker] if marker else [])])]
+
+
+def parse_split(text: str) -> tuple[str, str | None]:
+    """Return the method and the column of a split: ("time", "date") for "time:date", ("random", None) for "random".
+
+    Raises SettingError for an unknown method, for a method without the column it needs, and for a column after a
+    method that takes none.
+    """
+    method, colon, column = text.partition(":")
+    if method not in (*ROW_SPLITS, *COLUMN_SPLITS):
+        near = did_you_mean(method, (*ROW_SPLITS, *COLUMN_SPLITS))
+        raise SettingError(f'unknown split "{text}"; expected {SPLIT_SYNTAX}{near}')
+    if method in COLUMN_SPLITS and not column:
+        raise SettingError(f'split "{text}" names no column; expected {method}:COLUMN')
+    if method in ROW_SPLITS and colon:
+        raise SettingError(f'split "{text}": {method} takes no column; expected {SPLIT_SYNTAX}')
+    return method, column or None
+
+
+def excluded_feature(split: Any) -> str | None:
+    """Return the column that must not be a feature under this split, or None.
+
+    That is the column of "column:", which says nothing about a row, and of "group:", whose values in the validation
+    rows never occur in training. The column of "time:" stays a feature.
+    """
+    method, column = parse_split(split) if isinstance(split, str) else ("rows", None)
+    return column if method in ("column", "group") else None
+
+
+def column_hint(name: str, columns: Sequence[str]) -> str:
+    """Return the end of an error message about an unknown column: the column that was meant, or those there are."""
+    some = ", ".join(columns[:10]) + ", …" * (len(columns) > 10)
+    return did_you_mean(name, columns) or f"; there are {some}"
+
+
+def _column_names(names: Any, setting: str) -> list[str]:
+    as_list: list[Any] = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] -- of whatever
+    if not all(isinstance(name, str) for name in as_list):
+        raise SettingError(f"{setting} is {names!r}; expected the name of a column, or a list of names")
+    return as_list

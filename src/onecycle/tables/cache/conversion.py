@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from onecycle.errors import SettingError, did_you_mean
+from onecycle.errors import SettingError
 from onecycle.tables.cache.folder import FORMAT, KEY_LENGTH, CacheEntry, Manifest, RowWriter, TableCache
 from onecycle.tables.cache.numpy_files import RowChunk
 from onecycle.tables.cache.rowwise_split import SETS, RowwiseSplit, SetCodes
@@ -21,10 +21,9 @@ from onecycle.tables.cache.sizes import cache_limit, format_size
 from onecycle.tables.cache.source import SourceFile, open_if_larger
 from onecycle.tables.features import Features
 from onecycle.tables.file_bytes import COMPRESSIONS
-from onecycle.tables.profile import Column, Survey
+from onecycle.tables.profile import ColumnProfile, TableProfiler
 from onecycle.tables.read import naming_csv_lines
 from onecycle.tables.spec import TableSpec
-from onecycle.tables.split import excluded_feature
 from onecycle.tables.target import Target
 from onecycle.tables.target_stats import TargetStats, check_task, collect_target_stats
 from onecycle.tables.values import Array, import_pyarrow, update_all
@@ -116,7 +115,7 @@ class Conversion:
     """
 
     def __init__(self, source: SourceFile, spec: TableSpec, progress: ConversionProgress) -> None:
-        shape, excluded = source.shape, excluded_feature(spec.split)
+        shape = source.shape
         self._source, self._progress = source, progress
         self._split = RowwiseSplit(spec, shape.names)
         self.spec = replace(  # plain values in one order, for the cache key and JSON
@@ -135,27 +134,21 @@ class Conversion:
                     raise SettingError(
                         f"{option} is for the columns of a table; these are images or arrays, without columns"
                     )
-        for name in spec.dropped:
-            if name in self._targets:
-                raise SettingError(f'drop names "{name}", which is predicted; leave it out of one of the two')
-            if name not in shape.names:
-                near = did_you_mean(name, shape.names)
-                raise SettingError(f'drop names "{name}", but there is no such column{near}')
-        self._excluded = [*dict.fromkeys([*self.spec.dropped, *([excluded] if excluded else [])])]
+        self._excluded = self.spec.non_features(shape.names)
         if not shape.raw_inputs:  # finds unknown names before the passes do
             pa, _ = import_pyarrow()
             columns = [(name, pa.null()) for name in shape.names if name not in self._excluded]
-            Survey(pa.schema(columns), self._targets, self.spec.kinds)
+            TableProfiler(pa.schema(columns), self.spec)
         self._counts = np.zeros(len(SETS), np.int64)
         self._sample: RowChunk | None = None  # a chunk of no rows, for dtypes and shapes
 
     def run(self, folder: Path, source_sha256: str, make_room: Callable[[int], None]) -> Manifest:
         """Write the row files to `folder` and return their manifest; `make_room` is called before with their size.
 
-        Raises what reading, surveying, fitting and writing raise.
+        Raises what reading, profiling, fitting and writing raise.
         """
-        target, columns = self._survey()
-        features = Features.fit_stream(self._training_rows, columns, self._other_rows) if columns else None
+        target, columns = self._profile()
+        features = Features.fit_stream(self._training_rows(), columns, self._other_rows()) if columns else None
         assert self._sample is not None  # a table without rows has raised
         x, y = self._inputs(features, self._sample, 0), target.transform(self._sample.table)
         make_room(int(self._counts.sum()) * sum(rows.dtype.itemsize * prod(rows.shape[1:]) for rows in (x, y)))
@@ -178,13 +171,13 @@ class Conversion:
             columns=columns,
         )
 
-    def _survey(self) -> tuple[Target, list[Column]]:
+    def _profile(self) -> tuple[Target, list[ColumnProfile]]:
         """Return the target and the columns (none for unchanged inputs), and count the rows of each set."""
-        survey: Survey | None = None
+        profiler: TableProfiler | None = None
         stats_of_all_rows: list[TargetStats] = []
 
         def training_rows() -> Iterator[Any]:
-            nonlocal survey, stats_of_all_rows
+            nonlocal profiler, stats_of_all_rows
             for _, chunk, sets in self._chunks("pass 1 of 3"):
                 if self._sample is None:
                     self._sample = RowChunk(chunk.table.slice(0, 0), None if chunk.x is None else chunk.x[:0])
@@ -193,8 +186,8 @@ class Conversion:
                 update_all(stats_of_all_rows, chunk.table)
                 table = self._select_training(chunk, sets)
                 if chunk.x is None:
-                    survey = survey or Survey(table.schema, self._targets, self.spec.kinds)
-                    survey.add(table)
+                    profiler = profiler or TableProfiler(table.schema, self.spec)
+                    profiler.add(table)
                 yield table
             with naming_csv_lines(self._source.path):  # rows are counted as in the file
                 for stats in stats_of_all_rows:
@@ -202,7 +195,7 @@ class Conversion:
             self._split.check_not_empty(self._counts.tolist())
 
         target = Target.fit_stream(training_rows(), self._targets, self.spec.task)
-        return target, survey.columns() if survey else []
+        return target, profiler.features() if profiler else []
 
     def _training_rows(self) -> Iterator[Any]:
         for _, chunk, sets in self._chunks("pass 2 of 3"):

@@ -25,7 +25,7 @@ from onecycle.core.locks import LOCKS_SUPPORTED, Lock
 from onecycle.errors import OutputError
 from onecycle.tables.cache.sizes import format_size
 from onecycle.tables.features import Features
-from onecycle.tables.profile import Column
+from onecycle.tables.profile import ColumnProfile
 from onecycle.tables.spec import TableSpec
 from onecycle.tables.target import Target
 from onecycle.tables.values import Array
@@ -122,7 +122,7 @@ class Manifest:
     files: dict[str, RowFile]  # by set and part: train_x, train_y, valid_x, …
     target: dict[str, Any]
     features: dict[str, Any] | None  # None for inputs that are used unchanged
-    columns: list[Column]
+    columns: list[ColumnProfile]
 
     @property
     def bytes(self) -> int:
@@ -133,7 +133,7 @@ class Manifest:
         """Return the number of rows of the set `name`."""
         return self.files[f"{name}_y"].shape[0] if f"{name}_y" in self.files else 0
 
-    def fitted(self) -> tuple[Features | None, Target, tuple[Column, ...]]:
+    def fitted(self) -> tuple[Features | None, Target, tuple[ColumnProfile, ...]]:
         """Return the preprocessing (None for unchanged inputs), the target and the columns.
 
         Raises DataError for what this version did not write.
@@ -154,7 +154,7 @@ class Manifest:
                 raise DamagedCacheError(f"{_MANIFEST} has format {content['format']} instead of {FORMAT}")
             values = content["manifest"]
             values["spec"] = TableSpec(**values["spec"])
-            values["columns"] = [Column(**column) for column in values["columns"]]
+            values["columns"] = [ColumnProfile(**column) for column in values["columns"]]
             values["files"] = {
                 part: RowFile(**file | {"shape": tuple(file["shape"])}) for part, file in values["files"].items()
             }

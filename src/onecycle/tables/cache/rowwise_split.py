@@ -11,9 +11,8 @@ from onecycle.core.checks import check_int
 from onecycle.core.choices import SetName
 from onecycle.core.device import derived_seed
 from onecycle.errors import DataError, SettingError, did_you_mean
-from onecycle.tables.spec import TableSpec
-from onecycle.tables.split import parse_split
-from onecycle.tables.split_column import SPLIT_MARKS
+from onecycle.tables.spec import TableSpec, parse_split
+from onecycle.tables.split import SPLIT_MARKS
 from onecycle.tables.values import dictionary_codes, value_texts
 
 SETS: tuple[SetName, ...] = ("train", "valid", "test")
