@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from onecycle.core.text import unwrap_partial
+from onecycle.core.checks import unwrap_partial
 from onecycle.errors import SettingError
 from onecycle.optim.fused_adam import FusedAdam
 from onecycle.optim.groups import BATCH_NORMS, LayerGroup

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from onecycle.core.text import pluralize
+from onecycle.errors import pluralize
 from onecycle.tables.categories import MOST, ValueCounts
 from onecycle.tables.dates import ISO, as_days, iso
 from onecycle.tables.numbers import PIECE

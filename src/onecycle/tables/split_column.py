@@ -4,8 +4,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onecycle.core.text import pluralize
-from onecycle.errors import DataError, SettingError, did_you_mean
+from onecycle.errors import DataError, SettingError, did_you_mean, pluralize
 from onecycle.tables.dates import as_days
 from onecycle.tables.split_masks import Mask, Rows
 from onecycle.tables.values import decode_column, value_kind

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from onecycle.core.checks import unwrap_partial
 from onecycle.core.device import preserve_rng_state
-from onecycle.core.text import unwrap_partial
 from onecycle.data.loaders import InMemoryLoader, Loader
 from onecycle.errors import DataError, ModelError, OneCycleError, SettingError
 from onecycle.optim.groups import LayerGroup

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim import Adam, AdamW
 
-from onecycle.core.text import unwrap_partial
+from onecycle.core.checks import unwrap_partial
 from onecycle.optim.optimizer import GroupedOptimizer
 from onecycle.train.losses import loss_name
 

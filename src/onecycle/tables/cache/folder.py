@@ -11,8 +11,7 @@ from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
 from onecycle.core.config import Config
-from onecycle.core.files import sync_folder, unwritable
-from onecycle.core.locks import LOCKS_SUPPORTED, Lock
+from onecycle.core.files import LOCKS_SUPPORTED, Lock, sync_folder, unwritable
 from onecycle.errors import OutputError
 from onecycle.tables.cache.manifest import MANIFEST, DamagedCacheError, Manifest
 from onecycle.tables.cache.sizes import parse_size, size_text
