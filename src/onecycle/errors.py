@@ -73,10 +73,8 @@ class UnsafeFileError(DataError):
     """Raised for a file that asks to run code. None of it was run.
 
     Example:
-        >>> try:
-        ...     load_pickle("downloaded.pkl")
-        ... except UnsafeFileError as error:
-        ...     print("do not open this file:", error)
+        >>> load_pickle("downloaded.pkl")
+        UnsafeFileError: downloaded.pkl: asks for os.system, which arrays never need ...
     """
 
 
@@ -84,10 +82,8 @@ class ModelError(OneCycleError, ValueError):
     """Raised for a model that does not fit the data, or weights that do not fit the model; also a ValueError.
 
     Example:
-        >>> try:
-        ...     learn.load("weights-of-another-model")
-        ... except ModelError as error:
-        ...     print(error)
+        >>> learn.load("another")
+        ModelError: models/another: weights of another model (it has head.weight that the model lacks)
     """
 
 
@@ -98,10 +94,8 @@ class NonFiniteLossError(OneCycleError, ArithmeticError):
         exit_code: 1.
 
     Example:
-        >>> try:
-        ...     learn.fit(1, lr=100.0)
-        ... except NonFiniteLossError:
-        ...     learn.recorder.plot_losses()
+        >>> learn.fit(1, lr=1e6)
+        NonFiniteLossError: the loss became nan at step 8 (epoch 0, batch 8), ...
     """
 
     exit_code = 1

@@ -1,23 +1,20 @@
-"""Weights, optimizer state and bundles: written, damaged, read again."""
+"""Weights and optimizer state: written, damaged, read again."""
 
 import json
 import shutil
-import subprocess
-import sys
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from conftest import Net, seeded
-from onecycle import MLP, DataBunch, Learner, accuracy, load_learner
+from onecycle import MLP, DataBunch, Learner, accuracy
 from onecycle.core.files import with_checksum
-from onecycle.errors import DataError, FileError, ModelError, OutputError
+from onecycle.errors import FileError, ModelError, OutputError
 
 
 def learner(data: DataBunch, model: nn.Module | None = None, **options) -> Learner:
@@ -219,68 +216,6 @@ def test_a_folder_that_cannot_be_written(toy: DataBunch, here: Path):
     Path("file").write_text("")
     with pytest.raises(OutputError, match=r"file/models/a: cannot be written"):
         learner(toy, path="file").save("a")
-
-
-# --- bundles --------------------------------------------------------------------------------------------------------
-
-
-def test_a_bundle_of_our_own_model_needs_no_class(toy: DataBunch, here: Path):
-    learn = learner(toy, MLP(20, 8, 4))
-    learn.fit(1, 1e-2)
-    folder = learn.export("b")
-    assert not [path for path in folder.iterdir() if path.suffix not in (".safetensors", ".json")]
-    x = toy.valid_ds.tensors[0]
-    np.save("x.npy", x.numpy())
-    code = """
-        import numpy as np, onecycle, json
-        learn = onecycle.load_learner("b")
-        x = np.load("x.npy")
-        print(json.dumps([learn.get_preds(x)[0].tolist(), learn.predict(x[0])[0], learn.classes]))
-    """
-    script = "\n".join(line.strip() for line in code.splitlines())
-    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    probs, first, classes = json.loads(out)
-    expected, targets = learn.get_preds()
-    assert np.allclose(probs, expected, atol=1e-6)
-    assert np.allclose(expected.sum(1), 1, atol=1e-5)
-    assert torch.equal(targets, toy.valid_ds.tensors[1])
-    assert first == int(expected[0].argmax())
-    assert classes == [0, 1, 2, 3]
-
-
-def test_a_bundle_of_any_other_model_takes_its_class(toy: DataBunch, here: Path):
-    learn = learner(toy)
-    learn.fit(1, 1e-2)
-    learn.export("b")
-    for model in (None, Net, Net()):  # without it, as a program: test_bundle.py
-        loaded = load_learner("b", model=model)
-        assert (type(loaded.model) is Net) == (model is not None)
-        assert torch.equal(loaded.get_preds(toy.valid_dl)[0], learn.get_preds()[0])
-
-
-def test_a_bundle_predicts_and_with_data_trains(toy: DataBunch, here: Path):
-    learn = learner(toy)
-    learn.export("b")
-    loaded = load_learner("b", Net)
-    with pytest.raises(DataError, match=r"loaded without data; give it some: load_learner\(path, data=...\)"):
-        loaded.fit(1, 1e-2)
-    with pytest.raises(DataError, match=r"row has shape \(19,\); expected one row of shape \(20,\)$"):
-        loaded.predict(np.zeros(19, dtype=np.float32))
-    with pytest.raises(ModelError, match=r"x.x has 19 columns"):
-        loaded.get_preds(np.zeros((3, 19), dtype=np.float32))
-    trained = load_learner("b", Net, data=toy)
-    trained.silent = True
-    trained.fit(1, 1e-2)
-    assert trained.validate()[0] < learn.validate()[0]
-
-
-def test_a_damaged_bundle(toy: DataBunch, here: Path):
-    folder = learner(toy, MLP(20, 8, 4)).export("b")
-    (folder / "model.safetensors").write_bytes(b"")
-    with pytest.raises(FileError, match=r"model.safetensors: damaged"):
-        load_learner("b")
-    with pytest.raises(FileError, match="nowhere: no such folder; expected a bundle"):
-        load_learner("nowhere")
 
 
 class Counts(Net):

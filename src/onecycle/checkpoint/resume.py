@@ -26,20 +26,10 @@ class ResumePoint:
     """A checkpoint that a fit resumes from; the lock of its run is held.
 
     Attributes:
-        name: Name of the checkpoint.
-        state: State of the fit.
-        lock: Lock of the run.
-        checkpoints: How the fit is saved.
-        epochs: Epochs of the fit.
-        schedule: Its learning rates and momentum.
-        record: Its record so far.
-        position: Where it stands.
-        wd: Weight decay.
         first_epoch: Epochs that the learner had trained before the fit.
         ended: Why the fit is over, or None if it was killed.
     """
 
-    name: str
     state: FitState
     lock: Lock
     checkpoints: CheckpointConfig
@@ -55,18 +45,11 @@ class ResumePoint:
     def latest(
         cls, folder: str | Path, describe: Callable[[], dict[str, Any]], callbacks: list[str], batches: int, groups: int
     ) -> "ResumePoint":
-        """Return the newest intact checkpoint of a run, for a fit of a learner.
+        """Return the newest intact checkpoint of a run.
 
-        Args:
-            folder: Folder of the run.
-            describe: Returns the description of the learner's data, model and settings; may take a while.
-            callbacks: Class names of the learner's callbacks.
-            batches: Batches in an epoch.
-            groups: Number of layer groups.
-
-        Raises:
-            FileError: If there is no intact checkpoint.
-            SettingError: If the run is in use, or data, model, settings or callbacks differ; the message names them.
+        The learner is given by its description (data, model and settings), the class names of its callbacks, the
+        batches in an epoch and the number of layer groups. Raises FileError if there is no intact checkpoint, and
+        SettingError if the run is in use or something differs; the message names it.
         """
         run = RunFolder(folder)
         if not run.names():
@@ -74,7 +57,7 @@ class ResumePoint:
         lock = run.lock()
         try:
             name, (values, tensors) = run.read_latest()
-            point = cls._from_state(name, FitState(tensors, values), lock, run)
+            point = cls._from_state(FitState(tensors, values), run, name, lock)
             _check_same_fit(run.path, values, describe(), callbacks)
             if point.position.num_batch > batches or len(point.schedule(0)[0]) != groups:
                 raise FileError(f"{run.checkpoints / name}: not the checkpoint of a fit of {batches:,} batches")
@@ -85,13 +68,12 @@ class ResumePoint:
         return point
 
     @classmethod
-    def _from_state(cls, name: str, state: FitState, lock: Lock, run: RunFolder) -> "ResumePoint":
+    def _from_state(cls, state: FitState, run: RunFolder, name: str, lock: Lock) -> "ResumePoint":
         values = state.values
         try:
             _check_types(values)
             options = {key: values["checkpoints"][key] for key in ("every", "keep", "best")}
             return cls(
-                name=name,
                 state=state,
                 lock=lock,
                 checkpoints=CheckpointConfig(run.path, **options),

@@ -82,18 +82,7 @@ class CheckpointConfig:
 
     @classmethod
     def from_arguments(cls, checkpoint: Any, every: int | str | None) -> "CheckpointConfig | None":
-        """Return the config for the arguments `checkpoint` and `every` of a fit.
-
-        Args:
-            checkpoint: Folder of a run, a CheckpointConfig, or None.
-            every: Interval, or None. Must be None unless `checkpoint` is a folder.
-
-        Returns:
-            The config, or None if `checkpoint` is None.
-
-        Raises:
-            SettingError: If the arguments conflict.
-        """
+        """Return the config that a fit's `checkpoint` and `every` ask for. Raises SettingError if they conflict."""
         if isinstance(checkpoint, str | Path) and checkpoint != "":
             return cls(checkpoint) if every is None else cls(checkpoint, every)
         if checkpoint is not None and not isinstance(checkpoint, CheckpointConfig):
@@ -117,15 +106,9 @@ class CheckpointConfig:
 class CheckpointWriter:
     """Writes the checkpoints of a fit; the `Checkpointer` of train/fit.py.
 
-    Args:
-        config: Where and how often.
-        fit: The fit.
-        callbacks: Callbacks whose state is saved too.
-        describe: Returns the description of data, model and settings that a resumed fit is compared with. It may take a
-            while, and is called once, by the thread.
-        lock: Lock of the run. It is released when the fit ends, unless `config` has it from the caller.
-        extra: Values that are written with every checkpoint.
-        is_new: False for a fit that is resumed or extended.
+    `describe` returns the data, model and settings that a resumed fit is compared with. It may take a while, and is
+    called once, by the thread. `extra` is written with every checkpoint. `lock`, that of the run, is released in the
+    end unless `config` has it from the caller. `is_new` is False for a fit that is resumed or extended.
     """
 
     def __init__(

@@ -110,14 +110,17 @@ def _describe(exported: Any, model: nn.Module) -> tuple[dict[str, Any], dict[str
             tensors[key] = exported.constants[spec.target].detach()
         else:
             raise UntraceableError(f"it uses an object that is not a tensor ({name})")
+    for node in reversed(exported.graph.nodes):
+        if getattr(node.target, "__name__", "").startswith(_CHECKS):
+            exported.graph.erase_node(node)
+    exported.graph.eliminate_dead_code()  # what only checks used
     calls: list[list[Any]] = []
     output: Any = None
     for node in exported.graph.nodes:
         if node.op == "output":
             output = node.args[0]
         elif node.op == "call_function":
-            if not getattr(node.target, "__name__", "").startswith(_CHECKS):
-                calls.append(_call_to_json(node))
+            calls.append(_call_to_json(node))
         elif node.op != "placeholder":
             raise UntraceableError(f"it has a part that torch.export keeps as a graph of its own ({node.name})")
     if not (isinstance(output, list | tuple) and len(output) == 1 and isinstance(output[0], torch.fx.Node)):
@@ -128,7 +131,7 @@ def _describe(exported: Any, model: nn.Module) -> tuple[dict[str, Any], dict[str
         "weights": weights,
         "constants": constants,
         "parameters": [name for name, _ in model.named_parameters(remove_duplicate=False) if name in saved],
-        "calls": _without_unused(calls, output[0].name),
+        "calls": calls,
         "output": {"of": output[0].name},
     }, tensors
 
@@ -161,22 +164,6 @@ def _value_to_json(value: Any) -> Any:
             if value is known:
                 return {kind: name}
     raise UntraceableError(f"it calls an operator with {one_line(value)}, for which there is no JSON")
-
-
-def _without_unused(calls: list[list[Any]], output: str) -> list[list[Any]]:
-    """Return the calls without those whose results only checks used."""
-    used, needed = {output}, list[list[Any]]()
-    for call in reversed(calls):
-        if call[0] in used or "_." in call[1]:  # in place: its result may have other names
-            needed.append(call)
-            used |= _result_names([call[2], call[3]])
-    return needed[::-1]
-
-
-def _result_names(value: Any) -> set[str]:
-    if isinstance(value, dict):
-        return {value["of"]} if "of" in value else set[str]().union(*map(_result_names, value.values()))
-    return set[str]().union(*map(_result_names, value)) if isinstance(value, list) else set()
 
 
 def _compare(model: nn.Module, program: nn.Module, rows: list[Tensor]) -> None:
