@@ -1,4 +1,4 @@
-"""Every error the library raises on purpose.
+"""Every error that the library raises on purpose, and wording that messages share.
 
     OneCycleError
     ├── SettingError     (ValueError)       a number, name or option that cannot be used
@@ -10,8 +10,7 @@
     ├── NonFiniteLossError (ArithmeticError) the loss became NaN or infinite
     └── OutputError      (OSError)          something that cannot be written
 
-Each message says where, what was found, what was expected and what to do. `exit_code` is what the command line
-exits with: 2 for a request that could not be carried out as asked, 1 for a run that failed.
+Each message says where, what was found, what was expected and what to do.
 """
 
 from collections.abc import Iterable
@@ -19,54 +18,115 @@ from difflib import get_close_matches
 
 
 class OneCycleError(Exception):
-    """Base of every error the library raises on purpose."""
+    """Base class of every error that the library raises on purpose.
+
+    Attributes:
+        exit_code: Exit code of the command line: 2 for a request that cannot be carried out, 1 for a run that failed.
+
+    Example:
+        >>> try:
+        ...     data = DataBunch.from_table("train.csv", "label")
+        ... except OneCycleError as error:
+        ...     print(error)
+    """
 
     exit_code = 2
 
 
 class SettingError(OneCycleError, ValueError):
-    """A number, name or option that cannot be used."""
+    """Raised for a number, name or option that cannot be used; also a ValueError.
+
+    Example:
+        >>> MLP(784)
+        SettingError: MLP(784,): expected at least two sizes, for example MLP(784, 50, 10)
+    """
 
 
 class DeviceError(SettingError):
-    """An unknown device, or one this machine does not have."""
+    """Raised for an unknown device, or one that this machine does not have.
+
+    Example:
+        >>> mnist(device="cuda:7")
+        DeviceError: device "cuda:7": this machine has 1 of them, from cuda:0
+    """
 
 
 class DataError(OneCycleError, ValueError):
-    """Arrays or tables that cannot be trained on."""
+    """Raised for arrays or tables that cannot be trained on or predicted; also a ValueError.
+
+    Example:
+        >>> Learner([1, 2, 3], MLP(784, 50, 10))
+        DataError: Learner takes a DataBunch, not a list; see DataBunch.create
+    """
 
 
 class FileError(DataError):
-    """A file that is missing, unreadable or damaged."""
+    """Raised for a file that is missing, unreadable or damaged; the message names it.
+
+    Example:
+        >>> load_predictor("nothing")
+        FileError: nothing: no such folder; expected a bundle that onecycle wrote
+    """
 
 
 class UnsafeFileError(DataError):
-    """A file that asks to run code; nothing of it was run."""
+    """Raised for a file that asks to run code. None of it was run.
+
+    Example:
+        >>> load_pickle("downloaded.pkl")
+        UnsafeFileError: downloaded.pkl: asks for os.system, which arrays never need ...
+    """
 
 
 class ModelError(OneCycleError, ValueError):
-    """A model that does not fit the data."""
+    """Raised for a model that does not fit the data, or weights that do not fit the model; also a ValueError.
+
+    Example:
+        >>> learn.load("another")
+        ModelError: models/another: weights of another model (it has head.weight that the model lacks)
+    """
 
 
 class NonFiniteLossError(OneCycleError, ArithmeticError):
-    """The loss became NaN or infinite, so the fit was stopped."""
+    """Raised when the loss becomes NaN or infinite, which ends the fit; also an ArithmeticError.
+
+    Attributes:
+        exit_code: 1.
+
+    Example:
+        >>> learn.fit(1, lr=1e6)
+        NonFiniteLossError: the loss became nan at step 8 (epoch 0, batch 8), ...
+    """
 
     exit_code = 1
 
 
 class OutputError(OneCycleError, OSError):
-    """Something that cannot be written."""
+    """Raised for something that cannot be written; also an OSError. What was there before is unchanged.
+
+    Attributes:
+        exit_code: 1.
+
+    Example:
+        >>> learn.export("bundle")
+        OutputError: bundle exists; give another name, or ask for it to be replaced (overwrite=True)
+    """
 
     exit_code = 1
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`'; did you mean "epochs"?'` for the nearest known name, or an empty string."""
-    names = {_bare(str(other)): other for other in known}  # callers in Python may give anything
-    near = get_close_matches(_bare(str(name)), list(names), n=1, cutoff=0.7)
-    return f'; did you mean "{names[near[0]]}"?' if near else ""
+    """Return `'; did you mean "epochs"?'` for the nearest known name, or an empty string."""
+    names = {_normalized(str(other)): other for other in known}  # callers in Python may pass anything
+    matches = get_close_matches(_normalized(str(name)), list(names), n=1, cutoff=0.7)
+    return f'; did you mean "{names[matches[0]]}"?' if matches else ""
 
 
-def _bare(name: str) -> str:
-    """The name for comparing: the dashes of an option are no likeness, and capitals no difference."""
+def _normalized(name: str) -> str:
+    """Return the name for comparing, which ignores leading dashes and case."""
     return name.lstrip("-").lower()
+
+
+def pluralize(count: int, noun: str, ending: str = "s") -> str:
+    """Return a count with its noun, such as "1 row", "2,000 rows" or, with ending "es", "3 batches"."""
+    return f"{count:,} {noun}{ending if count != 1 else ''}"

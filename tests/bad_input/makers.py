@@ -17,7 +17,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 from PIL import Image
 
-from onecycle.core.folders import MANIFEST, manifest_text
+from onecycle.core.archives import MANIFEST, manifest_text
 
 Make = Callable[[], object]
 

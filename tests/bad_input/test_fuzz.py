@@ -1,4 +1,4 @@
-"""Damaged files of every format give OneCycleError or what they hold: no other error, no warning."""
+"""Damaged files of every format are read or raise OneCycleError: no other error, no warning."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ from onecycle.tables.target import Target
 
 pytestmark = pytest.mark.slow
 
-# the same damages each time: what is found by chance is for fuzz.py
+# the same examples in every run; fuzz.py draws others
 bounded = settings(
     max_examples=60,
     deadline=None,
@@ -32,7 +32,7 @@ bounded = settings(
 
 @contextmanager
 def only_onecycle_errors() -> Iterator[None]:
-    """A warning is an error here, and no other error than the library's is let through."""
+    """Suppress the library's errors; any other error, and any warning, fails the test."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with suppress(OneCycleError):
@@ -41,7 +41,7 @@ def only_onecycle_errors() -> Iterator[None]:
 
 @st.composite
 def damages(draw: st.DrawFn) -> list[tuple[str, float, int, bytes]]:
-    """What is done to a file, one after the other: what, where (as a share of its length), how much, and with what."""
+    """Draw edits of a file: the kind, the position as a fraction of its length, a length, and new bytes."""
     one = st.tuples(
         st.sampled_from(["flip", "set", "cut", "drop", "double"]),
         st.floats(0, 1),
@@ -53,18 +53,18 @@ def damages(draw: st.DrawFn) -> list[tuple[str, float, int, bytes]]:
     return draw(st.lists(one, min_size=1, max_size=4))
 
 
-def damaged(content: bytes, done: list[tuple[str, float, int, bytes]]) -> bytes:
-    """`content` with these damages."""
+def damaged(content: bytes, edits: list[tuple[str, float, int, bytes]]) -> bytes:
+    """Return `content` with these edits applied, one after the other."""
     data = bytearray(content)
-    for what, share, length, new in done:
-        at = min(int(share * len(data)), max(len(data) - 1, 0))
-        if what == "flip" and data:
+    for kind, fraction, length, new in edits:
+        at = min(int(fraction * len(data)), max(len(data) - 1, 0))
+        if kind == "flip" and data:
             data[at] ^= 1 << length % 8
-        elif what == "set":
+        elif kind == "set":
             data[at : at + len(new)] = new
-        elif what == "cut":
+        elif kind == "cut":
             del data[at:]
-        elif what == "drop":
+        elif kind == "drop":
             del data[at : at + length]
         else:
             data[at:at] = data[at : at + length]
@@ -72,13 +72,13 @@ def damaged(content: bytes, done: list[tuple[str, float, int, bytes]]) -> bytes:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@given(done=damages())
+@given(edits=damages())
 @bounded
-def test_damaged_files(name: str, done: list[tuple[str, float, int, bytes]], tmp_path: Path) -> None:
+def test_damaged_files(name: str, edits: list[tuple[str, float, int, bytes]], tmp_path: Path) -> None:
     if not hasattr(test_damaged_files, name):
         setattr(test_damaged_files, name, FORMATS[name].good())
     with only_onecycle_errors():
-        FORMATS[name].feed(damaged(getattr(test_damaged_files, name), done), tmp_path)
+        FORMATS[name].feed(damaged(getattr(test_damaged_files, name), edits), tmp_path)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -132,14 +132,14 @@ JSON = st.recursive(
 )
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The way to every part of a JSON value."""
+def paths_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path to every part of a JSON value."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(place for key, part in inner for place in places(part, (*path, key)))]
+    return [path, *(below for key, part in inner for below in paths_in(part, (*path, key)))]
 
 
 def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    """A JSON value with another part at this place, or without it where `new` is ...; None stands for the whole."""
+    """Return a JSON value with `new` at this path, or without that part if `new` is `...`."""
     if not path:
         return new
     value = copy.deepcopy(value)
@@ -162,27 +162,27 @@ KINDS = {"features": Features.from_dict, "target": Target.from_dict}
 @settings(bounded, max_examples=300)
 def test_changed_preprocessing_is_refused_or_works(kind: str, data: st.DataObject) -> None:
     good = STATE["info"][kind]
-    written = changed(good, data.draw(st.sampled_from(places(good)[1:])), data.draw(st.one_of(st.just(...), JSON)))
+    edited = changed(good, data.draw(st.sampled_from(paths_in(good)[1:])), data.draw(st.one_of(st.just(...), JSON)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            made = KINDS[kind](written)
+            fitted = KINDS[kind](edited)
         except DataError:
             return
         with only_onecycle_errors():
-            made.transform(table())
-    assert made.to_dict()["format"] == 1
+            fitted.transform(table())
+    assert fitted.to_dict()["format"] == 1
 
 
 @given(data=st.data())
 @settings(bounded, max_examples=300)
 def test_a_changed_state_is_refused_or_works(data: st.DataObject, tmp_path: Path) -> None:
-    place = data.draw(
+    path = data.draw(
         st.sampled_from(
-            [place for place in places(STATE)[1:] if place[:2] not in (("info", "features"), ("info", "target"))]
+            [path for path in paths_in(STATE)[1:] if path[:2] not in (("info", "features"), ("info", "target"))]
         )
     )
-    state = changed(STATE, place, data.draw(st.one_of(st.just(...), JSON, st.just(10**400))))
+    state = changed(STATE, path, data.draw(st.one_of(st.just(...), JSON, st.just(10**400))))
     assume(state != STATE)
     with only_onecycle_errors():
         FORMATS["bundle"].feed(json.dumps(state).encode(), tmp_path)

@@ -171,7 +171,12 @@ RUNS = [
     Case("weights gone", WRITE, f"{WEIGHTS}: cannot be read", lambda: WEIGHTS.unlink()),
     Case("no JSON", WRITE, f"{MANIFEST}: not a manifest that onecycle wrote", written(str(MANIFEST), "{")),
     Case("JSON gone", WRITE, f"{STATE}: cannot be read", lambda: STATE.unlink()),
-    Case("a manifest with another size", WRITE, f"{MANIFEST}: damaged (it does not have the", one_digit),
+    Case(
+        "a manifest with another size",
+        WRITE,
+        f"{MANIFEST}: not a manifest that onecycle wrote (it does not have the SHA-256 that it says: it is damaged",
+        one_digit,
+    ),
     Case(
         "manifest with another size",
         WRITE,

@@ -136,7 +136,7 @@ PLACES = [
     Case(
         "a model of somebody else's",
         f"{TRAIN} --out old --force",
-        "old/model exists and is no bundle that onecycle wrote",
+        "old/model exists and is not a bundle that onecycle wrote",
         both(lambda: Path("old/model").mkdir(parents=True), written("old/model/mine", "mine")),
         code=1,
     ),

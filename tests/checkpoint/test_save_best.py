@@ -128,7 +128,7 @@ def test_a_fit_that_does_not_begin_leaves_the_model_alone(toy: DataBunch, here: 
 def test_a_place_that_is_taken(toy: DataBunch, here: Path):
     Path("best").mkdir()
     learn = learner(toy, SaveBest("best"))
-    with pytest.raises(OutputError, match="best exists and is no checkpoint that onecycle wrote; give another name"):
+    with pytest.raises(OutputError, match="best exists and is not a checkpoint that onecycle wrote; give another name"):
         learn.fit(1, 1e-2)
     assert not learn.recorder.losses
 

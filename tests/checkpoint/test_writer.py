@@ -10,19 +10,12 @@ import torch
 
 from conftest import Net, seeded, toy_arrays
 from onecycle import Callback, CheckpointConfig, DataBunch, Learner, accuracy
-from onecycle.checkpoint import run_folder
-from onecycle.checkpoint import writer as saver
+from onecycle.checkpoint import run_folder, writer
 from onecycle.checkpoint.run_folder import RunFolder
-from onecycle.checkpoint.writer import CheckpointWriter
+from onecycle.checkpoint.writer import CheckpointWriter, Interval
 from onecycle.errors import OutputError, SettingError
-from test_resuming import Now
 
 BATCHES = 12
-
-
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saver, "ThreadPoolExecutor", Now)
 
 
 def learner(engine: str = "fast", **options: Any) -> Learner:
@@ -60,12 +53,12 @@ def test_the_newest_stay_and_the_best(tmp_path: Path):
     best = losses.index(min(losses)) + 1
     expected = dict.fromkeys([best, 5, 6])
     assert steps(tmp_path) == [f"{BATCHES * epoch}-epoch-{epoch}" for epoch in sorted(expected)]
-    assert RunFolder(tmp_path).best()["value"] == min(losses)
+    assert RunFolder(tmp_path).read_best()["value"] == min(losses)
 
 
 def test_an_unknown_best_is_refused_before_the_first_step(tmp_path: Path):
     learn = learner()
-    with pytest.raises(SettingError, match="Checkpoints's monitor is 'acuracy'; .*did you mean \"accuracy\""):
+    with pytest.raises(SettingError, match="CheckpointConfig's monitor is 'acuracy'; .*did you mean \"accuracy\""):
         learn.fit(1, 1e-2, checkpoint=CheckpointConfig(tmp_path / "a", best="acuracy"))
     assert not learn.recorder.losses
     assert not (tmp_path / "a/.lock").exists()
@@ -131,7 +124,7 @@ def test_one_copy_and_no_more_is_made_between_two_steps(tmp_path: Path, monkeypa
         monkeypatch.setattr(module, name, noted)
 
     noting(run_folder, "write_folder")
-    noting(saver, "capture_state")
+    noting(writer, "capture_state")
     noting(CheckpointWriter, "_write")
     learner().fit(2, 1e-3, checkpoint=tmp_path)
     assert threads == {
@@ -152,3 +145,33 @@ def test_the_thread_computes_nothing_with_torch(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(torch.Tensor, "clone", noted)
     learner().fit(2, 1e-3, checkpoint=tmp_path)
     assert "onecycle-checkpoint" not in threads
+
+
+# --- intervals ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "every"),
+    [
+        *((500, Interval(batches=500)), ("500", Interval(batches=500)), ("500 batches", Interval(batches=500))),
+        *(("1 epoch", Interval(epochs=1)), ("2epochs", Interval(epochs=2)), (" 3 Epochs ", Interval(epochs=3))),
+        *(("30 s", Interval(seconds=30)), ("1.5 min", Interval(seconds=90)), ("2 hours", Interval(seconds=7200))),
+        *(("10 seconds", Interval(seconds=10)), ("1 step", Interval(batches=1)), ("5 mins", Interval(seconds=300))),
+        *(("10 minutes", Interval(seconds=600)), ("3 batches", Interval(batches=3)), ("1 h", Interval(seconds=3600))),
+    ],
+)
+def test_intervals_that_are_understood(given: Any, every: Interval):
+    assert Interval.parse(given) == every
+
+
+@pytest.mark.parametrize("given", ["", "epoch", "0 epochs", "1.5 epochs", "-1 s", "3 weeks", "s", "0", "1e3 s"])
+def test_intervals_that_are_refused(given: str):
+    with pytest.raises(SettingError) as caught:
+        Interval.parse(given)
+    assert str(caught.value).startswith(f"every is {given!r}; expected a number of batches, or text such as")
+
+
+@pytest.mark.parametrize("given", [0, -1, 1.5, None, True])
+def test_an_interval_is_a_positive_integer(given: Any):
+    with pytest.raises(SettingError, match="every is"):
+        Interval.parse(given)

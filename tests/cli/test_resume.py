@@ -95,7 +95,7 @@ def test_data_that_changed_are_refused(capsys: pytest.CaptureFixture[str]):
     np.savez("rows.npz", x=x + 1, y=y)
     capsys.readouterr()
     assert run(["train", "--resume", "a"]) == 2
-    assert "a is the run of another fit: training data: sha256" in capsys.readouterr().err
+    assert "a belongs to a different fit: training data: sha256" in capsys.readouterr().err
 
 
 def test_runs_are_shown(capsys: pytest.CaptureFixture[str]):
@@ -164,7 +164,7 @@ def test_a_signal_keeps_the_training(number: signal.Signals, code: int):
     while not Path("a/settings").exists():
         time.sleep(0.01)
     time.sleep(0.5)
-    assert RunFolder("a").owner() == process.pid
+    assert RunFolder("a").owner_pid() == process.pid
     busy = subprocess.run(
         [sys.executable, "-m", "onecycle", "train", "--resume", "a"], capture_output=True, text=True, check=False
     )
@@ -176,7 +176,7 @@ def test_a_signal_keeps_the_training(number: signal.Signals, code: int):
     process.send_signal(number)
     assert process.wait() == code, Path("err").read_text()
     assert "Traceback" not in Path("err").read_text()
-    assert RunFolder("a").owner() is None
+    assert RunFolder("a").owner_pid() is None
     state = RunFolder("a").read_latest_state()
     assert state is not None
     assert state["ended"] == {143: "terminated", 130: "interrupted"}[code]
@@ -190,7 +190,7 @@ def test_a_lock_of_a_dead_process_is_free():
         os._exit(0)
     os.waitpid(pid, 0)
     assert (Path("a") / ".lock").exists()
-    assert RunFolder("a").owner() is None
+    assert RunFolder("a").owner_pid() is None
     RunFolder("a").lock().release(remove=True)
 
 

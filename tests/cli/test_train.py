@@ -113,7 +113,7 @@ def test_force_does_not_replace_what_no_run_wrote(here: Path, capsys: pytest.Cap
     (here / "out" / name).mkdir(parents=True)
     (here / "out" / name / "mine").write_text("")
     assert run(["train", "mnist", "--out", "out", "--force"]) == 1
-    expected = "exists and is no bundle that onecycle wrote" if name == "model" else "is a folder; expected"
+    expected = "exists and is not a bundle that onecycle wrote" if name == "model" else "is a folder; expected"
     assert capsys.readouterr().err.startswith(f"error: out/{name} {expected}")
     assert (here / "out" / name / "mine").exists()
 

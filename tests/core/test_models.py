@@ -192,8 +192,8 @@ def test_a_damaged_description(description: dict[str, Any]):
 )
 def test_no_model_is_built_that_has_more_weights_than_are_known(model: torch.nn.Module):
     description, count = architecture(model), sum(weight.numel() for weight in model.parameters())
-    assert architecture(build(description, weights=count)) == description
+    assert architecture(build(description, n_weights=count)) == description
     with pytest.raises(
         SettingError, match=f"^describes a {type(model).__name__} of {count:,} weights; expected {count - 1:,}$"
     ):
-        build(description, weights=count - 1)
+        build(description, n_weights=count - 1)

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-from onecycle.core.folders import read_folder, write_folder
+from onecycle.core.archives import read_folder, write_folder
 from onecycle.errors import OutputError
 
 REASONS = (errno.ENOSPC, errno.EIO, errno.EACCES)

@@ -25,7 +25,7 @@ import torch
 
 from bad_input import formats
 from bad_input.makers import bomb_npz, signed
-from data.test_pickles import CALLS, DAMAGED, RECONSTRUCT, SAMPLE, UNSAFE, python_2_array
+from data.pickle_samples import CALLS, DAMAGED, RECONSTRUCT, SAMPLE, UNSAFE, python_2_array
 from durability.training import learner
 from onecycle import CheckpointConfig, Learner, load_pickle, load_predictor
 from onecycle import GradientClip as Clip

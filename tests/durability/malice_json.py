@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data.test_pickles import CALLS
+from data.pickle_samples import CALLS
 from durability.malice_files import EITHER, PLACES, READ, REFUSED, Case, put
 from onecycle import Record
 from onecycle.checkpoint.run_folder import RunFolder
@@ -196,6 +196,6 @@ def the_file(name: str, content: bytes, good: Path) -> None:
 
 def read_failure() -> object:
     """What a run failed with; nothing is said where the file is not one that was written."""
-    if (found := RunFolder("it").failure()) is None:
+    if (found := RunFolder("it").read_failure()) is None:
         raise FileError("it says nothing")
     return found

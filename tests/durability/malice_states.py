@@ -6,11 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from keep.test_program import UNLISTED
-
 from bad_input import formats
 from durability.malice_files import EITHER, PLACES, READ, REFUSED, Case, Place, put
 from durability.malice_json import CODE, HUGE, ODD, at, edited
+from export.unlisted_operators import UNLISTED
 from onecycle import load_predictor
 
 Change = Callable[[Any], object]

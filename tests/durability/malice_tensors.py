@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from data.test_pickles import CALLS
+from data.pickle_samples import CALLS
 from durability.malice_files import EITHER, PLACES, READ, REFUSED, Case, put
 
 Tensors = Callable[[Any, bytes], bytes]

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data.test_pickles import CALLS
+from data.pickle_samples import CALLS
 from durability.malice_files import EITHER, PLACES, READ, REFUSED, Case
 from onecycle.data.sources import open_source
 

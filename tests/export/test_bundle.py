@@ -1,10 +1,9 @@
-"""Bundles of models that are not the library's own: as a program, in a process that has never seen their class."""
+"""Bundles: of the library's own models and of any other, read in a process that has never seen their class."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from torch import nn
 
 from conftest import Net, WithNorms, seeded, toy_arrays
 from onecycle import MLP, DataBunch, Learner, accuracy, f1_score, load_learner, load_predictor
-from onecycle.errors import DataError, ModelError
+from onecycle.errors import DataError, FileError, ModelError
 from onecycle.export.traced_model import TracedModel
 
 pytestmark = pytest.mark.slow
@@ -197,44 +196,6 @@ def test_a_program_cannot_be_trained(here: Path, toy: DataBunch):
     trained.fit(1, 1e-2)
 
 
-class Noise(Net):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x) + torch.rand(1, device=x.device)
-
-
-class ByValue(Net):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x if x.sum() > 0 else -x)
-
-
-class ByCount(Net):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x) * (1 if x.shape[0] > 2 else 2)
-
-
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (Noise, "it calls aten.rand.default, which is none of the operators that a program may call"),
-        (ByValue, "torch.export cannot follow it"),
-        (ByCount, "."),
-    ],
-)
-def test_what_cannot_be_traced_is_written_as_weights_and_said(here: Path, make: Any, reason: str):
-    learn = learner(make())
-    with pytest.warns(
-        UserWarning, match=f"b: only the weights of {make.__name__} are written, .*class: .*{reason}"
-    ) as said:
-        learn.export("b")
-    assert "\n" not in str(said[0].message)
-    assert said[0].filename == __file__
-    with pytest.raises(
-        ModelError, match=rf"holds a {make.__name__}, whose code is not in the bundle; .*model={make.__name__}"
-    ):
-        load_predictor("b")
-    load_predictor("b", make)
-
-
 def test_the_model_is_left_as_it_was(here: Path):
     learn = learner(Convolutions())
     learn.model.train()
@@ -262,3 +223,66 @@ def test_metrics_come_back_by_name(tmp_path: Path):
     its_own.__name__ = "accuracy"
     learn.metrics = [its_own]
     assert load_learner(learn.export(tmp_path / "b.onecycle"), data=data).metrics == []
+
+
+def toy_learner(data: DataBunch, model: nn.Module | None = None) -> Learner:
+    return Learner(data, model or seeded(Net()), metrics=accuracy, silent=True)
+
+
+def test_a_bundle_of_our_own_model_needs_no_class(toy: DataBunch, here: Path):
+    learn = toy_learner(toy, MLP(20, 8, 4))
+    learn.fit(1, 1e-2)
+    folder = learn.export("b")
+    assert not [path for path in folder.iterdir() if path.suffix not in (".safetensors", ".json")]
+    x = toy.valid_ds.tensors[0]
+    np.save("x.npy", x.numpy())
+    code = """
+        import numpy as np, onecycle, json
+        learn = onecycle.load_learner("b")
+        x = np.load("x.npy")
+        print(json.dumps([learn.get_preds(x)[0].tolist(), learn.predict(x[0])[0], learn.classes]))
+    """
+    script = "\n".join(line.strip() for line in code.splitlines())
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    probs, first, classes = json.loads(out)
+    expected, targets = learn.get_preds()
+    assert np.allclose(probs, expected, atol=1e-6)
+    assert np.allclose(expected.sum(1), 1, atol=1e-5)
+    assert torch.equal(targets, toy.valid_ds.tensors[1])
+    assert first == int(expected[0].argmax())
+    assert classes == [0, 1, 2, 3]
+
+
+def test_a_bundle_of_any_other_model_takes_its_class(toy: DataBunch, here: Path):
+    learn = toy_learner(toy)
+    learn.fit(1, 1e-2)
+    learn.export("b")
+    for model in (None, Net, Net()):  # without it, as a program
+        loaded = load_learner("b", model=model)
+        assert (type(loaded.model) is Net) == (model is not None)
+        assert torch.equal(loaded.get_preds(toy.valid_dl)[0], learn.get_preds()[0])
+
+
+def test_a_bundle_predicts_and_with_data_trains(toy: DataBunch, here: Path):
+    learn = toy_learner(toy)
+    learn.export("b")
+    loaded = load_learner("b", Net)
+    with pytest.raises(DataError, match=r"loaded without data; give it some: load_learner\(path, data=...\)"):
+        loaded.fit(1, 1e-2)
+    with pytest.raises(DataError, match=r"row has shape \(19,\); expected one row of shape \(20,\)$"):
+        loaded.predict(np.zeros(19, dtype=np.float32))
+    with pytest.raises(ModelError, match=r"x.x has 19 columns"):
+        loaded.get_preds(np.zeros((3, 19), dtype=np.float32))
+    trained = load_learner("b", Net, data=toy)
+    trained.silent = True
+    trained.fit(1, 1e-2)
+    assert trained.validate()[0] < learn.validate()[0]
+
+
+def test_a_damaged_bundle(toy: DataBunch, here: Path):
+    folder = toy_learner(toy, MLP(20, 8, 4)).export("b")
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(FileError, match=r"model.safetensors: damaged"):
+        load_learner("b")
+    with pytest.raises(FileError, match="nowhere: no such folder; expected a bundle"):
+        load_learner("nowhere")

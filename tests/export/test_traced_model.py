@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from conftest import Net, seeded, toy_arrays
+from export.unlisted_operators import UNLISTED
 from onecycle import DataBunch, Learner, load_learner, load_predictor
-from onecycle.core import folders as manifest
+from onecycle.core.archives import manifest_text
 from onecycle.errors import FileError, OneCycleError
-from onecycle.export.operators import FUNCTIONS, IN_PLACE, OPERATORS, function_called
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def changed(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def signed(folder: Path) -> None:
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"}
-    (folder / "manifest.json").write_text(manifest.manifest_text("bundle", files))
+    (folder / "manifest.json").write_text(manifest_text("bundle", files))
 
 
 def first_call(place: int, value: Any) -> Callable[[dict[str, Any]], object]:
@@ -42,41 +42,6 @@ def first_call(place: int, value: Any) -> Callable[[dict[str, Any]], object]:
 
 def field(name: str, value: Any) -> Callable[[dict[str, Any]], object]:
     return lambda state: state["program"].update({name: value})
-
-
-UNLISTED = [
-    "os.system",
-    "torch.os.system",
-    "torch.ops.aten.linear.default",
-    "aten.from_file.default",
-    "aten.set_.source_Tensor",
-    "aten.resize_.default",
-    "aten.as_strided.default",
-    "aten._unsafe_index.Tensor",
-    "aten._print.default",
-    "aten.save.default",
-    "aten.linear",
-    "aten.linear.nothing",
-    "aten.linear.__class__",
-    "aten.__class__.default",
-    "aten.__init__.default",
-    "aten.__getattr__.default",
-    "prims.add.default",
-    "profiler._record_function_enter.default",
-    "builtins.eval",
-    "aten.split.str",
-    "aten.add.out",
-    "aten.to.prim_dtype",
-    "aten.mul.left_t",
-    "aten.add.str",
-    "number.eval",
-    "number.__class__",
-    "item.__class__",
-    "number.pow",
-    "",
-    "é.ü.ö",
-    "aten.\0.default",
-]
 
 
 @pytest.mark.parametrize("name", UNLISTED)
@@ -195,27 +160,6 @@ def test_a_call_that_fails_is_an_error_when_it_predicts(bundle: Path, calls: lis
     loaded = load_predictor(bundle, device="cpu")
     with pytest.raises((OneCycleError, RuntimeError, TypeError, ValueError, IndexError)):
         loaded.get_preds(toy_arrays()[0])
-
-
-def test_a_listed_operator_exists_and_takes_no_file():
-    """Each name is an operator of torch (or a name that torch has for one), and none takes words but to choose a mode."""
-    modes = {
-        *("rounding_mode", "approximate", "equation", "mode", "indexing", "reduce", "norm", "side", "padding", "ord"),
-        *("interpolation", "reduction"),
-    }
-    for base in OPERATORS | {f"{name}_" for name in IN_PLACE}:
-        packet = getattr(torch.ops.aten, base, None)
-        assert packet is not None, base
-        callable_ones = [name for name in packet.overloads() if function_called(f"aten.{base}.{name}")]
-        assert callable_ones, base
-        for name in callable_ones:
-            for argument in getattr(packet, name)._schema.arguments:
-                kind = str(argument.type)
-                assert "str" not in kind or "Dimname" in kind or argument.name in modes, (base, name, argument)
-                assert not {"Storage", "Generator", "Any", "t"} & {kind, kind.removeprefix("Optional[")}, (base, name)
-    assert not OPERATORS & {"set", "resize", "as_strided", "from_file", "_unsafe_index", "item", "data_ptr"}
-    assert not IN_PLACE & {"set", "resize", "as_strided"}
-    assert all("." in name or name in ("item", "size") for name in FUNCTIONS)
 
 
 @pytest.mark.parametrize(

@@ -10,105 +10,128 @@ from typing import Any
 
 from torch import Tensor
 
-from onecycle.core.files import unwritable, verify_checksum, with_checksum, write_text
-from onecycle.core.folders import MANIFEST, read_folder, read_state, write_folder
-from onecycle.core.locks import Lock
+from onecycle.core.archives import MANIFEST, Content, read_folder, read_state, write_folder
+from onecycle.core.files import Lock, read_json, unwritable, write_json
 from onecycle.core.record import Record
 from onecycle.errors import FileError, OneCycleError, OutputError, SettingError
 
-KIND = "fit"  # what a checkpoint of a run holds
-RECORD, SETTINGS = "record.json", "settings"  # what the command line writes beside the checkpoints
+KIND = "fit"  # of a checkpoint in a run
+RECORD, SETTINGS = "record.json", "settings"  # written by the command line beside the checkpoints
 _CHECKPOINTS, _LOCK, _FAILURE = "checkpoints", ".lock", "failure.json"
-_ONLY_COMMAND = "lr_choice"  # a setting that no fit writes into its record, only `onecycle train` does
-_PATIENCE = 1.0  # seconds
+_CLI_ONLY_SETTING = "lr_choice"  # in the record of `onecycle train`, but not of a fit in Python
+_LOCK_TIMEOUT = 1.0  # seconds
 _DAMAGED, _REMOVED, _TEMPORARY = ".damaged", ".removed", ".tmp"
 
 
 class RunFolder:
-    """The checkpoints of a run, in `path/checkpoints`. Their names sort by age; hidden folders are none."""
+    """The checkpoints of a run, in `path/checkpoints`. Their names sort by age; hidden folders are not checkpoints."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.checkpoints = self.path / _CHECKPOINTS
 
-    def lock(self) -> Lock:
-        """Take the run for this process; the system frees it when the process ends, however it ends.
+    # --- lock and owner ---------------------------------------------------------------------------------------------
 
-        Raises SettingError, with the owner's process id, where another one has it, and OutputError where nothing can be
-        written.
+    def lock(self) -> Lock:
+        """Lock the run for this process, and remove what a killed process left half written.
+
+        Raises SettingError, with the owner's process id, if another process has the lock, and OutputError if nothing
+        can be written.
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(self.checkpoints, error) from error
         lock = Lock.acquire(self.path / _LOCK, wait=False)
-        patience = time.monotonic() + _PATIENCE
-        while lock is None and self.owner() is None and time.monotonic() < patience:
-            time.sleep(0.02)  # somebody looks who has it, or has just got it
+        deadline = time.monotonic() + _LOCK_TIMEOUT
+        while lock is None and self.owner_pid() is None and time.monotonic() < deadline:
+            time.sleep(0.02)  # another process is reading the owner's id, or has just got the lock
             lock = Lock.acquire(self.path / _LOCK, wait=False)
         if lock is None:
-            raise SettingError(
-                f"{self.path}: in use by process {self.owner() or 'unknown'}; wait until it ends, or give another one"
-            )
+            owner = self.owner_pid() or "unknown"
+            raise SettingError(f"{self.path}: in use by process {owner}; wait until it ends, or give another folder")
         lock.write_pid()
         for path in self.checkpoints.glob(".*"):
-            if path.suffix in (_REMOVED, _TEMPORARY):  # of a process that was killed: no live one has the lock
+            if path.suffix in (_REMOVED, _TEMPORARY):
                 shutil.rmtree(path, ignore_errors=True)
         return lock
 
     def release(self, lock: Lock) -> None:
-        """Let others have the run; a folder in which nothing was written goes."""
+        """Release the lock, and remove the folder of checkpoints if it is empty."""
         lock.release(remove=True)
         with suppress(OSError):  # not empty
             self.checkpoints.rmdir()
 
-    def owner(self) -> int | None:
-        """The id of the process that writes to the run now, or None."""
-        return Lock.holder(self.path / _LOCK)
+    def owner_pid(self) -> int | None:
+        """Return the id of the process that has the lock, or None."""
+        return Lock.owner_pid(self.path / _LOCK)
 
     def is_cli_run(self) -> bool:
-        """Whether it holds a run of `onecycle train`: what that was asked for, or its record."""
-        if (self.path / SETTINGS / MANIFEST).is_file():
+        """Whether this is a run of `onecycle train`, by its settings or its record."""
+        if self._has_cli_settings():
             return True
         try:
-            return _ONLY_COMMAND in Record.load(self.path / RECORD).settings
+            return _CLI_ONLY_SETTING in Record.load(self.path / RECORD).settings
         except FileError:
             return False
 
     def is_python_run(self) -> bool:
-        """Whether its checkpoints are those of a fit in Python: the command line keeps none without its settings."""
-        return bool(self.names()) and not (self.path / SETTINGS / MANIFEST).is_file()
+        """Whether the checkpoints are those of a fit in Python, since the command line writes its settings too."""
+        return bool(self.names()) and not self._has_cli_settings()
 
-    def record_failure(self, error: Exception) -> None:
-        """Write down what the fit ended with, for whoever asks what became of it. Where that fails, nothing is said."""
-        words = str(error) if isinstance(error, OneCycleError) else f"{type(error).__name__}: {error}"
+    def _has_cli_settings(self) -> bool:
+        return (self.path / SETTINGS / MANIFEST).is_file()
+
+    # --- the error that the fit ended with --------------------------------------------------------------------------
+
+    def write_failure(self, error: Exception) -> None:
+        """Write the error that the fit ended with. Does nothing if that cannot be written."""
+        text = str(error) if isinstance(error, OneCycleError) else f"{type(error).__name__}: {error}"
         with suppress(OutputError):
-            write_text(self.path / _FAILURE, with_checksum({"failure": words}))
+            write_json(self.path / _FAILURE, {"failure": text})
 
-    def clear_failure(self) -> None:
-        """The fit goes on, or a new one begins."""
+    def read_failure(self) -> str | None:
+        """Return the error that the fit ended with, or None if there is none."""
+        try:
+            return str(read_json(self.path / _FAILURE)["failure"])
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def delete_failure(self) -> None:
+        """Delete the error of an earlier fit."""
         with suppress(OSError):
             (self.path / _FAILURE).unlink(missing_ok=True)
 
-    def failure(self) -> str | None:
-        """What the fit ended with; None where it did not, or that is not known."""
-        try:
-            return str(verify_checksum((self.path / _FAILURE).read_bytes().decode())["failure"])
-        except (OSError, ValueError, KeyError, RecursionError):
-            return None
+    # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def names(self) -> list[str]:
-        """The names of the checkpoints, the newest first."""
+        """Return the names of the checkpoints, the newest first."""
         if not self.checkpoints.is_dir():
             return []
         return sorted((path.name for path in self.checkpoints.iterdir() if path.name[:1].isdigit()), reverse=True)
 
-    def read(self, name: str) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-        """The state and tensors of a checkpoint, verified. Raises FileError where it is damaged."""
+    def write(self, name: str, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+        """Write a checkpoint, atomically. Raises OutputError, naming it, if that fails."""
+        write_folder(self.checkpoints / name, KIND, tensors, state, replace=True)
+
+    def read(self, name: str) -> Content:
+        """Return the state and tensors of a checkpoint, verified. Raises FileError if it is damaged."""
         return read_folder(self.checkpoints / name, KIND)
 
+    def read_latest(self) -> tuple[str, Content]:
+        """Return the name and content of the newest intact checkpoint; a warning names each damaged one.
+
+        Raises FileError if there is none.
+        """
+        for name in self.names():
+            try:
+                return name, self.read(name)
+            except FileError as error:
+                warnings.warn(f"{error}; the next older checkpoint is used", stacklevel=4)
+        raise FileError(f"{self.path}: holds no checkpoint that can be used; expected some in {self.checkpoints}")
+
     def read_latest_state(self) -> dict[str, Any] | None:
-        """What the newest checkpoint says of the fit, its tensors not looked at; None where there is none."""
+        """Return the state of the newest readable checkpoint without its tensors, or None if there is none."""
         for name in self.names():
             try:
                 return read_state(self.checkpoints / name, KIND)
@@ -116,39 +139,23 @@ class RunFolder:
                 continue  # resuming will name it
         return None
 
-    def newest(self) -> tuple[str, dict[str, Any], dict[str, dict[str, Tensor]]]:
-        """The name, state and tensors of the newest checkpoint that is whole; a warning names each that is not.
+    def read_best(self) -> dict[str, Any]:
+        """Return the `name` of the best epoch's checkpoint so far and its `value`, as the newest checkpoint says."""
+        best = (self.read_latest_state() or {}).get("best")
+        return dict(best) if isinstance(best, dict) else {"name": None, "value": None}
 
-        Raises FileError where there is none.
-        """
+    def quarantine_newer(self, name: str) -> None:
+        """Hide the checkpoints newer than `name`, which are damaged: the fit resumes before them."""
+        for newer in self.names():
+            if newer > name:
+                _rename(self.checkpoints / newer, f".{newer}{_DAMAGED}")
+
+    def prune(self, keep: set[str]) -> None:
+        """Remove all checkpoints but those in `keep`; one that cannot be removed stays."""
         for name in self.names():
-            try:
-                return name, *self.read(name)
-            except FileError as error:
-                warnings.warn(f"{error}; the next older checkpoint is used", stacklevel=4)
-        raise FileError(f"{self.path}: holds no checkpoint that can be used; expected some in {self.checkpoints}")
-
-    def best(self) -> dict[str, Any]:
-        """The `name` of the checkpoint of the best epoch so far and its `value`, as the newest one has them."""
-        found = (self.read_latest_state() or {}).get("best")
-        return dict(found) if isinstance(found, dict) else {"name": None, "value": None}
-
-    def write(self, name: str, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-        """Write a checkpoint, whole or not at all. Raises OutputError, naming it, where that fails."""
-        write_folder(self.checkpoints / name, KIND, tensors, state, replace=True)
-
-    def quarantine_newer(self, newest: str) -> None:
-        """Rename the checkpoints that are newer than `newest`: they are damaged, and the run goes on before them."""
-        for name in self.names():
-            if name > newest:
-                _rename(self.checkpoints / name, f".{name}{_DAMAGED}")
-
-    def prune(self, names: set[str]) -> None:
-        """Remove all other checkpoints; one that cannot be removed stays."""
-        for name in self.names():
-            if name not in names:
-                removed = _rename(self.checkpoints / name, f".{name}{_REMOVED}")  # so that no half of it is found
-                shutil.rmtree(removed, ignore_errors=True)
+            if name not in keep:
+                hidden = _rename(self.checkpoints / name, f".{name}{_REMOVED}")  # so that nobody reads half of it
+                shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _rename(path: Path, name: str) -> Path:

@@ -1,142 +1,124 @@
-"""All that the next step of a fit depends on: copied between two steps, and put back."""
+"""The state that the next step of a fit depends on: captured between two steps, and restored."""
 
 import json
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from onecycle.checkpoint.weights import load_weights, optimizer_parts, optimizer_state, split_tensors, weights_of
+from onecycle.checkpoint.weights import load_weights, pack_optimizer, split_tensors, unpack_optimizer, weights_of
 from onecycle.core.record import Record, decode_nonfinite, encode_nonfinite, to_jsonable
 from onecycle.errors import FileError
 from onecycle.train.callbacks.base import Callback
 from onecycle.train.fit import Fit, Position
 
-Tensors = dict[str, dict[str, Tensor]]
-_LISTS = ("lrs", "moms", "batch_losses", "losses")  # of the record, a number a batch
+_PER_BATCH = ("lrs", "moms", "batch_losses", "losses")  # lists of the record that are stored as tensors
 
 
 @dataclass(frozen=True)
 class FitState:
-    """Tensors, on the CPU and nobody else's, and what JSON has."""
+    """The state of a fit, sharing no memory with it.
 
-    tensors: Tensors
+    Attributes:
+        tensors: Tensors on the CPU, by part ("model", "optimizer", …) and name.
+        values: The rest, as JSON values.
+    """
+
+    tensors: dict[str, dict[str, Tensor]]
     values: dict[str, Any]
+
+    def record(self) -> Record:
+        """Return the record of the fit so far. Raises ValueError if it is not one."""
+        record = Record.from_json(json.dumps(self.values["record"]))
+        columns = self.tensors.get("record", {})
+        for name in _PER_BATCH:
+            if name not in columns and name != "moms":
+                raise ValueError(f"record.safetensors has no {name}")
+            numbers: Any = columns[name].tolist() if name in columns else [None] * len(columns["lrs"])
+            if not isinstance(numbers, list) or len(numbers) != len(columns["lrs"]):
+                raise ValueError(f"record.safetensors has no {name} of each batch")
+            setattr(record, name, numbers)
+        record.stopped = None
+        return record
+
+    def position(self) -> Position:
+        """Return where the fit stands."""
+        return Position(**self.values["position"], generators=self.tensors.get("generators", {}))
 
 
 def capture_state(fit: Fit, callbacks: Sequence[Callback], position: Position) -> FitState:
-    """Copy the state of a fit. Waits for the device, where that is not the CPU."""
+    """Copy the state of a fit. Waits for the device if that is not the CPU."""
     fit = copy(fit)  # as it is at one moment: another thread may end it early (anneal_now)
-    optimizer, about = optimizer_parts(fit.opt)
-    states = [split_tensors(callback.state()) for callback in callbacks]
-    tensors: Tensors = {
+    optimizer_tensors, optimizer_values = pack_optimizer(fit.opt)
+    callback_states = [split_tensors(callback.state()) for callback in callbacks]
+    tensors = {
         "model": weights_of(fit.model),
-        "buffers": _other_buffers(fit.model),
-        "optimizer": optimizer,
+        "buffers": _nonpersistent_buffers(fit.model),
+        "optimizer": optimizer_tensors,
         "generators": position.generators,
-        "record": _columns(fit.record),
+        "record": _record_columns(fit.record),
     }
-    tensors |= {f"callback-{i}": learnt for i, (learnt, _) in enumerate(states)}
-    where = {name: value for name, value in vars(position).items() if name != "generators"}
+    tensors |= {f"callback-{i}": callback_tensors for i, (callback_tensors, _) in enumerate(callback_states)}
     values = {
-        "position": where,
+        "position": {name: value for name, value in vars(position).items() if name != "generators"},
         "epochs": fit.epochs,
         "schedule": fit.schedule.to_dict(),
-        "optimizer": about,
-        "record": json.loads(replace(fit.record, **{name: [] for name in _LISTS}).to_json()),
+        "optimizer": optimizer_values,
+        "record": asdict(replace(fit.record, **{name: [] for name in _PER_BATCH})),
         "callbacks": [
-            {"name": type(callback).__name__, "values": rest}
-            for callback, (_, rest) in zip(callbacks, states, strict=True)
+            {"name": type(callback).__name__, "values": callback_values}
+            for callback, (_, callback_values) in zip(callbacks, callback_states, strict=True)
         ],
     }
-    values = json.loads(json.dumps(encode_nonfinite(values), default=to_jsonable))  # a copy, of what JSON has
-    return FitState({part: _copies(group) for part, group in tensors.items()}, values)
-
-
-def record_of(state: FitState) -> Record:
-    """The record of the fit so far. Raises ValueError where it is none."""
-    record = Record.from_json(json.dumps(state.values["record"]))
-    columns = state.tensors.get("record", {})
-    for name in _LISTS:
-        found: Any = columns[name].tolist() if name in columns else [None] * len(record.lrs)
-        if not isinstance(found, list) or (name != "moms" and name not in columns) or len(found) != len(columns["lrs"]):
-            raise ValueError(f"record.safetensors has no {name}")
-        setattr(record, name, found)
-    record.stopped = None
-    return record
-
-
-def position_of(state: FitState) -> Position:
-    """Where the fit stands."""
-    return Position(**state.values["position"], generators=state.tensors.get("generators", {}))
+    values = json.loads(json.dumps(encode_nonfinite(values), default=to_jsonable))  # a copy as JSON values
+    return FitState({part: _copied(group) for part, group in tensors.items()}, values)
 
 
 def restore_state(state: FitState, fit: Fit, callbacks: Sequence[Callback], source: Any) -> None:
-    """Put the state into model, optimizer and callbacks, which begin as in a new fit before.
+    """Load the state into model and optimizer; call on_train_begin of each callback, then load its state.
 
-    Raises FileError where parts are missing, ModelError for another model's weights.
+    Raises FileError if parts are missing, ModelError for another model's weights.
     """
     try:
-        optimizer = optimizer_state(source, state.values["optimizer"], state.tensors.get("optimizer", {}))
-        known = [(about["name"], about["values"]) for about in state.values["callbacks"]]
+        moments = unpack_optimizer(source, state.values["optimizer"], state.tensors.get("optimizer", {}))
+        saved = {i: (entry["name"], entry["values"]) for i, entry in enumerate(state.values["callbacks"])}
     except (KeyError, TypeError) as error:
         raise FileError(f"{source}: not the checkpoint of a fit ({error} missing)") from error
     load_weights(fit.model, state.tensors["model"], source)
+    buffers = state.tensors.get("buffers", {})
     with torch.no_grad():
-        for name, buffer in _other_buffers(fit.model).items():
-            if name in state.tensors.get("buffers", {}):
-                buffer.copy_(state.tensors["buffers"][name])
+        for name, buffer in _nonpersistent_buffers(fit.model).items():
+            if name in buffers:
+                buffer.copy_(buffers[name])
     try:
-        fit.opt.load_moments(optimizer)
+        fit.opt.load_moments(moments)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FileError(f"{source}: the optimizer's state is not that of this fit ({error})") from error
     for callback in callbacks:
         callback.on_train_begin(fit)
-        i = next((i for i, (name, _) in enumerate(known) if name == type(callback).__name__), None)
-        if i is None:
-            continue
-        found = {**decode_nonfinite(known[i][1]), **state.tensors.get(f"callback-{i}", {})}
-        known[i] = ("", {})  # it has found its callback
-        if found:
-            callback.load_state(found)
+        i = next((i for i, (name, _) in saved.items() if name == type(callback).__name__), None)
+        if i is not None:
+            _, values = saved.pop(i)  # two callbacks of one class: in their order
+            if callback_state := {**decode_nonfinite(values), **state.tensors.get(f"callback-{i}", {})}:
+                callback.load_state(callback_state)
 
 
-def diff_descriptions(found: dict[str, Any], own: dict[str, Any]) -> list[str]:
-    """What two descriptions (dicts of dicts of values) differ in, in words."""
-    words = list[str]()
-    for part in own:
-        theirs, ours = found.get(part, {}), own[part]
-        words += [
-            f"{part}: {name} {_shown(theirs.get(name))}, here {_shown(ours.get(name))}"
-            for name in dict.fromkeys([*theirs, *ours])
-            if theirs.get(name) != ours.get(name)
-        ]
-    return words
+def _nonpersistent_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers that a state dict leaves out."""
+    persistent = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name not in persistent}
 
 
-def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def _other_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """The buffers that a state dict leaves out."""
-    kept = model.state_dict().keys()
-    return {name: buffer for name, buffer in model.named_buffers() if name not in kept}
-
-
-def _columns(record: Record) -> dict[str, Tensor]:
-    """The numbers of each batch, exactly; a momentum that the optimizer does not have is left out."""
-    lists = {name: getattr(record, name) for name in _LISTS}
+def _record_columns(record: Record) -> dict[str, Tensor]:
+    """Return the numbers of each batch as tensors, exactly; momentum is left out if the optimizer has none."""
+    columns = {name: getattr(record, name) for name in _PER_BATCH}
     return {
-        name: torch.tensor(values, dtype=torch.float64)
-        for name, values in lists.items()
-        if not any(value is None for value in values)
+        name: torch.tensor(numbers, dtype=torch.float64) for name, numbers in columns.items() if None not in numbers
     }
 
 
-def _copies(group: dict[str, Tensor]) -> dict[str, Tensor]:
+def _copied(group: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in group.items()}

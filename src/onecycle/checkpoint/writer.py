@@ -1,4 +1,4 @@
-"""Writes checkpoints of a fit while it runs: its state is copied between two steps, a thread writes it."""
+"""Write checkpoints of a fit while it runs: the state is copied between two steps, and a thread writes it."""
 
 import re
 import time
@@ -12,7 +12,7 @@ from typing import Any
 from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.checkpoint.state import FitState, capture_state
 from onecycle.core.checks import check_int
-from onecycle.core.locks import Lock
+from onecycle.core.files import Lock
 from onecycle.errors import SettingError
 from onecycle.train.callbacks.base import Callback
 from onecycle.train.callbacks.monitor import Monitor
@@ -23,38 +23,50 @@ _SECONDS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "
 _COUNTED = ("epoch", "batch", "step")
 _UNITS = (*_SECONDS, *_COUNTED)
 _EXPECTED = 'expected a number of batches, or text such as "1 epoch", "500 batches", "30 s" or "10 min"'
+_NEVER = 2**30  # steps
 
 
 @dataclass(frozen=True)
 class Interval:
-    """So many epochs, batches or seconds; two of them are None."""
+    """A checkpoint interval; exactly one field is set."""
 
     epochs: int | None = None
     batches: int | None = None
     seconds: float | None = None
 
     @classmethod
-    def parse(cls, given: Any) -> "Interval":
-        """What `given` says. Raises SettingError for anything else."""
-        if not isinstance(given, str):
-            return cls(batches=check_int(given, "every", least=1))
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", given.lower())
-        count, word = (float(found[1]), found[2] or "batch") if found else (0.0, "")
+    def parse(cls, every: Any) -> "Interval":
+        """Parse a number of batches, or text such as "1 epoch" or "30 s". Raises SettingError for anything else."""
+        if not isinstance(every, str):
+            return cls(batches=check_int(every, "every", least=1))
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", every.lower())
+        number, word = (float(match[1]), match[2] or "batch") if match else (0.0, "")
         unit = next((w for w in (word, word.removesuffix("s"), word.removesuffix("es")) if w in _UNITS), "")
-        if count > 0 and unit in _SECONDS:
-            return cls(seconds=count * _SECONDS[unit])
-        if count >= 1 and count == int(count) and unit in _COUNTED:
-            return cls(epochs=int(count)) if unit == "epoch" else cls(batches=int(count))
-        raise SettingError(f"every is {given!r}; {_EXPECTED}")
+        if number > 0 and unit in _SECONDS:
+            return cls(seconds=number * _SECONDS[unit])
+        if number >= 1 and number == int(number) and unit in _COUNTED:
+            return cls(epochs=int(number)) if unit == "epoch" else cls(batches=int(number))
+        raise SettingError(f"every is {every!r}; {_EXPECTED}")
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """Where a fit is kept, how often, and which checkpoints stay.
+    """Where and how often a fit is saved, and which checkpoints stay.
 
-    `folder` is that of the run, `every` is a number of batches or text such as "1 epoch", "30 s". The newest `keep`
-    stay, and where `best` names a number of the table (valid_loss, a metric) the one of the best epoch too. With
-    `overwrite` the checkpoints of an earlier run in `folder` go. Raises SettingError for what cannot be used.
+    Args:
+        folder: Folder of the run, which `Learner.resume` takes.
+        every: Number of batches between checkpoints, or text such as "1 epoch", "500 batches", "30 s" or "10 min".
+        keep: How many of the newest checkpoints stay.
+        best: A number of the epoch's row (train_loss, valid_loss or the name of a metric): the checkpoint of its best
+            epoch stays too. Its name decides which is best: losses and errors are better low, other metrics high.
+        overwrite: Replace the checkpoints of an earlier run in `folder`, once the new fit has written one.
+        lock: The lock of the folder, if the caller has it already.
+
+    Raises:
+        SettingError: If a value cannot be used.
+
+    Example:
+        >>> learn.fit_one_cycle(20, 1e-2, checkpoint=CheckpointConfig("runs/first", every="10 min", best="accuracy"))
     """
 
     folder: str | Path
@@ -62,7 +74,7 @@ class CheckpointConfig:
     keep: int = 2
     best: str | None = None
     overwrite: bool = False
-    lock: Lock | None = field(default=None, repr=False, compare=False)  # of the folder, where the caller has it already
+    lock: Lock | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_int(self.keep, "keep", least=1)
@@ -87,161 +99,157 @@ class CheckpointConfig:
 
     @property
     def monitor(self) -> Monitor | None:
-        """The number that says which epoch is the best."""
-        return None if self.best is None else Monitor(self.best, None, "Checkpoints")
+        """The monitor of the number that `best` names, or None."""
+        return None if self.best is None else Monitor(self.best, None, "CheckpointConfig")
 
 
 class CheckpointWriter:
-    """Keeps a fit as `wanted` says, and holds the lock of the run's folder. See `train/position.py: Saver`.
+    """Writes the checkpoints of a fit; the `Checkpointer` of train/fit.py.
 
-    `about` describes data, model and settings, so that a fit is not resumed with others; it may take a while, and is
-    called once, by the thread. `extra` is written with every checkpoint.
+    `describe` returns the data, model and settings that a resumed fit is compared with. It may take a while, and is
+    called once, by the thread. `extra` is written with every checkpoint. `lock`, that of the run, is released in the
+    end unless `config` has it from the caller. `is_new` is False for a fit that is resumed or extended.
     """
 
     def __init__(
         self,
-        wanted: CheckpointConfig,
+        config: CheckpointConfig,
         fit: Fit,
         callbacks: Sequence[Callback],
-        about: Callable[[], dict[str, Any]],
+        describe: Callable[[], dict[str, Any]],
         lock: Lock,
         extra: dict[str, Any],
         is_new: bool = True,
     ) -> None:
-        self._run, self._wanted, self._every = RunFolder(wanted.folder), wanted, Interval.parse(wanted.every)
-        self._fit, self._callbacks, self._about, self._lock, self._extra = fit, callbacks, about, lock, extra
-        self._old = {*self._run.names()} if is_new else set[str]()  # of an earlier fit: they go when a new one is there
-        self._described: dict[str, Any] | None = None
-        self._best: dict[str, Any] = {"name": None, "value": None} if is_new else self._run.best()
+        self._run, self._config, self._every = RunFolder(config.folder), config, Interval.parse(config.every)
+        self._fit, self._callbacks, self._describe, self._lock, self._extra = fit, callbacks, describe, lock, extra
+        self._old = {*self._run.names()} if is_new else set[str]()  # removed when the first new one is written
+        self._description: dict[str, Any] | None = None
+        self._best: dict[str, Any] = {"name": None, "value": None} if is_new else self._run.read_best()
         self._thread = ThreadPoolExecutor(1, "onecycle-checkpoint")
-        self._writing: Future[None] | None = None
-        self._requested = False
+        self._pending: Future[None] | None = None
+        self._is_requested = False
         self._failure: Exception | None = None
-        self._run.clear_failure()
+        self._run.delete_failure()
         self._saved_at, self._saved_time = fit.iteration, time.monotonic()
 
-    # --- what the loop asks ---------------------------------------------------------------------------------------
+    # --- called by the loop -----------------------------------------------------------------------------------------
 
     def steps_until_due(self, fit: Fit) -> int:
-        """So many steps that no checkpoint is missed."""
+        """Return how many steps may be taken before `is_due` must be asked again."""
         batches = self._every.batches
-        return 2**30 if batches is None else batches - fit.iteration % batches
+        return _NEVER if batches is None else batches - fit.iteration % batches
 
     def is_due(self, fit: Fit) -> bool:
-        """Whether it is time. While one checkpoint is written, the next one waits: the steps go on."""
-        if self._writing is not None:
-            if not self._writing.done():
+        """Whether to save now. Not while a checkpoint is being written: the steps go on, and the next one waits."""
+        if self._pending is not None:
+            if not self._pending.done():
                 return False
-            self._finish()
+            self._finish_writing()
         every = self._every
         by_batches = every.batches is not None and fit.iteration // every.batches > self._saved_at // every.batches
         by_time = every.seconds is not None and time.monotonic() - self._saved_time >= every.seconds
-        return self._requested or by_batches or by_time
+        return self._is_requested or by_batches or by_time
 
     def request(self) -> None:
-        """Keep the fit as soon as can be."""
-        self._requested = True
+        """Save as soon as possible."""
+        self._is_requested = True
 
     def save(self, position: Position) -> None:
-        """Copy the state, and let the thread write it."""
+        """Copy the state, which the thread then writes."""
         if position.iteration == self._saved_at and position.num_batch:
-            return  # the same; at an epoch's end its row is new
-        self._finish()
-        self._requested = False
+            return  # saved already; at the end of an epoch its row is new
+        self._finish_writing()
+        self._is_requested = False
         self._saved_at, self._saved_time = position.iteration, time.monotonic()
         name = f"{position.iteration:010d}" + (f"-epoch-{position.epoch}" if not position.num_batch else "")
-        self._rank(name, position)
-        ended = self._fit.stop_reason
-        values = {
-            **self._extra,
-            "best": dict(self._best),
-            "ended": ended if position.epoch < self._fit.epochs else FINISHED,
-        }
+        self._update_best(name, position)
+        ended = self._fit.stop_reason if position.epoch < self._fit.epochs else FINISHED
+        values = {**self._extra, "best": dict(self._best), "ended": ended}
         state = capture_state(self._fit, self._callbacks, position)
-        self._writing = self._thread.submit(self._write, name, state, values)
+        self._pending = self._thread.submit(self._write, name, state, values)
 
     def end_epoch(self, position: Position) -> None:
-        """Keep the fit after every so many epochs, where it is time, and when it is over."""
-        every, last = self._every.epochs, position.epoch >= self._fit.epochs or self._fit.stop_reason is not None
-        if last or (every is not None and position.epoch % every == 0) or self.is_due(self._fit):
+        """Save at the end of an epoch if a checkpoint is due, or the fit is over."""
+        every, is_last = self._every.epochs, position.epoch >= self._fit.epochs or self._fit.stop_reason is not None
+        if is_last or (every is not None and position.epoch % every == 0) or self.is_due(self._fit):
             self.save(position)
 
     def fail(self, error: Exception) -> None:
-        """Let the run say what the fit ended with."""
+        """Remember the error, to be written to failure.json."""
         self._failure = error
 
     def close(self) -> None:
-        """Wait for the thread, and let others have the folder. Raises OutputError where writing failed."""
+        """Wait for the thread, and release the folder. Raises OutputError if writing failed."""
         try:
-            self._finish()
+            self._finish_writing()
         except Exception as error:
             self._failure = self._failure or error
             raise
         finally:
             self._thread.shutdown()
             try:
-                if self._failure is not None and {*self._run.names()} - self._old:  # else nothing to go on with
-                    self._run.record_failure(self._failure)
+                if self._failure is not None and {*self._run.names()} - self._old:  # else there is nothing to resume
+                    self._run.write_failure(self._failure)
             finally:
-                if self._wanted.lock is None:
+                if self._config.lock is None:
                     self._run.release(self._lock)
 
-    # --- the thread's work ----------------------------------------------------------------------------------------
+    def _finish_writing(self) -> None:
+        """Wait for the checkpoint that is being written. Raises OutputError if that failed."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
-    def _write(self, name: str, state: FitState, values: dict[str, Any]) -> None:
-        if self._described is None:
-            self._described = self._about()
-        self._run.write(name, state.tensors, {**state.values, **values, "about": self._described})
-        self._old.discard(name)
-        names = [name for name in self._run.names() if name not in self._old]
-        self._run.prune({*names[: self._wanted.keep], values["best"]["name"]})
-
-    def _finish(self) -> None:
-        """Wait for the checkpoint that is being written. Raises OutputError where that failed."""
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.result()
-
-    def _rank(self, name: str, position: Position) -> None:
-        """Remember the checkpoint of the best epoch."""
-        monitor = self._wanted.monitor
+    def _update_best(self, name: str, position: Position) -> None:
+        """Remember the checkpoint if its epoch is the best so far."""
+        monitor = self._config.monitor
         if monitor is None or position.num_batch:
             return
         value = monitor.value(self._fit)
         if monitor.is_better(value, self._best["value"]):
             self._best = {"name": name, "value": value}
 
+    # --- called by the thread ---------------------------------------------------------------------------------------
 
-def acquire_run_lock(wanted: CheckpointConfig, start: Position | None = None) -> Lock:
-    """The lock of a run's folder, for a new fit or for one that goes on from `start`.
+    def _write(self, name: str, state: FitState, values: dict[str, Any]) -> None:
+        if self._description is None:
+            self._description = self._describe()
+        self._run.write(name, state.tensors, {**state.values, **values, "about": self._description})
+        self._old.discard(name)
+        newest = [name for name in self._run.names() if name not in self._old][: self._config.keep]
+        self._run.prune({*newest, values["best"]["name"]})
 
-    Raises SettingError where it holds checkpoints of an earlier fit that may not go, or of another one, and for a new
-    fit where it holds a run of the command line.
+
+def acquire_run_lock(config: CheckpointConfig, start: Position | None = None) -> Lock:
+    """Return the lock of a run's folder, for a new fit or for one that continues from `start`.
+
+    Raises SettingError if the folder holds checkpoints of an earlier fit that may not be replaced, or of another fit
+    than the one that continues and, for a new fit, if it holds a run of the command line.
     """
-    run = RunFolder(wanted.folder)
-    lock = wanted.lock or run.lock()
-    names, words = run.names(), ""
-    if start is None and wanted.lock is None and run.is_cli_run():  # which comes here with the lock
-        run.release(lock)
-        raise SettingError(
-            f"{run.path} holds a run of `onecycle train`, whose files would be mixed with this fit's; "
-            f"give another folder, such as {str(_free(run.path))!r}"
+    run = RunFolder(config.folder)
+    lock = config.lock or run.lock()
+    names, problem = run.names(), None
+    if start is None and config.lock is None and run.is_cli_run():  # the command line passes its lock
+        problem = (
+            "holds a run of `onecycle train`, whose files would be mixed with this fit's; "
+            f"give another folder, such as {str(_unused_path(run.path))!r}"
         )
-    if start is None and names and not wanted.overwrite:
-        words = (
-            f"go on with learn.resume({str(run.path)!r}), give another folder, or ask for them to be replaced: "
-            "checkpoint=Checkpoints(folder, overwrite=True)"
+    elif start is None and names and not config.overwrite:
+        problem = (
+            f"holds checkpoints of an earlier fit: resume it with learn.resume({str(run.path)!r}), give another "
+            "folder, or ask for them to be replaced: checkpoint=CheckpointConfig(folder, overwrite=True)"
         )
-    if start is not None and names and not names[0].startswith(f"{start.iteration:010d}"):
-        words = "the fit that is to go on is not the one that is kept there any more; give another folder"
-    if words:
-        if wanted.lock is None:
+    elif start is not None and names and not names[0].startswith(f"{start.iteration:010d}"):
+        problem = "holds checkpoints of another fit than the one to continue; give another folder"
+    if problem is not None:
+        if config.lock is None:
             run.release(lock)
-        raise SettingError(f"{run.path} holds checkpoints of an earlier fit: {words}")
+        raise SettingError(f"{run.path} {problem}")
     return lock
 
 
-def _free(path: Path) -> Path:
-    """The first of `path`-2, `path`-3, … that is not there."""
+def _unused_path(path: Path) -> Path:
+    """Return the first of `path`-2, `path`-3, … that does not exist."""
     named = path if path.name else path.absolute()  # "." has no name
-    return next(found for number in count(2) if not (found := Path(f"{named}-{number}")).exists())
+    return next(other for number in count(2) if not (other := Path(f"{named}-{number}")).exists())

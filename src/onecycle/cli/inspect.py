@@ -10,7 +10,7 @@ from onecycle.cli.settings import TrainSettings
 from onecycle.cli.setup import Setup, Source, build_setup, column_names, open_source, shell_quote, suggested_target
 from onecycle.core.choices import ColumnKind
 from onecycle.core.device import pick_device
-from onecycle.core.text import pluralize
+from onecycle.errors import pluralize
 
 _EXAMPLES, _LOOKED_AT = 3, 10_000  # values of a column that are shown, and rows in which they are looked for
 _MOST_CLASSES = 12  # that get a line

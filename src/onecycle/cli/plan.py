@@ -8,8 +8,8 @@ from torch import Tensor
 
 from onecycle.cli.setup import Setup
 from onecycle.core.models import architecture
-from onecycle.core.text import pluralize
 from onecycle.data.bunch import DataBunch
+from onecycle.errors import pluralize
 from onecycle.train.losses import default_loss, loss_name
 from onecycle.train.metrics import metric_name
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from onecycle.checkpoint.run_folder import RECORD, RunFolder
 from onecycle.core.files import atomic_write, unwritable
 from onecycle.errors import OutputError, SettingError
-from onecycle.export.bundle import check_bundle_place
+from onecycle.export.bundle import check_bundle_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,7 +65,7 @@ def _claim(out: Path, force: bool) -> None:
     for name in (RECORD, REPORT, *PLOTS):
         if (out / name).is_dir():
             raise OutputError(f"{out / name} is a folder; expected a file or nothing: give another --out")
-    check_bundle_place(out / MODEL, overwrite=True)
+    check_bundle_path(out / MODEL, overwrite=True)
 
 
 def check_new(path: Path, force: bool, option: str) -> None:

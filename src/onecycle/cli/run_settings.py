@@ -7,7 +7,7 @@ from typing import Any
 
 from onecycle.checkpoint.run_folder import SETTINGS, RunFolder
 from onecycle.cli.settings import DataSettings, ModelChoice, TrainSettings
-from onecycle.core.folders import read_folder, write_folder
+from onecycle.core.archives import read_folder, write_folder
 from onecycle.core.record import LRCurve, decode_nonfinite, encode_nonfinite
 from onecycle.errors import FileError
 

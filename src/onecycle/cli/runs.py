@@ -9,7 +9,7 @@ from typing import Any
 from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.cli.layout import print_columns
 from onecycle.cli.run_files import RECORD
-from onecycle.core.folders import read_bytes
+from onecycle.core.reading import read_bytes
 from onecycle.core.record import Record
 from onecycle.errors import FileError
 from onecycle.train.signals import FINISHED, RESUMABLE
@@ -38,7 +38,7 @@ def _described(path: Path) -> dict[str, Any] | None:
     if values is not None:
         record, epochs, ended = Record.from_json(json.dumps(values["record"])), values["epochs"], values["ended"]
         done = {"batches": values["position"]["iteration"]}
-        state = _state(ended, run.failure())
+        state = _state(ended, run.read_failure())
     elif (path / RECORD).is_file():
         try:
             record = Record.load(path / RECORD)
@@ -52,7 +52,7 @@ def _described(path: Path) -> dict[str, Any] | None:
         record, epochs, done, state = Record(), None, {"batches": 0}, "its checkpoints cannot be read"
     else:
         return None
-    owner = run.owner()
+    owner = run.owner_pid()
     losses = [loss for loss in record.val_losses if loss is not None]
     metrics = dict(zip(record.metric_names, record.metrics[-1], strict=True)) if record.metrics else {}
     return {

@@ -29,7 +29,7 @@ from onecycle.cli.settings import TrainSettings
 from onecycle.cli.setup import Setup, build_setup, learner
 from onecycle.core.choices import SetName
 from onecycle.core.device import pick_device
-from onecycle.core.locks import Lock
+from onecycle.core.files import Lock
 from onecycle.core.record import LRCurve, Record
 from onecycle.errors import NonFiniteLossError, SettingError
 from onecycle.learner import Learner
@@ -59,7 +59,7 @@ def train(settings: TrainSettings, out: Path, force: bool, as_json: bool, every:
             lr = settings.lr if settings.lr is not None else _suggested(found, settings)
             if lock is not None:
                 run.prune(set())  # of an earlier training, which --force replaces
-                run.clear_failure()
+                run.delete_failure()
                 forget_settings(out)
             if kept is not None:
                 keep_settings(out, replace(settings, epochs=setup.epochs), lr, found)

@@ -1,4 +1,4 @@
-"""What the loop says of its progress, and the display that shows nothing."""
+"""The interface that shows the progress of a fit, and the display that shows nothing."""
 
 from typing import Protocol
 
@@ -7,47 +7,36 @@ class Display(Protocol):
     """Shows a fit while it runs. Implementations are in `show/progress.py`."""
 
     def start(self, columns: list[str], steps: int, batches: int) -> None:
-        """A fit begins: the table's column names, how many steps there will be, and how many make an epoch."""
+        """Begin a fit with these table columns, of `steps` steps in all and `batches` in an epoch."""
         ...
 
     def update(self, epoch: int, batch: int, loss: float) -> None:
-        """`batch` batches of `epoch` are done, `loss` is the smoothed loss; called a few times a second."""
+        """Show that `batch` batches of `epoch` are done, with the smoothed loss; called a few times a second."""
         ...
 
     def phase(self, name: str) -> None:
-        """What is done now, for example validating."""
+        """Show what is done now, for example validating."""
         ...
 
     def row(self, values: list[str]) -> None:
-        """An epoch is over: its row of the table."""
+        """Show the table row of an epoch that is over."""
         ...
 
     def finish(self, reason: str | None) -> None:
-        """The fit is over; `reason` says why it ended before its last epoch."""
+        """End the fit; `reason` says why before its last epoch, else None."""
         ...
 
     def message(self, text: str) -> None:
-        """A line of text."""
+        """Show a line of text."""
         ...
 
 
 class SilentDisplay:
-    """Shows nothing."""
+    """A display that shows nothing."""
 
-    def start(self, columns: list[str], steps: int, batches: int) -> None:
-        """Nothing."""
-
-    def update(self, epoch: int, batch: int, loss: float) -> None:
-        """Nothing."""
-
-    def phase(self, name: str) -> None:
-        """Nothing."""
-
-    def row(self, values: list[str]) -> None:
-        """Nothing."""
-
-    def finish(self, reason: str | None) -> None:
-        """Nothing."""
-
-    def message(self, text: str) -> None:
-        """Nothing."""
+    def start(self, columns: list[str], steps: int, batches: int) -> None: ...
+    def update(self, epoch: int, batch: int, loss: float) -> None: ...
+    def phase(self, name: str) -> None: ...
+    def row(self, values: list[str]) -> None: ...
+    def finish(self, reason: str | None) -> None: ...
+    def message(self, text: str) -> None: ...

@@ -1,4 +1,4 @@
-"""The library's own models: bundles can rebuild these without being given the class."""
+"""The library's own models, which a bundle can rebuild without being given the class."""
 
 import reprlib
 from collections.abc import Sequence
@@ -15,8 +15,23 @@ from onecycle.errors import SettingError
 class MLP(nn.Module):
     """A multi-layer perceptron: Linear layers with ReLU between them, none after the last.
 
-    `MLP(784, 50, 10)` is the lesson's network. Takes (n, sizes[0]), or anything that flattens to it; gives logits
-    (n, sizes[-1]). Raises SettingError for fewer than two sizes, and for what is no size.
+    Args:
+        sizes: Number of inputs, widths of the hidden layers, number of outputs.
+
+    Shape:
+        Input (n, sizes[0]), or anything that flattens to it; output (n, sizes[-1]), logits.
+
+    Attributes:
+        sizes: The sizes.
+        layers: The layers, an nn.Sequential.
+
+    Raises:
+        SettingError: For fewer than two sizes, and for anything that is not a positive integer.
+
+    Example:
+        >>> model = MLP(784, 50, 10)  # the lesson's network
+        >>> model(torch.zeros(64, 28, 28)).shape
+        torch.Size([64, 10])
     """
 
     def __init__(self, *sizes: int) -> None:
@@ -30,24 +45,41 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (n, sizes[-1]) of rows (n, ...)."""
+        """Return the logits (n, sizes[-1]) of rows (n, ...)."""
         return self.layers(x.flatten(1))
 
 
 class TabularModel(nn.Module):
     """Embeddings of categories beside numbers, then a multi-layer perceptron.
 
-    Takes the matrix that `Features.transform` makes, (n, numbers + len(sizes)): numbers first, then the codes of
-    categories of so many `sizes`; gives (n, outputs). An embedding has min(600, round(1.6 * size ** 0.56)) numbers,
-    fastai's rule; code 0, unseen, is a vector of zeros, and so is a code out of range. `hidden` are the widths of the
-    layers (by default 256 and 128), each followed by ReLU and by `dropout`. Raises SettingError for what is no size.
+    An embedding has min(600, round(1.6 * size ** 0.56)) numbers, fastai's rule. Code 0 stands for an unseen category
+    and is a vector of zeros, and so is a code out of range. A number enters as it is and as `ramps`, each of which
+    rises from 0 to 1 over its part of -2 to 2: with them the first layer can bend where it must (piecewise linear
+    encoding, https://arxiv.org/abs/2203.05556).
 
-    A number enters as it is and as so many `ramps`, each of which rises from 0 to 1 over its part of -2 to 2: with
-    them the first layer can bend where it must (piecewise linear encoding, https://arxiv.org/abs/2203.05556).
+    Args:
+        numbers: Number of numeric columns.
+        sizes: Number of codes of each categorical column.
+        outputs: Number of outputs.
+        hidden: Widths of the hidden layers, each followed by ReLU and dropout; by default (256, 128).
+        dropout: Fraction of a hidden layer's outputs that is zeroed in training.
+        ramps: Number of ramps for each numeric column.
+
+    Shape:
+        Input (n, numbers + len(sizes)) as `Features.transform` returns it: numbers first, then codes. Output
+        (n, outputs).
+
+    Raises:
+        SettingError: If a size cannot be used, or there are no columns.
+
+    Example:
+        >>> model = TabularModel(3, [5, 12], 2)  # 3 numbers, 2 categories, 2 classes
+        >>> model(torch.zeros(64, 5)).shape
+        torch.Size([64, 2])
     """
 
     _sizes: torch.Tensor
-    _feet: torch.Tensor  # of the ramps
+    _feet: torch.Tensor  # where each ramp starts
 
     def __init__(
         self,
@@ -68,7 +100,7 @@ class TabularModel(nn.Module):
         self.ramps = check_int(ramps, "ramps", least=0)
         if not numbers and not self.sizes:
             raise SettingError("TabularModel(0, []) has no columns; expected at least one number or category")
-        widths = _widths(self.sizes)
+        widths = _embedding_widths(self.sizes)
         embeddings = [nn.Embedding(size, width, padding_idx=0) for size, width in zip(self.sizes, widths, strict=True)]
         for embedding in embeddings:
             nn.init.normal_(embedding.weight, std=0.05)  # small beside the numbers, so that a rare code says little
@@ -84,7 +116,7 @@ class TabularModel(nn.Module):
         self.layers = nn.Sequential(*layers, _linear(inputs, outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Outputs (n, outputs) of rows (n, numbers + categories)."""
+        """Return the outputs (n, outputs) of rows (n, numbers + categories)."""
         numbers, codes = x[:, : self.numbers], x[:, self.numbers :].long()
         codes = torch.where((codes >= 0) & (codes < self._sizes), codes, 0)
         vectors = [embedding(codes[:, i]) for i, embedding in enumerate(self.embeddings)]
@@ -94,23 +126,22 @@ class TabularModel(nn.Module):
         return self.layers(torch.cat([numbers, *vectors], 1))
 
 
-def _widths(sizes: Sequence[int]) -> list[int]:
-    """How many numbers the embeddings have."""
+def _embedding_widths(sizes: Sequence[int]) -> list[int]:
     return [min(600, round(1.6 * size**0.56)) for size in sizes]
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
-    """A layer. Raises SettingError where there is no memory for it."""
+    """Return a layer. Raises SettingError if it does not fit into memory."""
     try:
         return nn.Linear(inputs, outputs)
-    except RuntimeError as error:  # torch has no error of its own for that
+    except RuntimeError as error:  # torch has no error class of its own for that
         raise SettingError(
             f"a layer of {inputs:,} x {outputs:,} weights does not fit into memory; expected smaller ones"
         ) from error
 
 
 def architecture(model: nn.Module) -> dict[str, Any] | None:
-    """How to rebuild `model` as JSON, or None where it is not one of the library's own."""
+    """Return the name and sizes to rebuild `model` from, as JSON values, or None if it is not one of the library's."""
     if type(model) is MLP:
         return {"name": "MLP", "sizes": list(model.sizes)}
     if type(model) is TabularModel:
@@ -119,32 +150,29 @@ def architecture(model: nn.Module) -> dict[str, Any] | None:
     return None
 
 
-def build(description: dict[str, Any], weights: int | None = None) -> nn.Module:
-    """The model, with fresh weights, that `architecture` described. Raises SettingError for anything else.
+def build(description: dict[str, Any], n_weights: int | None = None) -> nn.Module:
+    """Return the model that `architecture` described, with fresh weights.
 
-    With `weights`, how many it is known to have, also for one of more, before it takes memory.
+    Raises SettingError for anything else and, before it takes memory, for a model of more than `n_weights` weights.
     """
-    given = dict(description)
-    name = given.pop("name", None)
+    sizes = dict(description)
+    name = sizes.pop("name", None)
     if name not in ("MLP", "TabularModel"):
         raise SettingError(f"unknown architecture {name!r}; expected MLP or TabularModel")
     try:
-        if weights is not None and (count := _count(description)) > weights:
-            raise SettingError(f"describes a {name} of {count:,} weights; expected {weights:,}")
-        if name == "MLP":
-            return MLP(*(int(size) for size in given["sizes"]))
-        return TabularModel(**given)
+        if n_weights is not None and (count := _count_weights(description)) > n_weights:
+            raise SettingError(f"describes a {name} of {count:,} weights; expected {n_weights:,}")
+        return MLP(*(int(size) for size in sizes["sizes"])) if name == "MLP" else TabularModel(**sizes)
     except SettingError:
         raise
     except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # what torch raises for odd sizes
         raise SettingError(f"{reprlib.repr(description)} does not describe a {name} ({error})") from error
 
 
-def _count(description: dict[str, Any]) -> int:
-    """How many weights the model has that `architecture` described."""
+def _count_weights(description: dict[str, Any]) -> int:
     sizes, embedded = description["sizes"], 0
     if description["name"] == "TabularModel":
-        widths = _widths(sizes)
+        widths = _embedding_widths(sizes)
         embedded = sum(size * width for size, width in zip(sizes, widths, strict=True))
         inputs = description["numbers"] * (1 + description["ramps"]) + sum(widths)
         sizes = [inputs, *description["hidden"], description["outputs"]]

@@ -1,4 +1,4 @@
-"""Opens files for reading: one wording for what can go wrong, one cap on what gets unpacked."""
+"""Open files for reading, with one wording for what can go wrong and one limit on what is unpacked."""
 
 import gzip
 import os
@@ -16,7 +16,7 @@ _CHUNK = 2**20
 
 
 class Budget:
-    """How many bytes a file may still take in memory; `slack` is granted on top of the cap that messages name."""
+    """The number of bytes a file may still take in memory; `slack` is added to the cap that messages name."""
 
     __slots__ = ("_left", "_max_bytes", "_path")
 
@@ -24,7 +24,7 @@ class Budget:
         self._path, self._max_bytes, self._left = path, max_bytes, max_bytes + slack
 
     def spend(self, count: int) -> None:
-        """Take `count` bytes off. Raises FileError when they are more than what is left."""
+        """Subtract `count` bytes. Raises FileError if fewer are left."""
         self._left -= count
         if self._left < 0:
             raise FileError(
@@ -35,7 +35,7 @@ class Budget:
 
 @contextmanager
 def open_for_reading(path: Path) -> Generator[BinaryIO]:
-    """Open `path` for reading bytes. Raises FileError, with what to do, where that fails or a read inside fails."""
+    """Open `path` for reading bytes. Raises FileError, with what to do, if that or a read in the block fails."""
     try:
         file = path.open("rb")
     except ValueError as error:  # a null byte in the path
@@ -49,12 +49,18 @@ def open_for_reading(path: Path) -> Generator[BinaryIO]:
             raise unreadable(path, error) from error
 
 
-def read_unpacked(path: Path, max_bytes: int) -> bytearray:
-    """The whole content of `path`, gunzipped where it starts as gzip does.
+def read_bytes(path: Path) -> bytes:
+    """Return the content of `path`. Raises FileError as `open_for_reading` does."""
+    with open_for_reading(path) as file:
+        return file.read()
 
-    Reads piece by piece and stops as soon as there are more than `max_bytes`, so a gzip bomb costs no more memory
-    than the cap; by default a packed file may not give more than 128 MiB or 200 times its size. Raises FileError for a
-    file that is missing, empty, cut short, damaged or over the cap.
+
+def read_unpacked(path: Path, max_bytes: int) -> bytearray:
+    """Return the content of `path`, unpacked if it is a gzip file.
+
+    Reading stops as soon as there are more than `max_bytes`, so a gzip bomb takes no more memory than the cap; by
+    default a packed file may not unpack to more than 128 MiB or 200 times its size. Raises FileError for a file that is
+    missing, empty, cut short, damaged or over the cap.
     """
     content = bytearray()
     with open_for_reading(path) as file:
@@ -64,9 +70,9 @@ def read_unpacked(path: Path, max_bytes: int) -> bytearray:
         file.seek(0)
         source = gzip.GzipFile(fileobj=file) if packed else file
         try:
-            while piece := source.read(_CHUNK):
-                budget.spend(len(piece))
-                content += piece
+            while chunk := source.read(_CHUNK):
+                budget.spend(len(chunk))
+                content += chunk
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise FileError(
                 f"{path}: damaged gzip after {len(content):,} unpacked bytes ({error}); expected a whole gzip file; "
@@ -78,15 +84,15 @@ def read_unpacked(path: Path, max_bytes: int) -> bytearray:
 
 
 def effective_limit(likely: int, anyway: int, max_bytes: int) -> int:
-    """What a file may take where `max_bytes` is the default: what is likely for its size, and some in any case.
+    """Return `max_bytes` or, if that is the default, a limit that fits the file: `likely`, but at least `anyway`.
 
-    More comes only of bombs.
+    Anything larger is a decompression bomb.
     """
     return min(max_bytes, max(likely, anyway)) if max_bytes == MAX_BYTES else max_bytes
 
 
 def unreadable(path: Path, error: OSError) -> FileError:
-    """The error for a path that could not be opened or read, with the system's reason and what to do."""
+    """Return the error for a path that could not be opened or read, with the system's reason and what to do."""
     if path.is_dir():
         return FileError(f"{path}: a folder; expected a file; name a file inside it")
     if path.is_symlink() and not path.exists():

@@ -1,4 +1,4 @@
-"""The record of a run: plain numbers that plots, tables and reports read, and that go to JSON and back."""
+"""The record of a run: plain numbers that plots, tables and reports read, and that are saved as JSON."""
 
 import json
 import math
@@ -9,42 +9,76 @@ from typing import Any
 
 import numpy as np
 
-from onecycle.core.files import verify_checksum, with_checksum, write_text
+from onecycle.core.files import read_json, write_json
 from onecycle.errors import FileError, SettingError
+
+MIN_SKIPPED = 5  # of the LR finder's points, and how many it must have besides
+MIN_POINTS = 5
+_PER_BATCH = ("lrs", "moms", "batch_losses", "losses")
+_PER_EPOCH = ("epochs", "nb_batches", "val_losses", "metrics", "seconds")
+_WITH_NONFINITE = (*_PER_BATCH, "val_losses", "metrics", "seconds", "settings", "lr_curve")
 
 
 @dataclass
 class Record:
-    """What happened in one fit.
+    """The numbers of one fit. Plots, tables and reports only read them.
 
-    The first five lists have an entry for each batch trained on, the next five one for each epoch.
+    Attributes:
+        lrs: Learning rate of the last layer group, for each batch.
+        moms: Momentum for each batch; None if the optimizer has none.
+        batch_losses: Training loss for each batch, as the loss function returned it.
+        losses: Smoothed training loss for each batch, see `Smoother`.
+        nb_batches: Number of batches trained on, for each epoch.
+        epochs: Number of each epoch, from 0.
+        val_losses: Validation loss for each epoch; None without a validation set.
+        metrics: Values of the metrics for each epoch, in the order of `metric_names`.
+        seconds: Duration of each epoch, in seconds.
+        metric_names: Names of the metrics.
+        stopped: Why the fit ended before its last epoch, or None.
+        settings: Settings of the fit.
+        versions: Versions of Python, of the libraries and the device.
+        lr_curve: `lrs` and `losses` of the LR finder and the `suggestion` that was used, or None.
+        mistakes: Summary of the errors on the validation set (`show/interpret.py`), or None.
+
+    Example:
+        >>> learn.fit_one_cycle(1, 1e-2)
+        >>> learn.recorder.record.save("record.json")
+        >>> Record.load("record.json").val_losses
     """
 
-    lrs: list[float] = field(default_factory=list[float])  # of the last layer group, as the step used it
-    moms: list[float | None] = field(default_factory=list[float | None])  # None where the optimizer has no momentum
-    batch_losses: list[float] = field(default_factory=list[float])  # as the loss function gave them
-    losses: list[float] = field(default_factory=list[float])  # smoothed, see `Smoother`
-    nb_batches: list[int] = field(default_factory=list[int])  # trained on in each epoch
-    epochs: list[int] = field(default_factory=list[int])  # numbered from 0 in each fit
+    lrs: list[float] = field(default_factory=list[float])
+    moms: list[float | None] = field(default_factory=list[float | None])
+    batch_losses: list[float] = field(default_factory=list[float])
+    losses: list[float] = field(default_factory=list[float])
+    nb_batches: list[int] = field(default_factory=list[int])
+    epochs: list[int] = field(default_factory=list[int])
     val_losses: list[float | None] = field(default_factory=list[float | None])
     metrics: list[list[float | None]] = field(default_factory=list[list[float | None]])
     seconds: list[float] = field(default_factory=list[float])
     metric_names: list[str] = field(default_factory=list[str])
-    stopped: str | None = None  # why the fit ended before its last epoch; None where it did not
+    stopped: str | None = None
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
-    versions: dict[str, str] = field(default_factory=dict[str, str])  # of Python, the libraries and the device
-    lr_curve: dict[str, Any] | None = None  # the finder's `lrs` and `losses`, and the `suggestion` that was taken
-    mistakes: dict[str, Any] | None = None  # what `show/interpret.py` says of the validation set
+    versions: dict[str, str] = field(default_factory=dict[str, str])
+    lr_curve: dict[str, Any] | None = None
+    mistakes: dict[str, Any] | None = None
 
     @property
     def column_names(self) -> list[str]:
-        """The names of the table's columns."""
+        """Names of the columns of the table that a fit prints."""
         return ["epoch", "train_loss", "valid_loss", *self.metric_names, "time"]
 
     def row(self, index: int = -1) -> list[str]:
-        """The table's row for one epoch, as text: losses and metrics `.6f`, `#na#` for none, time MM:SS.
+        """Return the table row of one epoch as text.
 
-        A negative `index` counts from the last epoch. Raises SettingError where there is no such epoch.
+        Args:
+            index: Index of the epoch; negative ones count from the last.
+
+        Returns:
+            A text for each of `column_names`: losses and metrics with six decimals, "#na#" for a missing value, the
+            time as MM:SS.
+
+        Raises:
+            SettingError: If there is no such epoch.
         """
         epochs = range(len(self.epochs))
         if not -len(epochs) <= index < len(epochs):
@@ -58,74 +92,86 @@ class Record:
         return [str(self.epochs[index]), *map(format_value, values), f"{minutes:02d}:{seconds:02d}"]
 
     def rows(self) -> list[list[str]]:
-        """The table: a row for each epoch."""
+        """Return the table: the `row` of each epoch."""
         return [self.row(index) for index in range(len(self.epochs))]
 
     def to_json(self) -> str:
-        """The record as strict JSON; NaN and infinities become the strings "nan", "inf" and "-inf"."""
+        """Return the record as strict JSON; NaN and infinities become the strings "nan", "inf" and "-inf"."""
         return json.dumps(encode_nonfinite(asdict(self)), indent=1, allow_nan=False, default=to_jsonable)
 
     @classmethod
     def from_json(cls, text: str) -> "Record":
-        """The record that `to_json` wrote; keys it does not know are left out."""
-        return cls._of(json.loads(text))
+        """Return the record that `to_json` wrote; unknown keys are ignored.
+
+        Args:
+            text: The JSON text.
+
+        Raises:
+            ValueError: If it is not a record, or values do not belong together.
+        """
+        return cls._from_values(json.loads(text))
+
+    def save(self, path: str | Path) -> None:
+        """Write the record to `path` as JSON with its SHA-256, atomically.
+
+        Args:
+            path: The file; an existing one is replaced.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
+        write_json(Path(path), json.loads(self.to_json()))
 
     @classmethod
-    def _of(cls, found: Any) -> "Record":
-        if not isinstance(found, dict):
+    def load(cls, path: str | Path) -> "Record":
+        """Read a record that `save` wrote.
+
+        Args:
+            path: The file.
+
+        Raises:
+            FileError: If it is missing, damaged or not a record.
+        """
+        try:
+            return cls._from_values(read_json(Path(path)))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise FileError(f"{path}: not a readable record ({error}); expected JSON that onecycle wrote") from error
+
+    @classmethod
+    def _from_values(cls, values: Any) -> "Record":
+        if not isinstance(values, dict):
             raise ValueError("it is not an object")
-        known = {name.name for name in fields(cls)}
-        decoded = {
-            key: decode_nonfinite(value) if key in _NUMBERS else value for key, value in found.items() if key in known
-        }
-        record = cls(**decoded)
+        known = {entry.name for entry in fields(cls)} & values.keys()
+        record = cls(
+            **{name: decode_nonfinite(values[name]) if name in _WITH_NONFINITE else values[name] for name in known}
+        )
         record._check()
         return record
 
     def _check(self) -> None:
-        """Raises ValueError where the fields do not belong together."""
-        for name in ("settings", "versions"):
-            if not isinstance(getattr(self, name), dict):
+        """Raise ValueError if values that come from a file do not have their types, or do not belong together."""
+        values: dict[str, Any] = vars(self)
+        for name in ("settings", "versions", "lr_curve", "mistakes"):
+            if not isinstance(values[name], dict) and (values[name] is not None or name in ("settings", "versions")):
                 raise ValueError(f"{name} is not an object")
-        for name in ("lr_curve", "mistakes"):
-            if not isinstance(getattr(self, name), dict | None):
-                raise ValueError(f"{name} is not an object")
-        for names, length in (
-            (("lrs", "moms", "batch_losses", "losses"), len(self.losses)),
-            (("epochs", "nb_batches", "val_losses", "metrics", "seconds"), len(self.epochs)),
-        ):
-            for name in names:
-                values = getattr(self, name)
-                if not isinstance(values, list) or len(values) not in (0, length):
-                    raise ValueError(f"{name} is not a list of {length}")
-                rows = values if name == "metrics" else [values]
-                if not all(isinstance(row, list) for row in rows):
-                    raise ValueError(f"{name} is not a list of lists")
-                if not all(_is_number(value) for row in rows for value in row):
-                    raise ValueError(f"{name} holds something else than numbers")
+        lengths = dict.fromkeys(_PER_BATCH, len(self.losses)) | dict.fromkeys(_PER_EPOCH, len(self.epochs))
+        for name, length in lengths.items():
+            if not isinstance(values[name], list) or len(values[name]) not in (0, length):
+                raise ValueError(f"{name} is not a list of {length}")
+            rows = values[name] if name == "metrics" else [values[name]]
+            if not all(isinstance(row, list) for row in rows):
+                raise ValueError(f"{name} is not a list of lists")
+            if not all(_is_number_or_none(value) for row in rows for value in row):
+                raise ValueError(f"{name} holds something else than numbers")
         if not all(type(count) is int and count >= 0 for count in (*self.epochs, *self.nb_batches)):
             raise ValueError("epochs and nb_batches are not counts")
-        found: dict[str, Any] = vars(self)  # of any type, for it may come from a file
-        if not all(isinstance(value, int | float) and math.isfinite(value) for value in found["seconds"]):
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in values["seconds"]):
             raise ValueError("seconds are not numbers")
-        if not (
-            isinstance(found["metric_names"], list) and all(isinstance(name, str) for name in found["metric_names"])
-        ):
+        names = values["metric_names"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError("metric_names is not a list of names")
-        if not isinstance(found["stopped"], str | None):
+        if not isinstance(values["stopped"], str | None):
             raise ValueError("stopped is not text")
-
-    def save(self, path: str | Path) -> None:
-        """Write the record to `path` as JSON with its SHA-256, whole or not at all."""
-        write_text(Path(path), with_checksum(json.loads(self.to_json())))
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Record":
-        """Read a record that `save` wrote. Raises FileError where `path` is missing, damaged or no record."""
-        try:
-            return cls._of(verify_checksum(Path(path).read_bytes().decode()))
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise FileError(f"{path}: not a readable record ({error}); expected JSON that onecycle wrote") from error
 
 
 class Smoother:
@@ -135,7 +181,7 @@ class Smoother:
         self.beta, self.mean, self.count = beta, 0.0, 0
 
     def add(self, losses: Iterable[float]) -> list[float]:
-        """The smoothed loss after each of `losses`, carrying on from where the last call ended."""
+        """Return the smoothed loss after each of `losses`, continuing from the last call."""
         smoothed: list[float] = []
         for loss in losses:
             self.count += 1
@@ -146,21 +192,29 @@ class Smoother:
 
 @dataclass(frozen=True, repr=False)
 class LRCurve:
-    """What the learning-rate finder saw: the smoothed loss at each learning rate."""
+    """The smoothed loss at each learning rate that the LR finder tried.
+
+    Attributes:
+        lrs: Learning rates.
+        losses: Smoothed training losses.
+    """
 
     lrs: list[float]
     losses: list[float]
 
     def __repr__(self) -> str:
-        found = ", ".join(f"{name} {value:.2e}" for name, value in self.suggestions().items())
-        return f"{type(self).__name__}({len(self.lrs)} learning rates; {found or 'no suggestion'})"
+        suggestions = ", ".join(f"{name} {lr:.2e}" for name, lr in self.suggestions().items())
+        return f"{type(self).__name__}({len(self.lrs)} learning rates; {suggestions or 'no suggestion'})"
 
     def suggestions(self) -> dict[str, float]:
-        """Learning rates worth trying, by name. Empty where there are too few points to tell.
+        """Return learning rates worth trying, by name.
 
-        - `valley`: from where on the loss is half way down from its highest point to its lowest after that.
-        - `steep`: where the loss falls fastest over log lr.
-        - `minimum`: a tenth of the learning rate where the loss is lowest.
+        - `valley`: the first from which on the loss is at most half way down from its highest point to its lowest.
+        - `steep`: the one at which the loss falls fastest over log lr.
+        - `minimum`: a tenth of the one at which the loss is lowest.
+
+        Returns:
+            The learning rates; empty if there are too few points to tell.
         """
         lrs, losses = np.array(self.lrs), np.array(self.losses)
         usable = np.isfinite(losses)
@@ -176,40 +230,32 @@ class LRCurve:
         }
 
 
-MIN_SKIPPED = 5
-MIN_POINTS = 5
-
-
 def _valley(losses: np.ndarray[Any, np.dtype[np.float64]]) -> int:
-    """The index from where the losses stay at most half way down from the highest point before the lowest."""
+    """Return the index from which on losses stay at most half way down from the highest before the lowest."""
     bottom = int(losses.argmin())
     top = int(losses[:bottom].argmax())
     level = (losses[top] + losses[bottom]) / 2
-    return int(np.flatnonzero(losses[:bottom] > level)[-1]) + 1  # a dip on the way, which noise makes, is no valley
+    return int(np.flatnonzero(losses[:bottom] > level)[-1]) + 1  # the last crossing: noise makes dips before it
 
 
-def _is_number(value: Any) -> bool:
-    """A number of the record, or none; whole ones of a size that a float has."""
+def _is_number_or_none(value: Any) -> bool:
     return value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 def format_value(value: float | None) -> str:
-    """A number of the table: six decimals, `#na#` for none."""
+    """Return a number of the table with six decimals, "#na#" for None."""
     return "#na#" if value is None else f"{value:.6f}"
 
 
 def to_jsonable(value: Any) -> Any:
-    """NumPy and torch numbers and arrays as what JSON has; for `json.dumps(default=plain)`."""
+    """Return a NumPy or torch number or array as Python numbers; for `json.dumps(default=to_jsonable)`."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{value!r} is neither a number nor text")
 
 
-_NUMBERS = ("lrs", "moms", "batch_losses", "losses", "val_losses", "metrics", "seconds", "settings", "lr_curve")
-
-
 def encode_nonfinite(value: Any) -> Any:
-    """Infinities and NaN as text, which strict JSON has."""
+    """Return a value with infinities and NaN, however deep, as text, since strict JSON has none."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
@@ -220,7 +266,7 @@ def encode_nonfinite(value: Any) -> Any:
 
 
 def decode_nonfinite(value: Any) -> Any:
-    """The same with that text as numbers again."""
+    """Return a value with the text that `encode_nonfinite` wrote as numbers again."""
     if isinstance(value, dict):
         return {key: decode_nonfinite(item) for key, item in value.items()}
     if isinstance(value, list):

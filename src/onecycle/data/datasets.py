@@ -15,8 +15,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from onecycle.core.config import Config, ListablePath
-from onecycle.core.files import atomic_write, unwritable
-from onecycle.core.locks import Lock
+from onecycle.core.files import Lock, atomic_write, unwritable
 from onecycle.core.reading import read_unpacked
 from onecycle.data.arrays import Array, idx_array
 from onecycle.data.bunch import DataBunch

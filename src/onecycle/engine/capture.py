@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from onecycle.core.checks import unwrap_partial
 from onecycle.core.device import preserve_rng_state
-from onecycle.core.text import unwrap_partial
 from onecycle.data.loaders import InMemoryLoader
 from onecycle.engine.capture_key import capture_key, python_state
 from onecycle.engine.cuda_graphs import GraphedRun

@@ -1,6 +1,7 @@
 """A trained model as a bundle: a folder or zip file that predicts in another process, without pickle.
 
-The library's own models are kept as their sizes, any other as a program (`program.py`), both with weights beside them.
+The library's own models are described by their sizes, any other by its traced operators (`traced_model.py`); the
+weights are beside them.
 """
 
 import reprlib
@@ -14,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from onecycle.checkpoint.weights import load_weights
-from onecycle.core.folders import check_replaceable, read_folder, write_folder
+from onecycle.core.archives import check_replaceable, is_zip, read_folder, read_zip, write_folder, write_zip
 from onecycle.core.models import architecture, build
 from onecycle.errors import DataError, FileError, ModelError, SettingError
 from onecycle.export.traced_model import TracedModel
-from onecycle.export.zip_bundle import check_zip_place, is_zip, read_zip, write_zip
 
 if TYPE_CHECKING:  # only the model of a table needs them, and they import pyarrow
     from onecycle.tables.features import Features
@@ -65,26 +65,27 @@ class BundleInfo:
         return getattr(torch, self.input_dtype) if self.input_dtype else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The info as JSON values."""
-        parts = {name: getattr(self, name) for name in ("features", "target")}
-        return {**vars(self), **{name: part.to_dict() if part is not None else None for name, part in parts.items()}}
+        """Return the info as JSON values."""
+        features = self.features.to_dict() if self.features is not None else None
+        target = self.target.to_dict() if self.target is not None else None
+        return {**vars(self), "features": features, "target": target}
 
 
-def check_bundle_place(path: Path, overwrite: bool) -> None:
-    """Raises OutputError where a bundle cannot be written to `path` because of what is there."""
-    (check_zip_place if is_zip(path) else check_replaceable)(path, _KIND, overwrite)
+def check_bundle_path(path: Path, overwrite: bool) -> None:
+    """Raise OutputError if `path` exists and is not a bundle, or may not be replaced."""
+    check_replaceable(path, _KIND, overwrite)
 
 
 def export_bundle(path: Path, model: nn.Module, info: BundleInfo, overwrite: bool, rows: Rows) -> None:
-    """Write `model` and what belongs to it to `path`. Raises OutputError where it exists, unless `overwrite`.
+    """Write `model` and `info` to `path`: one file if its name ends in .zip, else a folder.
 
-    A name that ends in .zip makes one file, any other a folder. `rows` gives a few rows that a model can be traced
-    with; where that fails, only the weights are written, with a warning that says why.
+    `rows` returns a few rows that a model can be traced with; if that fails, only the weights are written, with a
+    warning that says why. Raises OutputError if `path` exists, unless `overwrite` is set.
     """
-    check_bundle_place(path, overwrite)
+    check_bundle_path(path, overwrite)
     known = architecture(model)
-    program, constants = _program(path, model, rows) if known is None else (None, {})
-    about = {
+    program, constants = _trace(path, model, rows) if known is None else (None, {})
+    state = {
         "architecture": known,
         "model_class": type(model).__qualname__,
         "info": info.to_dict(),
@@ -93,10 +94,10 @@ def export_bundle(path: Path, model: nn.Module, info: BundleInfo, overwrite: boo
     tensors: dict[str, Mapping[str, Tensor]] = {"model": model.state_dict()}
     if constants:
         tensors["constants"] = constants
-    (write_zip if is_zip(path) else write_folder)(path, _KIND, tensors, about, overwrite)
+    (write_zip if is_zip(path) else write_folder)(path, _KIND, tensors, state, overwrite)
 
 
-def _program(path: Path, model: nn.Module, rows: Rows) -> tuple[dict[str, Any] | None, Mapping[str, Tensor]]:
+def _trace(path: Path, model: nn.Module, rows: Rows) -> tuple[dict[str, Any] | None, Mapping[str, Tensor]]:
     if isinstance(model, TracedModel):
         return model.description, model.constants
     from onecycle.export.tracing import UntraceableError, trace
@@ -105,35 +106,38 @@ def _program(path: Path, model: nn.Module, rows: Rows) -> tuple[dict[str, Any] |
         return trace(model, rows())
     except (UntraceableError, DataError) as reason:
         warnings.warn(
-            f"{path}: only the weights of {type(model).__qualname__} are written, so that load_bundle and load_learner "
-            f"will ask for its class: {reason}",
+            f"{path}: only the weights of {type(model).__qualname__} are written, so that load_predictor and "
+            f"load_learner will ask for its class: {reason}",
             stacklevel=4,
         )
         return None, {}
 
 
 def read_bundle(path: Path, model: nn.Module | type[nn.Module] | None = None) -> tuple[nn.Module, BundleInfo]:
-    """The model of a bundle, in eval mode, and what belongs to it.
+    """Return the model of a bundle, in eval mode, and what the bundle says of it.
 
-    `model` is the class (called without arguments) or an instance to fill; the library's own models and programs need
-    none. Raises FileError for a missing or damaged bundle and ModelError for a model that does not belong to it.
+    `model` is the class (called without arguments) or an instance to fill; the library's own and traced models need
+    none. Raises FileError for a missing or damaged bundle and ModelError for a model that the weights do not fit.
     """
     state, tensors = (read_zip if is_zip(path) else read_folder)(path, _KIND)
     if "model" not in tensors:
         raise FileError(f"{path}: not a bundle that onecycle wrote (model.safetensors missing)")
-    info, weights = _info(path, state.get("info")), tensors["model"]
+    info, weights = _read_info(path, state.get("info")), tensors["model"]
     known = state.get("architecture")
     if known is not None and not isinstance(known, dict):
         raise _damaged(path, "architecture", known)
     if model is None and not known and "program" in state:
         return TracedModel(state["program"], weights, tensors.get("constants", {}), str(path)), info
-    if model is None or (isinstance(model, type) and known and known.get("name") == model.__name__):
-        if not known:
-            raise ModelError(
-                f"{path}: holds a {state.get('model_class')}, whose code is not in the bundle; "
-                f"give the class: load_learner(path, model={state.get('model_class')})"
-            )
-        model = _built(path, known, weights)
+    if known and (model is None or (isinstance(model, type) and known.get("name") == model.__name__)):
+        try:  # its sizes come from a file, so they may not take more memory than its weights
+            model = build(known, n_weights=sum(tensor.numel() for tensor in weights.values()))
+        except SettingError as error:
+            raise FileError(f"{path}: {error}; take an undamaged copy, or export the model again") from error
+    elif model is None:
+        raise ModelError(
+            f"{path}: holds a {state.get('model_class')}, whose code is not in the bundle; "
+            f"give the class: load_learner(path, model={state.get('model_class')})"
+        )
     elif isinstance(model, type):
         try:
             model = model()
@@ -145,59 +149,49 @@ def read_bundle(path: Path, model: nn.Module | type[nn.Module] | None = None) ->
     return model.eval(), info
 
 
-def _built(folder: Path, known: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
-    """One of the library's own models. Its sizes come from a file, so they may not take more memory than it has."""
-    try:
-        return build(known, weights=sum(tensor.numel() for tensor in weights.values()))
-    except SettingError as error:
-        raise FileError(f"{folder}: {error}; take an undamaged copy, or export the model again") from error
-
-
-def _info(folder: Path, found: Any) -> BundleInfo:
-    """What a bundle says of its model, its types checked: it comes from a file."""
-    optional = {"features", "target"}  # not in bundles of 0.1.0
+def _read_info(path: Path, values: Any) -> BundleInfo:
+    """Return the info of a bundle. Raises FileError if its values, which come from a file, do not have their types."""
     names = [field.name for field in fields(BundleInfo)]
-    missing = [name for name in names if name not in optional and not (isinstance(found, dict) and name in found)]
+    missing = [name for name in names if name not in _OPTIONAL and not (isinstance(values, dict) and name in values)]
     if missing:
-        raise FileError(f"{folder}: not a bundle that onecycle wrote ({', '.join(missing)} missing)")
-    about: dict[str, Any] = {name: found.get(name) for name in names}
-    for name, fits in _FITS.items():
-        if (about[name] is not None or name not in _MAY_BE_NONE) and not fits(about[name]):
-            raise _damaged(folder, f"info.{name}", about[name])
+        raise FileError(f"{path}: not a bundle that onecycle wrote ({', '.join(missing)} missing)")
+    info: dict[str, Any] = {name: values.get(name) for name in names}
+    for name, is_valid in _IS_VALID.items():
+        if not (is_valid(info[name]) or (info[name] is None and name not in _REQUIRED)):
+            raise _damaged(path, f"info.{name}", info[name])
     try:
-        if about["features"] is not None:
+        if info["features"] is not None:
             from onecycle.tables.features import Features
 
-            about["features"] = Features.from_dict(about["features"])
-        if about["target"] is not None:
+            info["features"] = Features.from_dict(info["features"])
+        if info["target"] is not None:
             from onecycle.tables.target import Target
 
-            about["target"] = Target.from_dict(about["target"])
+            info["target"] = Target.from_dict(info["target"])
     except DataError as error:
-        raise FileError(f"{folder}: {error}") from error
-    return BundleInfo(**about)
+        raise FileError(f"{path}: {error}") from error
+    return BundleInfo(**info)
 
 
-def _damaged(folder: Path, part: str, found: Any) -> FileError:
+def _damaged(path: Path, name: str, value: Any) -> FileError:
     return FileError(
-        f"{folder}: {part} is {reprlib.repr(found)}, which onecycle never writes; take an undamaged copy, or export "
+        f"{path}: {name} is {reprlib.repr(value)}, which onecycle never writes; take an undamaged copy, or export "
         "the model again"
     )
 
 
-def _is_shape(found: Any) -> bool:
-    return isinstance(found, list) and all(isinstance(size, int) and 0 < size < 2**31 for size in found)
-
-
-_MAY_BE_NONE = ("classes", "input_shape", "input_dtype", "pixel_scale", "features", "target")
-_FITS: dict[str, Callable[[Any], bool]] = {
-    "loss": lambda found: isinstance(found, str),
-    "metrics": lambda found: isinstance(found, list) and all(isinstance(name, str) for name in found),
-    "classes": lambda found: isinstance(found, list),
-    "input_shape": _is_shape,
-    "input_dtype": lambda found: isinstance(found, str) and isinstance(getattr(torch, found, None), torch.dtype),
-    "pixel_scale": lambda found: isinstance(found, int | float) and 0 < found < 2**31,
-    "versions": lambda found: isinstance(found, dict),
-    "features": lambda found: isinstance(found, dict),
-    "target": lambda found: isinstance(found, dict),
+_REQUIRED = ("loss", "metrics", "versions")
+_OPTIONAL = ("features", "target")  # missing in the first bundles of 0.1.0
+_IS_VALID: dict[str, Callable[[Any], bool]] = {
+    "loss": lambda value: isinstance(value, str),
+    "metrics": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "classes": lambda value: isinstance(value, list),
+    "input_shape": lambda value: (
+        isinstance(value, list) and all(isinstance(size, int) and 0 < size < 2**31 for size in value)
+    ),
+    "input_dtype": lambda value: isinstance(value, str) and isinstance(getattr(torch, value, None), torch.dtype),
+    "pixel_scale": lambda value: isinstance(value, int | float) and 0 < value < 2**31,
+    "versions": lambda value: isinstance(value, dict),
+    "features": lambda value: isinstance(value, dict),
+    "target": lambda value: isinstance(value, dict),
 }

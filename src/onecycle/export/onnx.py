@@ -1,4 +1,4 @@
-"""A model as ONNX, checked against the model before the file gets its place."""
+"""Export a model to ONNX, compared with the model before the file is written."""
 
 import copy
 import json
@@ -15,20 +15,20 @@ from onecycle.errors import ModelError, OutputError, SettingError
 from onecycle.export.tracing import (
     UntraceableError,
     at_least_two,
+    batches_of_several_sizes,
     exported_program,
-    of_several_counts,
     one_line,
     silence_torch_export,
 )
 
-_CLOSE = 1e-5
+_TOLERANCE = 1e-5
 
 
-def write_onnx(path: Path, model: nn.Module, rows: list[Tensor], overwrite: bool, about: dict[str, Any]) -> None:
-    """Write `model` in eval mode to `path`, the number of rows left open, `about` in its metadata.
+def write_onnx(path: Path, model: nn.Module, rows: list[Tensor], overwrite: bool, metadata: dict[str, Any]) -> None:
+    """Write `model` in eval mode to `path`, for any number of rows.
 
-    Raises SettingError without the extra, ModelError where there is no ONNX for it or it gives other numbers than the
-    model by more than 1e-5, OutputError where something is at `path`.
+    Raises SettingError without the extra, ModelError if the model cannot be converted or its ONNX returns numbers that
+    differ by more than 1e-5, OutputError if `path` exists and `overwrite` is not set.
     """
     if path.is_dir() or (path.exists() and not overwrite):
         raise OutputError(f"{path} exists; give another name, or ask for it to be replaced (overwrite=True)")
@@ -39,42 +39,47 @@ def write_onnx(path: Path, model: nn.Module, rows: list[Tensor], overwrite: bool
         raise SettingError(
             'writing ONNX needs onnx and onnxruntime; install them with pip install "onecycle[onnx]"'
         ) from error
-    whole = copy.deepcopy(model).cpu().eval()
+    name = type(model).__qualname__
+    model = copy.deepcopy(model).cpu().eval()
     rows = at_least_two(rows)
     try:
-        exported = exported_program(whole, rows)
+        exported = exported_program(model, rows)
         with silence_torch_export():
-            made: Any = torch.onnx.export(exported, dynamo=True, verbose=False)
-            proto = made.model_proto
+            onnx_program: Any = torch.onnx.export(exported, dynamo=True, verbose=False)
+            proto = onnx_program.model_proto
     except UntraceableError as reason:
-        raise ModelError(f"{type(model).__qualname__} has no ONNX: {reason}") from reason
+        raise ModelError(f"{name} has no ONNX: {reason}") from reason
     except Exception as error:  # torch.onnx's errors have no common base
-        raise ModelError(f"{type(model).__qualname__} has no ONNX: torch.onnx fails ({one_line(error)})") from error
-    for key, value in about.items():
+        raise ModelError(f"{name} has no ONNX: torch.onnx fails ({one_line(error)})") from error
+    for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=json.dumps(value, default=str))
     content: bytes = proto.SerializeToString()
     session: Any = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    for some in of_several_counts(rows):
-        _compare(whole, session, some)
+    for batch in batches_of_several_sizes(rows):
+        _compare(model, session, batch)
     with atomic_write(path) as file:
         file.write(content)
 
 
 def _compare(model: nn.Module, session: Any, rows: list[Tensor]) -> None:
-    """Raises ModelError where ONNX gives other numbers than the model."""
+    """Raise ModelError if ONNX does not return the numbers of the model."""
+    name, count = type(model).__qualname__, len(rows[0])
     with torch.no_grad():
-        expected = model(*(part.clone() for part in rows)).numpy()
+        expected = model(*(x.clone() for x in rows)).numpy()
     names = [entry.name for entry in session.get_inputs()]
     try:
-        (found,) = session.run(None, {name: part.numpy() for name, part in zip(names, rows, strict=True)})
+        (actual,) = session.run(None, {name: x.numpy() for name, x in zip(names, rows, strict=True)})
     except Exception as error:  # onnxruntime's errors have no common base
         raise ModelError(
-            f"the ONNX of {type(model).__qualname__} fails for {len(rows[0])} rows ({one_line(error)}); "
-            "nothing was written"
+            f"the ONNX of {name} fails for {count} rows ({one_line(error)}); nothing was written"
         ) from error
-    if found.shape != expected.shape or not np.allclose(found, expected, rtol=_CLOSE, atol=_CLOSE, equal_nan=True):
-        apart = f"by up to {np.abs(found - expected).max():.1e}" if found.shape == expected.shape else "in their shape"
+    if actual.shape != expected.shape or not np.allclose(
+        actual, expected, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
+    ):
+        difference = (
+            f"by up to {np.abs(actual - expected).max():.1e}" if actual.shape == expected.shape else "in their shape"
+        )
         raise ModelError(
-            f"the ONNX of {type(model).__qualname__} and the model differ {apart} for {len(rows[0])} rows; expected at "
-            f"most {_CLOSE:.0e}; nothing was written"
+            f"the ONNX of {name} and the model differ {difference} for {count} rows; expected at most "
+            f"{_TOLERANCE:.0e}; nothing was written"
         )

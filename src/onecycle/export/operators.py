@@ -1,7 +1,7 @@
-"""Of what a program may consist: torch's own arithmetic by name, and nothing that reaches beyond tensors.
+"""The functions that a traced model may call: torch's arithmetic by name, and nothing that reaches beyond tensors.
 
 No operator here reads or writes a file, prints, takes another's memory (`set_`, `resize_`, `as_strided`, `from_file`)
-or leaves its indices unchecked (`_unsafe_index`). The list is part of the bundles' format: names are added, none goes.
+or leaves its indices unchecked (`_unsafe_index`). The list is part of the bundle format: names are only added.
 """
 
 import operator
@@ -10,49 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
-
-
-def _checked(name: str) -> Callable[..., Any]:
-    operator: Any = getattr(torch.ops.aten, name).input
-
-    def call(
-        x: Tensor,
-        state: Tensor | Sequence[Tensor],
-        weights: Sequence[Tensor],
-        biases: bool,
-        layers: int,
-        dropout: float,
-        training: bool,
-        both_ways: bool,
-        batch_first: bool,
-    ) -> Any:
-        states = list(state) if name == "lstm" else [state]
-        tensors = [x, *states, *weights]
-        if not all(isinstance(tensor, Tensor) for tensor in tensors) or x.ndim != 3 or training:
-            raise ValueError(f"{name}: expected tensors (rows, steps, numbers), and no training")
-        ways = 2 if both_ways else 1
-        if len(weights) != layers * ways * (4 if biases else 2):  # first, for `layers` may be any number
-            raise ValueError(f"{name}: {len(weights)} weights are not those of {layers} layers")
-        if len({(tensor.dtype, tensor.device) for tensor in tensors if isinstance(tensor, Tensor)}) > 1:
-            raise ValueError(f"{name}: expected tensors of one dtype on one device")
-        _, rows, numbers = x.shape if not batch_first else (x.shape[1], x.shape[0], x.shape[2])
-        width = weights[1].shape[-1]
-        expected = [(layers * ways, rows, width)] * (2 if name == "lstm" else 1)
-        for layer in range(layers):
-            inputs, outputs = numbers if not layer else width * ways, _GATES[name] * width
-            expected += [(outputs, inputs), (outputs, width), *([(outputs,)] * 2 if biases else [])] * ways
-        found = [tuple(tensor.shape) for tensor in tensors[1:] if isinstance(tensor, Tensor)]
-        if found != expected:
-            raise ValueError(f"{name}: weights and states have shapes {found}; expected {expected}")
-        return operator(x, state, weights, biases, layers, dropout, training, both_ways, batch_first)
-
-    return call
-
-
-RECURRENT: dict[str, Callable[..., Any]] = {f"aten.{name}.input": _checked(name) for name in _GATES}
-
 
 _LAYERS = """
 linear bilinear matmul mm bmm addmm baddbmm addmv mv dot outer einsum embedding conv1d conv2d conv3d conv_transpose1d
@@ -92,28 +49,30 @@ masked_fill fill copy dropout squeeze unsqueeze detach exp neg sqrt pow
 """
 OPERATORS = frozenset(f"{_LAYERS} {_ACTIVATIONS} {_NUMBERS} {_SHAPES}".split())
 IN_PLACE = frozenset(_IN_PLACE.split())
-_GIVES = {"Tensor", "List[Tensor]"}
-_LARGEST = 2**63
+_RESULT_TYPES = {"Tensor", "List[Tensor]"}
 
 
-def _of_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` for plain numbers, so that no list and no huge integer grows from what a file says."""
+# --- arithmetic of shapes ---------------------------------------------------------------------------------------------
+
+
+def _on_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` for plain numbers only, so that no list and no huge integer grows from what a file says."""
 
     def checked(*numbers: Any) -> Any:
         if not all(isinstance(number, bool | int | float) for number in numbers):
             raise TypeError("arithmetic of shapes takes numbers")
-        found = function(*numbers)
-        if abs(found) > _LARGEST:
+        result = function(*numbers)
+        if abs(result) > 2**63:
             raise ValueError("a size does not fit into 64 bits")
-        return found
+        return result
 
     return checked
 
 
-def _item(values: Any, at: int) -> Any:
-    if not isinstance(values, list | tuple):
+def _item(results: Any, index: int) -> Any:
+    if not isinstance(results, list | tuple):
         raise TypeError("only a list of results has items")
-    return values[at]
+    return results[index]
 
 
 def _size(tensor: Any, dim: int) -> int:
@@ -122,43 +81,90 @@ def _size(tensor: Any, dim: int) -> int:
     return tensor.shape[dim]
 
 
+_COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 _ARITHMETIC: dict[str, Callable[..., Any]] = {
-    **{name: getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg")},
-    **{name: getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")},
-    "max": max,
-    "min": min,
-}
+    name: getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", *_COMPARISONS)
+} | {"max": max, "min": min}
+
+
+# --- recurrent layers, whose operators do not check their arguments ---------------------------------------------------
+
+_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+
+
+def _checked_rnn(name: str) -> Callable[..., Any]:
+    """Return the operator of a recurrent layer, which raises ValueError unless all shapes fit each other."""
+    rnn: Any = getattr(torch.ops.aten, name).input
+
+    def call(
+        x: Tensor,
+        state: Tensor | Sequence[Tensor],
+        weights: Sequence[Tensor],
+        has_biases: bool,
+        layers: int,
+        dropout: float,
+        training: bool,
+        bidirectional: bool,
+        batch_first: bool,
+    ) -> Any:
+        states = list(state) if name == "lstm" else [state]
+        tensors = [x, *states, *weights]
+        if not all(isinstance(tensor, Tensor) for tensor in tensors) or x.ndim != 3 or training:
+            raise ValueError(f"{name}: expected tensors (rows, steps, numbers), and no training")
+        directions = 2 if bidirectional else 1
+        if len(weights) != layers * directions * (4 if has_biases else 2):  # first, as `layers` may be any number
+            raise ValueError(f"{name}: {len(weights)} weights are not those of {layers} layers")
+        if len({(tensor.dtype, tensor.device) for tensor in tensors if isinstance(tensor, Tensor)}) > 1:
+            raise ValueError(f"{name}: expected tensors of one dtype on one device")
+        rows, width = x.shape[0 if batch_first else 1], weights[1].shape[-1]
+        expected = [(layers * directions, rows, width)] * len(states)
+        for layer in range(layers):
+            inputs, outputs = x.shape[2] if layer == 0 else width * directions, _GATES[name] * width
+            biases = [(outputs,)] * 2 if has_biases else []
+            expected += [(outputs, inputs), (outputs, width), *biases] * directions
+        shapes = [tuple(tensor.shape) for tensor in tensors[1:] if isinstance(tensor, Tensor)]
+        if shapes != expected:
+            raise ValueError(f"{name}: weights and states have shapes {shapes}; expected {expected}")
+        return rnn(x, state, weights, has_biases, layers, dropout, training, bidirectional, batch_first)
+
+    return call
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{f"number.{name}": _of_numbers(function) for name, function in _ARITHMETIC.items()},
+    **{f"number.{name}": _on_numbers(function) for name, function in _ARITHMETIC.items()},
     "item": _item,
     "size": _size,
-    **RECURRENT,
+    **{f"aten.{name}.input": _checked_rnn(name) for name in _GATES},
 }
+"""Functions that are not called as torch has them, by their name in a file."""
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
 
 
 def function_name(target: Any) -> str | None:
-    """What a file calls a function of a traced graph; None where no program may call it."""
+    """Return the name in a file of a function in a graph of torch.export, or None if it may not be called."""
     if isinstance(target, torch._ops.OpOverload):  # pyright: ignore[reportPrivateUsage] -- its public name is this one
         name = str(target)  # for example aten.linear.default
-        return "size" if name == "aten.sym_size.int" else name if is_operator(name) or name in RECURRENT else None
+        return "size" if name == "aten.sym_size.int" else name if is_operator(name) or name in FUNCTIONS else None
     if target is operator.getitem:
         return "item"
-    known = {function: f"number.{name}" for name, function in _ARITHMETIC.items()}
-    known |= {torch.sym_max: "number.max", torch.sym_min: "number.min"}
-    return known.get(target)
+    names = {function: f"number.{name}" for name, function in _ARITHMETIC.items()}
+    names |= {torch.sym_max: "number.max", torch.sym_min: "number.min"}
+    return names.get(target)
 
 
 def is_operator(name: str) -> bool:
-    """Whether a program may call `name`, as `aten.linear.default` is written."""
-    room, _, rest = name.partition(".")
+    """Whether `name`, for example "aten.linear.default", is an operator that may be called."""
+    namespace, _, rest = name.partition(".")
     base, _, overload = rest.partition(".")
-    listed = base in OPERATORS or (base.endswith("_") and base.removesuffix("_") in IN_PLACE)
-    scripted = overload.startswith("prim_")  # of TorchScript's interpreter: they check nothing
-    return room == "aten" and listed and not scripted and overload.replace("_", "").isalnum()
+    is_listed = base in OPERATORS or (base.endswith("_") and base.removesuffix("_") in IN_PLACE)
+    is_scripted = overload.startswith("prim_")  # for TorchScript's interpreter: they check nothing
+    return namespace == "aten" and is_listed and not is_scripted and overload.replace("_", "").isalnum()
 
 
-def function_called(name: str) -> Callable[..., Any] | None:
-    """The function that a file calls `name`; None where there is none, or no program may call it."""
+def function_by_name(name: str) -> Callable[..., Any] | None:
+    """Return the function that has this name in a file, or None if there is none or it may not be called."""
     if name in FUNCTIONS:
         return FUNCTIONS[name]
     if not is_operator(name):
@@ -168,7 +174,7 @@ def function_called(name: str) -> Callable[..., Any] | None:
     if packet is None or overload not in packet.overloads():
         return None
     function = getattr(packet, overload)
-    gives = {str(value.type) for value in function._schema.returns}
-    if not gives or not gives <= _GIVES:  # torch has operators of lists and words under the same names
+    result_types = {str(value.type) for value in function._schema.returns}
+    if not result_types or not result_types <= _RESULT_TYPES:  # torch has operators of lists and words of these names
         return None
     return function if base.endswith("_") or not function._schema.is_mutable else None  # none that fills `out`

@@ -10,8 +10,8 @@ from torch import nn
 from torch.optim import Adam, Optimizer
 from torch.optim.optimizer import ParamsT
 
+from onecycle.core.checks import unwrap_partial
 from onecycle.core.process import without_compiler
-from onecycle.core.text import unwrap_partial
 from onecycle.errors import SettingError
 from onecycle.optim.fused_adam import FusedAdam
 from onecycle.optim.groups import BATCH_NORMS, LayerGroup

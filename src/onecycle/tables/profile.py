@@ -8,8 +8,7 @@ from typing import Any, get_args
 import numpy as np
 
 from onecycle.core.choices import ColumnKind
-from onecycle.core.text import pluralize
-from onecycle.errors import DataError, SettingError, did_you_mean
+from onecycle.errors import DataError, SettingError, did_you_mean, pluralize
 from onecycle.tables.categories import MAX_CATEGORIES, ValueCounts
 from onecycle.tables.dates import ISO, as_days, iso
 from onecycle.tables.numbers import PIECE

@@ -9,8 +9,7 @@ import numpy as np
 
 from onecycle.core.checks import check_int
 from onecycle.core.device import derived_seed
-from onecycle.core.text import pluralize
-from onecycle.errors import DataError, SettingError, did_you_mean
+from onecycle.errors import DataError, SettingError, did_you_mean, pluralize
 from onecycle.tables.dates import as_days
 from onecycle.tables.spec import SPLIT_SYNTAX, TableSpec, column_hint, parse_split
 from onecycle.tables.values import decode_column, import_pyarrow, value_kind

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from onecycle.core.checks import unwrap_partial
 from onecycle.core.device import preserve_rng_state
-from onecycle.core.text import unwrap_partial
 from onecycle.data.loaders import InMemoryLoader, Loader
 from onecycle.errors import DataError, ModelError, OneCycleError, SettingError
 from onecycle.optim.groups import LayerGroup

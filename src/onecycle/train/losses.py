@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onecycle.core.text import unwrap_partial
+from onecycle.core.checks import unwrap_partial
 from onecycle.errors import DataError
 from onecycle.train.step import LossFunc
 

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from torch import Tensor
 
-from onecycle.core.text import unwrap_partial
+from onecycle.core.checks import unwrap_partial
 from onecycle.errors import DataError, SettingError
 
 Metric: TypeAlias = Callable[[Tensor, Tensor], "Tensor | float"]

@@ -20,8 +20,15 @@ import numpy as np
 
 from onecycle.core.choices import SetName
 from onecycle.core.config import Config
-from onecycle.core.files import sync_folder, unwritable, verify_checksum, with_checksum, write_text
-from onecycle.core.locks import LOCKS_SUPPORTED, Lock
+from onecycle.core.files import (
+    LOCKS_SUPPORTED,
+    Lock,
+    sync_folder,
+    unwritable,
+    verify_checksum,
+    with_checksum,
+    write_text,
+)
 from onecycle.errors import OutputError
 from onecycle.tables.cache.sizes import format_size
 from onecycle.tables.features import Features

@@ -5,8 +5,7 @@ from typing import Any
 
 from onecycle.core.checks import check_int
 from onecycle.core.choices import Mode
-from onecycle.core.text import pluralize
-from onecycle.errors import SettingError
+from onecycle.errors import SettingError, pluralize
 from onecycle.train.callbacks.base import Callback
 from onecycle.train.callbacks.monitor import Monitor
 from onecycle.train.fit import Fit

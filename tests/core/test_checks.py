@@ -1,8 +1,8 @@
-"""What a partial calls."""
+"""Arguments are normalized."""
 
 from functools import partial
 
-from onecycle.core.text import unwrap_partial
+from onecycle.core.checks import unwrap_partial
 
 
 def test_partials_of_partials_and_other_callables():

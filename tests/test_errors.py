@@ -1,6 +1,6 @@
 """Counts agree with their nouns."""
 
-from onecycle.core.text import pluralize
+from onecycle.errors import pluralize
 
 
 def test_counts_agree_with_their_nouns():

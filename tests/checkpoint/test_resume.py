@@ -6,7 +6,6 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,32 +30,10 @@ from onecycle import (
     accuracy,
     error_rate,
 )
-from onecycle.checkpoint import writer as saver
 from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.errors import FileError, NonFiniteLossError, SettingError
 
 Make = Callable[[], Learner]
-
-
-class Now:
-    """Stands in for the thread: what is submitted is done at once, so that no checkpoint waits for another."""
-
-    def __init__(self, *_: Any) -> None: ...
-
-    def submit(self, function: Callable[..., Any], *args: Any) -> "Future[None]":
-        done = Future[None]()
-        try:
-            done.set_result(function(*args))
-        except Exception as error:
-            done.set_exception(error)
-        return done
-
-    def shutdown(self) -> None: ...
-
-
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saver, "ThreadPoolExecutor", Now)
 
 
 class Noisy(nn.Module):
@@ -248,7 +225,7 @@ def with_other_data() -> Learner:
 def test_another_fit_is_refused_by_name(run: Path, make: Make, message: str):
     learn = make()
     before = {name: value.clone() for name, value in learn.model.state_dict().items()}
-    with pytest.raises(SettingError, match=f"is the run of another fit: .*{message}"):
+    with pytest.raises(SettingError, match=f"belongs to a different fit: .*{message}"):
         learn.resume(run)
     assert_equal(dict(learn.model.state_dict()), before)
     assert not (run / ".lock").exists()
@@ -278,13 +255,13 @@ def test_another_fit_in_the_folder_is_not_extended(run: Path):
     learn = learner("eager")
     learn.fit_one_cycle(1, 1e-2, checkpoint=CheckpointConfig(run, overwrite=True))
     learner("eager").fit_one_cycle(3, 1e-2, checkpoint=CheckpointConfig(run, overwrite=True))
-    with pytest.raises(SettingError, match="the fit that is to go on is not the one that is kept there any more"):
+    with pytest.raises(SettingError, match="holds checkpoints of another fit than the one to continue"):
         learn.extend(1)
 
 
 def test_an_earlier_run_is_not_replaced_unasked(run: Path):
     learn = learner("eager")
-    with pytest.raises(SettingError, match=r"holds checkpoints of an earlier fit: go on with learn.resume\("):
+    with pytest.raises(SettingError, match=r"holds checkpoints of an earlier fit: resume it with learn.resume\("):
         learn.fit(1, 1e-2, checkpoint=run)
     names = RunFolder(run).names()
     learn.fit(1, 1e-2, checkpoint=CheckpointConfig(run, overwrite=True))
@@ -325,7 +302,7 @@ def test_many_differences_are_counted(run: Path):
 
 def test_where_it_goes_on_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     learner("eager").fit_one_cycle(2, 1e-2, callbacks=[StopsAfter(7)], checkpoint=tmp_path, every="1 h")
-    for words in ("goes on after 7 of 24 batches", "finished after 24 batches; it is loaded"):
+    for words in ("resumes after 7 of 24 batches", "finished after 24 batches; it is loaded"):
         learn = learner("eager")
         learn.silent = False
         learn.resume(tmp_path, callbacks=[StopsAfter(0)])
@@ -353,13 +330,13 @@ def test_what_a_fit_ended_with_is_written_down_until_it_goes_on(tmp_path: Path):
     with pytest.raises(ZeroDivisionError):
         learner("eager").fit_one_cycle(2, 1e-2, callbacks=[broken], checkpoint=tmp_path)
     run = RunFolder(tmp_path)
-    assert run.failure() == "ZeroDivisionError: oops"
+    assert run.read_failure() == "ZeroDivisionError: oops"
     with pytest.raises(SettingError, match="callbacks: Breaks"):
         learner("eager").resume(tmp_path)
-    assert run.failure() is not None  # nothing has gone on
+    assert run.read_failure() is not None  # nothing has gone on
     resumed = learner("eager")
     resumed.resume(tmp_path, callbacks=[broken])
-    assert run.failure() is None
+    assert run.read_failure() is None
     assert_equal(everything(resumed), everything(plain))
 
 
@@ -382,13 +359,13 @@ def test_nothing_is_kept_after_a_loss_that_is_no_number(tmp_path: Path):
     with pytest.raises(NonFiniteLossError, match="the loss became nan at step 8"):
         learn.fit_one_cycle(2, 1e-2, checkpoint=tmp_path, every=1)
     assert RunFolder(tmp_path).names()[0] == "0000000008"
-    assert (RunFolder(tmp_path).failure() or "").startswith("the loss became nan at step 8 (epoch 0, batch 8)")
+    assert (RunFolder(tmp_path).read_failure() or "").startswith("the loss became nan at step 8 (epoch 0, batch 8)")
 
 
 def test_a_failure_is_not_that_of_the_fit_before(run: Path):
     with pytest.raises(ZeroDivisionError):
         learner("eager").fit(1, 1e-2, callbacks=[Breaks(3)], checkpoint=CheckpointConfig(run, overwrite=True))
-    assert RunFolder(run).failure() is None
+    assert RunFolder(run).read_failure() is None
 
 
 def test_a_fit_that_failed_before_anything_was_kept_leaves_nothing(tmp_path: Path):

@@ -1,5 +1,7 @@
-"""Bundles as one zip file: written whole, always the same, and read with bounds."""
+"""Folders and zip files of tensors: written whole, always the same, and read with bounds."""
 
+import os
+import stat
 import struct
 import zipfile
 from collections.abc import Callable
@@ -10,9 +12,35 @@ import torch
 
 from conftest import Net, seeded
 from onecycle import MLP, DataBunch, Learner, accuracy, load_learner, load_predictor
+from onecycle.core.archives import read_folder, write_folder
 from onecycle.errors import FileError, OutputError
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_umask_says_who_can_read_it(tmp_path: Path, mask: int):
+    before = os.umask(mask)
+    try:
+        write_folder(tmp_path / "new" / "kept", "checkpoint", {"model": {"w": torch.ones(2)}}, {"a": 1}, replace=False)
+    finally:
+        os.umask(before)
+    folder = tmp_path / "new" / "kept"
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir())}
+    assert modes.pop("kept") == 0o777 & ~mask
+    assert set(modes.values()) == {0o666 & ~mask}
+    assert list((tmp_path / "new").iterdir()) == [folder]
+    state, tensors = read_folder(folder, "checkpoint")
+    assert (state, tensors["model"]["w"].tolist()) == ({"a": 1}, [1, 1])
+
+
+def test_a_folder_that_fails_in_the_middle_leaves_nothing(tmp_path: Path):
+    with pytest.raises(TypeError):
+        write_folder(tmp_path / "kept", "checkpoint", {}, {"a": object()}, replace=False)
+    assert not list(tmp_path.iterdir())
+
+
+# --- zip files -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -54,7 +82,7 @@ def test_only_a_bundle_is_replaced(learn: Learner):
         packed.writestr("thesis.txt", "years of work")
     for name in ("mine.zip", "other.zip"):
         before = Path(name).read_bytes()
-        with pytest.raises(OutputError, match=f"{name} exists and is no bundle that onecycle wrote"):
+        with pytest.raises(OutputError, match=f"{name} exists and is not a bundle that onecycle wrote"):
             learn.export(name, overwrite=True)
         assert Path(name).read_bytes() == before
     Path("file").write_text("")
@@ -62,7 +90,7 @@ def test_only_a_bundle_is_replaced(learn: Learner):
         learn.export("file/a.zip")
 
 
-def test_a_failure_in_the_middle_leaves_nothing(learn: Learner, monkeypatch: pytest.MonkeyPatch):
+def test_a_zip_that_fails_in_the_middle_leaves_nothing(learn: Learner, monkeypatch: pytest.MonkeyPatch):
     whole = learn.export("a.zip").read_bytes()
     with monkeypatch.context() as patched:
         patched.setattr(zipfile.ZipFile, "open", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
@@ -84,12 +112,12 @@ def test_every_damage_is_found(learn: Learner):
     for start, size in contents:
         for position in (start, start + size // 2, start + size - 1):
             path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-            with pytest.raises(FileError, match=r"a.zip: no bundle that .* \(it does not end with its SHA-256\)"):
+            with pytest.raises(FileError, match=r"a.zip: not a bundle that .* \(it does not end with its SHA-256\)"):
                 load_learner(path)
     for position in {0, *range(len(whole) - 500, len(whole))}:  # zip's own fields, and the SHA-256
         for bit in range(8):
             path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1 :])
-            with pytest.raises(FileError, match=r"a.zip: no bundle that .* \(it does not end with its SHA-256\)"):
+            with pytest.raises(FileError, match=r"a.zip: not a bundle that .* \(it does not end with its SHA-256\)"):
                 load_learner(path)
     path.unlink()
     with pytest.raises(FileError, match=r"a.zip: no such file"):
@@ -157,7 +185,7 @@ def test_damage_in_a_zip_that_was_packed_by_hand(learn: Learner):
     load_learner(path)
     whole = path.read_bytes()
     path.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
-    with pytest.raises(FileError, match=r"a.zip: no zip file, or a damaged one \(Bad CRC-32"):
+    with pytest.raises(FileError, match=r"a.zip: not a zip file, or a damaged one \(Bad CRC-32"):
         load_learner(path)
 
 
