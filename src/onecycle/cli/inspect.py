@@ -169,7 +169,7 @@ def _shorten(text: str, length: int) -> str:
 def _print_training(setup: Setup) -> None:
     facts = plan(setup)
     target = facts["target"]
-    print(f"target: {target_line(target, details=False)}")
+    print_table([[f"target: {target_line(target, details=False)}"]])
     if "quantiles" in target:
         _print_quantiles(target["names"], target["quantiles"])
     elif classes := target.get("labels") or target.get("classes"):
