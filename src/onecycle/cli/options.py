@@ -1,7 +1,7 @@
 """The options of the command line: the name, type, default and help of each are declared once.
 
-typer converts paths and flags, and completes the choices of Literal types. The parsers below cover what it cannot say
-("auto" or a number, a size such as 28x32) and word all errors alike: `--bs is 0; expected a whole number of ...`.
+typer converts paths and flags. The parsers below cover what it cannot say ("auto" or a number, a size such as 28x32),
+and word the errors of all values alike, whatever typer's version: `--bs is 0; expected a whole number of ...`.
 """
 
 import inspect
@@ -164,10 +164,20 @@ def table_file(text: str) -> Path:
 
 
 def option(
-    metavar: str | None, description: str, *names: str, parser: Callable[[str], Any] | None = None, auto: bool = False
+    metavar: str, description: str, *names: str, parser: Callable[[str], Any] | None = None, auto: bool = False
 ) -> Any:
     """Declare an option; `auto` says that its default, None, means auto."""
     return typer.Option(*names, metavar=metavar, help=description, parser=parser, show_default="auto" if auto else True)
+
+
+def choice_option(literal: Any, description: str) -> Any:
+    """Declare an option that takes one of the values of a Literal type."""
+    values: tuple[str, ...] = get_args(literal)
+
+    def complete(incomplete: str) -> list[str]:
+        return [value for value in values if value.startswith(incomplete)]
+
+    return typer.Option(metavar="|".join(values), help=description, parser=choice(literal), autocompletion=complete)
 
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `train` wrote.", show_default=False)]
@@ -190,7 +200,7 @@ def train_settings(
     target: Annotated[
         str | None, option("NAME,...", "The columns to predict; a table needs it.", parser=column_names)
     ] = None,
-    task: Annotated[Task | None, option(None, "What is predicted, if the guess is wrong.", parser=choice(Task))] = None,
+    task: Annotated[Task | None, choice_option(Task, "What is predicted, if the guess is wrong.")] = None,
     split: Annotated[
         str,
         option("RULE", "auto, random, stratified, time:COLUMN, group:COLUMN or column:COLUMN.", parser=split_rule),
@@ -242,10 +252,8 @@ def train_settings(
         option("N,N,...", "Sizes of the hidden layers, for mnist; by default 50.", parser=hidden_layers),
     ] = None,
     wd: Annotated[float, option("NUMBER", "Weight decay.", parser=weight_decay)] = 1e-2,
-    precision: Annotated[
-        Precision, option(None, "Number format of the forward pass.", parser=choice(Precision))
-    ] = "fp32",
-    engine: Annotated[EngineName, option(None, "What runs the steps.", parser=choice(EngineName))] = "auto",
+    precision: Annotated[Precision, choice_option(Precision, "Number format of the forward pass.")] = "fp32",
+    engine: Annotated[EngineName, choice_option(EngineName, "What runs the steps.")] = "auto",
     seed: Annotated[
         int, option("N", "Decides split, weights and batch order: same seed, same run.", parser=whole(0))
     ] = 42,
