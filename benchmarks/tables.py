@@ -114,8 +114,9 @@ def onecycle_score(path: Path, target: str, seed: int) -> dict[str, Any]:
     from onecycle.cli.settings import TrainSettings
     from onecycle.cli.train import train
     from onecycle.core.record import Record
+    from onecycle.tables.spec import TableSpec
 
-    settings = TrainSettings.parse(str(path), target=target, seed=str(seed), device="cpu")
+    settings = TrainSettings(str(path), TableSpec(target, seed=seed), device="cpu")
     said, out, start = io.StringIO(), path.parent / "run", time.process_time()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
         train(settings, out, force=True, as_json=True)

@@ -41,6 +41,13 @@ def test_every_mechanism_trains_alike():
     assert [cells[-1] for cells in found.values()] == ["0"] * 6 + ["-"]
 
 
+def test_the_starts():
+    found = table(printed("startup.py", "--rounds", "1"))
+    assert [*found][:3] == ["python -c pass", "import onecycle", "from onecycle.basics import *"]
+    assert {f"onecycle {name} --help" for name in ("train", "lr-find", "predict", "inspect", "doctor")} <= found.keys()
+    assert all(float(cell) >= 0 for cells in found.values() for cell in (cells[0], cells[-1]))
+
+
 def test_a_smoke_run_beside_the_floor(tmp_path: Path):
     peers = "onecycle_eager,onecycle_fast,floor"
     printed("run.py", "--quick", "--workloads", "lesson,rows", "--peers", peers, "--out", str(tmp_path))

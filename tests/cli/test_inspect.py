@@ -1,6 +1,5 @@
 """`onecycle inspect`: what is shown of a file, and that it is what training does."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.cells import cell_len
 
 from cli.people_table import people
-from onecycle.cli import layout
+from cli.terminal import on_terminal, visible
 from onecycle.cli.app import run
 from onecycle.data.from_table import default_epochs
 
@@ -55,7 +55,6 @@ def test_columns_and_plan(file: str, capsys: Capture) -> None:
         f"{default_epochs(9)} epochs of 9 batches of 32 rows, {9 * default_epochs(9):,} steps",
     ):
         assert words in out
-    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_a_regression_shows_quantiles(file: str, capsys: Capture) -> None:
@@ -151,7 +150,10 @@ def test_kinds_and_tasks_that_are_set(file: str, capsys: Capture) -> None:
     assert found["training"]["target"]["quantiles"][0]["max"] == 1
 
 
-def test_long_names_many_classes_and_huge_numbers_stay_readable(here: Path, capsys: Capture) -> None:
+def test_long_names_many_classes_and_huge_numbers_stay_readable(
+    here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = ["number", "category", "number", "target", "number"]
     random = np.random.default_rng(0)
     long = "a very long name of a column that goes on and on (measured in metres per second)"
     table = pa.table(
@@ -165,14 +167,17 @@ def test_long_names_many_classes_and_huge_numbers_stay_readable(here: Path, caps
     )
     pq.write_table(table, "odd.parquet")
     out = shown(capsys, "odd.parquet", "--target", "city")
-    assert max(map(layout.cells_of, out.splitlines())) <= 80
-    assert long in out
     assert "and 28 more, with " in out
-    columns = out[: out.index("target:")].splitlines()
-    at = columns[2].index("kind")
-    assert [line[: at - 2].strip() for line in columns if "float64" in line] == ["", "line break", "amount"]
-    assert max(map(layout.cells_of, shown(capsys, "odd.parquet", "--target", "amount").splitlines())) <= 80
-    assert max(map(layout.cells_of, shown(capsys, "odd.parquet", "--target", f"{long}").splitlines())) <= 80
+    head, *columns = out[: out.index("\n\ntarget:")].splitlines()[2:]
+    assert [column.split("  ")[0] for column in columns] == [long, "日本語", "line break", "city", "amount"]
+    before_kind = cell_len(head[: head.index("kind")])
+    assert all(
+        cell_len(column[: column.index(kind)]) == before_kind for column, kind in zip(columns, kinds, strict=True)
+    )
+    for target in ("city", "amount", long):
+        lines = visible(on_terminal(monkeypatch, "inspect", "odd.parquet", "--target", target)).splitlines()
+        assert max(map(cell_len, lines)) <= 80
+        assert " ".join(line[:20].strip() for line in lines[3:8]) == long  # wrapped, and not cut
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [(100, 20), (187, 12), (1_000, 8), (10**9, 8)])
@@ -181,34 +186,11 @@ def test_epochs_make_about_2_200_steps(steps: int, epochs: int) -> None:
     assert default_epochs(1) == default_epochs(2) >= 20  # small tables are not seen without end
 
 
-def test_plain_columns() -> None:
-    rows = [["a", "1", "some words that are wrapped here"], ["a name that is too long for it", "22", "x"]]
-    assert layout.plain_columns(["name", "n", "what"], rows, (1,), 36) == [
-        *("name   n  what", "a      1  some words that are", "          wrapped here"),
-        *("a name that is too long for it", "      22  x"),
-    ]
-
-
-class Terminal(io.StringIO):
-    """A terminal of 80 columns, as far as rich can tell."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def test_on_a_terminal_it_has_colours(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = Terminal()
-    monkeypatch.setattr("sys.stdout", out)
-    for name, value in (("COLUMNS", "80"), ("TERM", "xterm-256color"), ("FORCE_COLOR", "1")):
-        monkeypatch.setenv(name, value)
-    for name in ("NO_COLOR", "CI", "TTY_COMPATIBLE"):
-        monkeypatch.delenv(name, raising=False)
-    layout.print_columns(["column", "kind", "what"], [["age", "number", "words " * 20], ["town", "dropped", "x"]])
-    text = out.getvalue()
-    assert "\x1b[" in text
-    assert "words words" in text
-    assert run(["inspect", file, "--target", "score"]) == 0
-    assert "training would" in out.getvalue()
+def test_on_a_terminal_it_has_colours_and_fits(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = on_terminal(monkeypatch, "inspect", file, "--target", "group")
+    assert "\x1b[36mnumber" in out
+    assert "training would" in out
+    assert max(map(cell_len, visible(out).splitlines())) <= 80
 
 
 def test_mnist(capsys: Capture, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

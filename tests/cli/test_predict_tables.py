@@ -129,7 +129,7 @@ def test_in_pieces_as_at_once(runs: Path, capsys: Capture, monkeypatch: pytest.M
     pq.write_table(table, "people.parquet")
     for suffix in ("parquet", "csv", "arrow"):
         lines(capsys, runs / "regression", source, "-o", f"whole.{suffix}")
-    monkeypatch.setattr("onecycle.cli.prediction_rows.ROWS", 7)
+    monkeypatch.setattr("onecycle.cli.prediction_rows.STREAMED_ROWS", 7)
     for suffix, read in (
         ("parquet", pq.read_table),
         ("csv", pyarrow.csv.read_csv),
@@ -229,7 +229,7 @@ def test_what_cannot_be_predicted_leaves_nothing_behind(runs: Path, capsys: Capt
 def test_a_cell_that_is_wrong_far_down_leaves_nothing_behind(
     runs: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onecycle.cli.prediction_rows.ROWS", 10)
+    monkeypatch.setattr("onecycle.cli.prediction_rows.STREAMED_ROWS", 10)
     table = people(50, seed=9)
     joined = [str(day) for day in table["joined"].to_pylist()]
     joined[42] = "never"

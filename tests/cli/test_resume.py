@@ -151,7 +151,7 @@ def test_predicting_with_a_training_that_is_not_finished(capsys: pytest.CaptureF
     Path("a/record.json").unlink()
     capsys.readouterr()
     assert run(["predict", "a", "rows.npz"]) == 2
-    expected = "error: a: its training is not finished; go on with it: onecycle train --resume a\n"
+    expected = "error: a: its training is not finished; resume it: onecycle train --resume a\n"
     assert capsys.readouterr().err == expected
 
 

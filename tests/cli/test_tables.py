@@ -157,7 +157,7 @@ def test_the_commands_as_processes(here: Path) -> None:
 
     seen = done("inspect", "people.csv", "--target", "group")
     assert (seen.returncode, seen.stderr) == (0, "")
-    assert max(map(len, seen.stdout.splitlines())) <= 80
+    assert "group    target" in seen.stdout
     trained = done("train", "people.csv", "--target", "group", *QUICK, "--json")
     assert trained.returncode == 0
     assert "Traceback" not in trained.stderr

@@ -136,7 +136,7 @@ def test_a_run_that_ends_early_leaves_no_empty_folder(
     def ended(*_: Any) -> None:
         raise sent
 
-    monkeypatch.setattr("onecycle.cli.train.learner", ended)
+    monkeypatch.setattr("onecycle.cli.train.build_learner", ended)
     assert run(["train", "mnist", "--out", "deep/er"]) in (1, 130)
     assert not any(here.iterdir())
 
@@ -154,8 +154,8 @@ def test_ctrl_c_in_the_first_epoch(
         learn.callbacks.append(CtrlC())
         return learn
 
-    make = train_command.learner
-    monkeypatch.setattr(train_command, "learner", learner)
+    make = train_command.build_learner
+    monkeypatch.setattr(train_command, "build_learner", learner)
     assert run(["train", "mnist", "--lr", "0.01", "--epochs", "50", "--out", "out", "--json"]) == 130
     found = json.loads(capsys.readouterr().out)
     record = Record.load("out/record.json")

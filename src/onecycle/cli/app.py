@@ -1,48 +1,62 @@
-"""The command line: arguments → settings → learner.
+"""The command line: typer reads the arguments, a command returns the job they ask for, and `run` does it.
 
-typer only reads the arguments: a command returns the job that they ask for, and `run` does it. The jobs are in
-`cli/`, imported when they are done, so that `--help` needs neither torch nor NumPy.
+The jobs are functions of the other modules in `cli/`, which are imported when a job is done, so that `--help` needs
+neither torch nor NumPy. A command that fails says why in one line on stderr.
 """
 
+import codecs
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, NoReturn, TypeAlias
 
 import typer
 from typer.core import TyperGroup
 
 from onecycle import __version__
-from onecycle.cli import exit_codes as failing
-from onecycle.cli import options as given
-from onecycle.cli.settings import TrainSettings, check_plot_name, check_table_name, run_folder
+from onecycle.cli.options import (
+    BadValueError,
+    Device,
+    Force,
+    Json,
+    Plot,
+    Run,
+    Table,
+    check_alone,
+    option,
+    takes_settings,
+)
+from onecycle.cli.settings import TrainSettings, default_run_folder
 from onecycle.errors import OneCycleError, SettingError, did_you_mean
 
-Job: TypeAlias = Callable[[], int]  # gives the exit code
-UsageError: Any = typer.BadParameter.__mro__[1]  # where it lives depends on typer's version
+Job: TypeAlias = Callable[[], int]  # returns the exit code
+UsageError: Any = typer.BadParameter.__mro__[1]  # its module depends on typer's version
+FAILED, BAD_REQUEST, INTERRUPTED, CLOSED_PIPE, TERMINATED = 1, 2, 130, 141, 143  # exit codes
 
 
 class _Commands(TyperGroup):
-    """The commands, with our words for one that does not exist."""
+    """The commands, with our own error for an unknown one."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that `args` begins with."""
-        if args[0] not in self.commands:
+        """Return the command that `args` begins with. Raise SettingError if there is none."""
+        if args[0] not in self.commands and not ctx.resilient_parsing:  # which completion asks for
             hint = did_you_mean(args[0], self.commands) or f"; expected one of {', '.join(self.commands)}"
             raise SettingError(f'unknown command "{args[0]}"{hint}')
         return super().resolve_command(ctx, args)
 
 
-app = typer.Typer(cls=_Commands, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(cls=_Commands, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def _job(module: str, function: str, *args: Any) -> Job:
-    """The job of a function in `cli/`, which is imported when it is done."""
+    """Return the job of a function in `cli/`, whose module is imported when the job is done."""
     return lambda: getattr(import_module(f"onecycle.cli.{module}"), function)(*args)
 
 
@@ -61,36 +75,17 @@ def _main(
 
 
 @app.command()
+@takes_settings(source_required=False)
 def train(
     context: typer.Context,
-    source: Annotated[
-        str | None, typer.Argument(metavar="SOURCE", help="mnist, or the path of a file or folder.", show_default=False)
-    ] = None,
-    target: given.Target = None,
-    task: given.Task = None,
-    split: given.SplitBy = "auto",
-    valid: given.Valid = None,
-    drop: given.Drop = None,
-    kinds: given.Kind = None,
-    image_size: given.ImageSize = None,
-    memory_limit: given.Memory = None,
-    epochs: given.Epochs = "auto",
-    lr: given.Rate = "auto",
-    bs: given.Batch = "auto",
-    model: given.Model = "auto",
-    hidden: given.Hidden = None,
-    wd: given.Decay = "1e-2",
-    precision: given.Precision = "fp32",
-    engine: given.EngineName = "auto",
-    seed: given.Seed = "42",
-    device: given.Device = None,
-    out: Annotated[Path | None, given.option("FOLDER", "Where to write; by default runs/SOURCE.")] = None,
-    force: given.Force = False,
+    settings: TrainSettings | None,
+    out: Annotated[Path | None, option("FOLDER", "Where to write; by default runs/SOURCE.")] = None,
+    force: Force = False,
     checkpoint_every: Annotated[
-        str | None, given.option("WHEN", 'Keep the training as it goes: "1 epoch", "30 s", or a number of batches.')
+        str | None, option("WHEN", 'Write checkpoints: every "1 epoch", "30 s", or number of batches.')
     ] = None,
-    resume: Annotated[Path | None, given.option("RUN", "Go on with the training that is kept in this folder.")] = None,
-    as_json: given.Json = False,
+    resume: Annotated[Path | None, option("RUN", "Resume the training whose checkpoints are in this folder.")] = None,
+    as_json: Json = False,
 ) -> Job:
     """Find a learning rate and train one cycle.
 
@@ -101,54 +96,25 @@ def train(
     gets the names of the files, one a line. Ctrl-C ends the training: what was trained so far is written, marked as
     stopped, and the exit code is 130.
 
-    With --checkpoint-every nothing is lost when the training is stopped or killed: `onecycle train --resume RUN` goes
-    on with it, and ends as if it had never been stopped.
+    With --checkpoint-every nothing is lost when the training is stopped or killed: `onecycle train --resume RUN`
+    resumes it, and it ends as if it had never been stopped.
     """
     if resume is not None:
-        given.check_alone(context, "resume")
-        return _job("resume", "resume", resume, device, as_json)
-    if source is None:
+        check_alone(context, "resume")
+        return _job("train", "resume", resume, context.params["device"], as_json)
+    if settings is None:
         raise SettingError("SOURCE is missing, which says what is trained on: mnist, or the path of a file or folder")
-    settings = TrainSettings.parse(
-        source, target=target, task=task, split=split, valid=valid, drop=drop, kinds=kinds, image_size=image_size,
-        memory_limit=memory_limit,
-        epochs=epochs, lr=lr, bs=bs, model=model, hidden=hidden, wd=wd, precision=precision, engine=engine, seed=seed,
-        device=device,
-    )  # fmt: skip
-
-    return _job("train", "train", settings, out or run_folder(source), force, as_json, checkpoint_every)
+    out = out or default_run_folder(settings.source)
+    return _job("train", "train", settings, out, force, as_json, checkpoint_every)
 
 
 @app.command()
-def lr_find(
-    source: given.Source,
-    target: given.Target = None,
-    task: given.Task = None,
-    split: given.SplitBy = "auto",
-    valid: given.Valid = None,
-    drop: given.Drop = None,
-    kinds: given.Kind = None,
-    image_size: given.ImageSize = None,
-    bs: given.Batch = "auto",
-    model: given.Model = "auto",
-    hidden: given.Hidden = None,
-    wd: given.Decay = "1e-2",
-    precision: given.Precision = "fp32",
-    seed: given.Seed = "42",
-    device: given.Device = None,
-    out: Annotated[Path | None, given.option("FILE.png", "Where to draw the curve.")] = None,
-    as_json: given.Json = False,
-) -> Job:
+@takes_settings(without=("epochs", "lr"))
+def lr_find(settings: TrainSettings, out: Plot = None, as_json: Json = False) -> Job:
     """Suggest a learning rate.
 
     Takes what `train` takes. stdout gets the number; stderr gets all suggestions by name, and which of them it is.
     """
-    settings = TrainSettings.parse(
-        source, target=target, task=task, split=split, valid=valid, drop=drop, kinds=kinds, image_size=image_size,
-        bs=bs, model=model, hidden=hidden, wd=wd, precision=precision, seed=seed, device=device,
-    )  # fmt: skip
-    check_plot_name(out)
-
     return _job("train", "find_lr", settings, out, as_json)
 
 
@@ -159,12 +125,10 @@ def predict(
         typer.Argument(metavar="RUN", help="The folder that `train` or `learn.export` wrote.", show_default=False),
     ],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The rows, as in training.", show_default=False)],
-    out: Annotated[
-        Path | None, given.option("FILE", "Write a table: .parquet, .csv, .tsv, .arrow or .feather.", "-o", "--out")
-    ] = None,
-    force: given.Force = False,
-    device: given.Device = None,
-    as_json: given.Json = False,
+    out: Table = None,
+    force: Force = False,
+    device: Device = None,
+    as_json: Json = False,
 ) -> Job:
     """Predict each row of a file.
 
@@ -181,44 +145,23 @@ def predict(
     inverted, and stderr says so), cut out, scaled to fit 20 x 20 pixels, and put into the middle of 28 x 28 by its
     centre of mass. An image that has the model's size already is not moved.
     """
-    check_table_name(out)
     return _job("predict", "predict", run, file, out, force, device, as_json)
 
 
 @app.command()
-def inspect(
-    source: Annotated[str, typer.Argument(metavar="FILE", help="What `train` takes.", show_default=False)],
-    target: given.Target = None,
-    task: given.Task = None,
-    split: given.SplitBy = "auto",
-    valid: given.Valid = None,
-    drop: given.Drop = None,
-    kinds: given.Kind = None,
-    image_size: given.ImageSize = None,
-    memory_limit: given.Memory = None,
-    epochs: given.Epochs = "auto",
-    bs: given.Batch = "auto",
-    model: given.Model = "auto",
-    seed: given.Seed = "42",
-    as_json: given.Json = False,
-) -> Job:
+@takes_settings(without=("lr", "hidden", "wd", "precision", "engine", "device"))
+def inspect(settings: TrainSettings, as_json: Json = False) -> Job:
     """Show the columns of a file, and what training would do.
 
-    Each column with what it is taken for and why, and its missing and different values. With --target also how the
+    Each column with its kind, why it has that kind, and its missing and distinct values. With --target also how the
     target is distributed, the split, the model, and how long it would train.
     """
-    settings = TrainSettings.parse(
-        source, target=target, task=task, split=split, valid=valid, drop=drop, kinds=kinds, image_size=image_size,
-        memory_limit=memory_limit,
-        epochs=epochs, bs=bs, model=model, seed=seed,
-    )  # fmt: skip
-
     return _job("inspect", "inspect", settings, as_json)
 
 
 @app.command()
-def report(run: given.Run) -> Job:
-    """Write the report of a run anew.
+def report(run: Run) -> Job:
+    """Write the report of a run again.
 
     RUN/report.html is made from RUN/record.json; nothing is computed again.
     """
@@ -228,7 +171,7 @@ def report(run: given.Run) -> Job:
 @app.command()
 def runs(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the runs are.")] = Path("runs"),
-    as_json: given.Json = False,
+    as_json: Json = False,
 ) -> Job:
     """List runs: whether they are finished, run, or can be resumed, and how far they are."""
     return _job("runs", "runs", folder, as_json)
@@ -238,53 +181,93 @@ def runs(
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove the entries that nobody uses.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Read their content too, to find damage.")] = False,
-    as_json: given.Json = False,
+    as_json: Json = False,
 ) -> Job:
-    """List the tables that were prepared on the disk because they are larger than memory."""
+    """List the tables that were prepared on disk because they are larger than memory."""
     return _job("cache", "cache", clear, check, as_json)
 
 
 @app.command()
-def doctor(as_json: given.Json = False) -> Job:
-    """Say what onecycle runs on.
+def doctor(as_json: Json = False) -> Job:
+    """Show what onecycle runs on.
 
-    Versions, devices, paths, and whether the embedded MNIST is whole. The exit code is 1 where something is wrong.
+    Versions, devices, paths, and whether the embedded MNIST is whole. The exit code is 1 if something is wrong.
     """
     return _job("doctor", "doctor", as_json)
 
 
 def run(args: list[str] | None = None) -> int:
-    """Do what `args` (by default the process's) ask for. Errors become a line on stderr; returns the exit code."""
+    """Do what `args` (by default the process's) ask for and return the exit code. Errors become a line on stderr."""
     try:
         job: Job | int | None = typer.main.get_command(app).main(args, prog_name="onecycle", standalone_mode=False)
         code = job or 0 if isinstance(job, int | None) else job()
         sys.stdout.flush()
         return code
     except OneCycleError as error:
-        return failing.fail(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code)
+    except BadValueError as error:
+        return _fail(f"{error.param.opts[0] if error.param else 'a value'} is {error.message}", BAD_REQUEST)
     except UsageError as error:
-        return failing.fail(failing.explained(error), failing.BAD_REQUEST)
+        return _fail(_usage_message(error), BAD_REQUEST)
     except (KeyboardInterrupt, typer.Abort):
-        return failing.fail("interrupted", failing.INTERRUPTED)
-    except failing.TerminatedError:
-        return failing.fail("ended by SIGTERM", failing.TERMINATED)
+        return _fail("interrupted", INTERRUPTED)
+    except TerminatedError:
+        return _fail("ended by SIGTERM", TERMINATED)
     except BrokenPipeError:
         # nobody reads any more; without this, Python complains when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return failing.CLOSED_PIPE
+        return CLOSED_PIPE
     except Exception as error:
-        hint = "set ONECYCLE_DEBUG=1 for the traceback"
-        return failing.fail(
-            f"unexpected {type(error).__name__}: {error}; this is a bug: {hint} and report it", failing.FAILED
-        )
+        advice = "this is a bug: set ONECYCLE_DEBUG=1 for the traceback and report it"
+        return _fail(f"unexpected {type(error).__name__}: {error}; {advice}", FAILED)
 
 
 def main() -> NoReturn:
-    """The console script."""
-    signal.signal(signal.SIGTERM, failing.terminate)
-    if hasattr(signal, "SIGUSR1"):  # keeps a training that runs; before that there is nothing to keep
+    """Run the console script."""
+    signal.signal(signal.SIGTERM, _terminate)
+    if hasattr(signal, "SIGUSR1"):  # writes a checkpoint of a running fit; before that there is nothing to write
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    warnings.showwarning = failing.warn
-    if isinstance(sys.stdout, TextIOWrapper):  # stderr escapes what it cannot print of itself
+    warnings.showwarning = _warn
+    codecs.register_error("onecycle.printable", _printable)
+    if isinstance(sys.stdout, TextIOWrapper):  # stderr escapes what it cannot print without this
         sys.stdout.reconfigure(errors="onecycle.printable")
     sys.exit(run())
+
+
+class TerminatedError(BaseException):
+    """SIGTERM, as an exception, so that half-written files are cleaned up; no `except Exception` stops it."""
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise TerminatedError
+
+
+def _warn(message: Warning | str, *_: Any) -> None:
+    """Print a warning as one line, without a place in the source; replaces `warnings.showwarning`."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def _printable(error: UnicodeError) -> tuple[str | bytes, int]:
+    r"""Replace text that the output's encoding lacks: a file's name by its bytes, anything else by \u1234."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeEncodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+def _fail(message: str, code: int) -> int:
+    if os.environ.get("ONECYCLE_DEBUG"):
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _usage_message(error: Any) -> str:
+    """Return what typer says about arguments in our words, with a suggestion or the command whose --help to read."""
+    context = error.ctx
+    hint = f"; see {context.command_path} --help" if context else ""
+    if type(error).__name__ == "NoSuchOption":
+        known = [name for parameter in context.command.params for name in parameter.opts] if context else []
+        return f'unknown option "{error.option_name}"{did_you_mean(error.option_name, [*known, "--help"]) or hint}'
+    message = error.format_message().rstrip(".")
+    return message[:1].lower() + message[1:] + hint

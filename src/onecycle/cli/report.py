@@ -12,31 +12,28 @@ _EXPECTED = "expected the folder of a run, which `onecycle train` wrote"
 
 
 def report(run: Path) -> int:
-    """Write RUN/report.html anew; the exit code.
+    """Write RUN/report.html again. Return the exit code.
 
-    Raises FileError where there is no record, OutputError where nothing can be written.
+    Raise FileError if there is no record that can be read, OutputError if nothing can be written.
     """
     use_agg()
     if run.is_file():
         raise FileError(f"{run} is a file; {_EXPECTED}")
     if not run.is_dir():
         raise FileError(f"{run}: no such folder; {_EXPECTED}")
-    if not (run / RECORD).exists():
+    path = run / RECORD
+    if not path.exists():
         raise FileError(f"{run} holds no {RECORD}; {_EXPECTED}")
-    write_text(run / REPORT, _rendered(run / RECORD))
-    print(run / REPORT)
-    return 0
-
-
-def _rendered(path: Path) -> str:
     record = Record.load(path)
     try:
-        return render_report(record)
+        html = render_report(record)
     except OneCycleError:
         raise
-    except Exception as error:  # anything may be inside a record that was edited by hand
-        found = f"{type(error).__name__}: {error}"
+    except Exception as error:  # a record that was edited by hand may hold anything
         raise FileError(
-            f"{path}: no report can be made of it ({found}); expected a record that onecycle wrote: use another copy, "
-            "or train again"
+            f"{path}: no report can be made of it ({type(error).__name__}: {error}); expected a record that onecycle "
+            "wrote: use another copy, or train again"
         ) from error
+    write_text(run / REPORT, html)
+    print(run / REPORT)
+    return 0

@@ -1,22 +1,28 @@
-"""The files of a run: their names, whether they can be written, and writing them."""
+"""The files of a run: their names, making sure that they can be written, and the settings that resuming needs."""
 
+import shutil
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onecycle.checkpoint.run_folder import RECORD, RunFolder
+from onecycle.checkpoint.run_folder import RECORD, SETTINGS, RunFolder
+from onecycle.cli.settings import ImageSize, ModelChoice, TrainSettings
+from onecycle.core.archives import read_folder, write_folder
 from onecycle.core.files import atomic_write, unwritable
-from onecycle.errors import OutputError, SettingError
+from onecycle.core.record import LRCurve, decode_nonfinite, encode_nonfinite
+from onecycle.errors import FileError, OutputError, SettingError
 from onecycle.export.bundle import check_bundle_path
+from onecycle.tables.spec import TableSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MODEL, REPORT = "model", "report.html"
-BUNDLE_STATE = "manifest.json"  # what a bundle is known by
 PLOTS = ("lr_find.png", "lr.png", "losses.png", "metrics.png", "confusion.png", "predictions.png")
+_SETTINGS_KIND = "settings"  # in the manifest of the folder that holds them
 
 
 def use_agg() -> None:
@@ -28,48 +34,47 @@ def use_agg() -> None:
 
 @contextmanager
 def reserve_output(out: Path, force: bool) -> Generator[None]:
-    """Make `out` for the files of a run. Where the run fails before it wrote any, what was made goes again.
+    """Make the folder `out` for a run, and remove it again if the block fails before it wrote anything.
 
-    Raises SettingError where it holds something and `force` is not given, and where it holds a run that was made in
-    Python, which `force` would destroy; OutputError where it cannot be written.
+    Raises:
+        SettingError: If it is not empty and `force` is false, or if it holds a run made in Python, which `force` would
+            destroy.
+        OutputError: If the files of a run cannot be written to it.
     """
-    with made_folders(out):
-        _claim(out, force)
+    with remove_new_folders_on_error(out):
+        if out.is_file():
+            raise OutputError(f"{out} is a file; expected a folder: give another --out")
+        check_writable(out / RECORD)
+        if RunFolder(out).is_python_run():
+            raise SettingError(f"{out} holds a run made in Python, whose checkpoints would be lost; give another --out")
+        if not force and any(out.iterdir()):
+            raise SettingError(
+                f"{out} is not empty; give another --out, or --force to replace what an earlier run wrote"
+            )
+        for name in (RECORD, REPORT, *PLOTS):
+            if (out / name).is_dir():
+                raise OutputError(f"{out / name} is a folder; expected a file or nothing: give another --out")
+        check_bundle_path(out / MODEL, overwrite=True)
         yield
 
 
 @contextmanager
-def made_folders(folder: Path) -> Generator[None]:
-    """What fails inside leaves `folder` and its parents as they were: those that were made and are empty go again."""
-    made: list[Path] = []
-    with suppress(OSError):  # a folder that may not be looked into, which is reported when it is written to
-        made = [place for place in (folder, *folder.parents) if not place.exists()]
+def remove_new_folders_on_error(folder: Path) -> Generator[None]:
+    """If the block fails, remove `folder` and its parents, as far as the block made them and they are empty."""
+    missing: list[Path] = []
+    with suppress(OSError):  # a folder that may not be entered, which is reported when it is written to
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
     except BaseException:  # Ctrl-C and SIGTERM too
         with suppress(OSError):  # not empty, or not made
-            for place in made:
-                place.rmdir()
+            for path in missing:
+                path.rmdir()
         raise
 
 
-def _claim(out: Path, force: bool) -> None:
-    """Make `out`, and find out before the work whether its files can be written."""
-    if out.is_file():
-        raise OutputError(f"{out} is a file; expected a folder: give another --out")
-    check_writable(out / RECORD)
-    if RunFolder(out).is_python_run():
-        raise SettingError(f"{out} holds a run made in Python, whose checkpoints would be lost; give another --out")
-    if not force and any(out.iterdir()):
-        raise SettingError(f"{out} is not empty; give another --out, or --force to replace what an earlier run wrote")
-    for name in (RECORD, REPORT, *PLOTS):
-        if (out / name).is_dir():
-            raise OutputError(f"{out / name} is a folder; expected a file or nothing: give another --out")
-    check_bundle_path(out / MODEL, overwrite=True)
-
-
 def check_new(path: Path, force: bool, option: str) -> None:
-    """Raises OutputError where `path` is a folder, SettingError where it is a file and `force` is not given."""
+    """Raise OutputError if `path` is a folder, SettingError if it is a file and `force` is false."""
     if path.is_dir():
         raise OutputError(f"{path} is a folder; expected the name of a file")
     if path.exists() and not force:
@@ -77,7 +82,7 @@ def check_new(path: Path, force: bool, option: str) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raises OutputError where `path` cannot be written. Makes its folder, and leaves nothing else there."""
+    """Raise OutputError if `path` cannot be written. Make its folder, and leave nothing else there."""
     if path.is_dir():
         raise OutputError(f"{path} is a folder; expected the name of a file")
     try:
@@ -95,3 +100,44 @@ def write_figure(figure: "Figure | Any", path: Path) -> None:
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=144, bbox_inches="tight")
     plt.close(figure)
+
+
+def save_settings(run: Path, settings: TrainSettings, lr: float, curve: LRCurve | None) -> None:
+    """Write the settings, the peak learning rate and the finder's curve, which resuming needs. Raise OutputError."""
+    values = asdict(settings)
+    if not settings.is_dataset:
+        values["source"] = str(Path(settings.source).resolve())  # the run may be resumed from another folder
+    losses = None if curve is None else encode_nonfinite({"lrs": curve.lrs, "losses": curve.losses})
+    state = {"settings": values, "lr": lr, "curve": losses}
+    write_folder(run / SETTINGS, _SETTINGS_KIND, {}, state, replace=True)
+
+
+def delete_settings(run: Path) -> None:
+    """Remove what `save_settings` wrote, if anything."""
+    shutil.rmtree(run / SETTINGS, ignore_errors=True)
+
+
+def is_resumable(run: Path) -> bool:
+    """Return whether the folder holds the settings of a training and a checkpoint."""
+    return (run / SETTINGS).is_dir() and bool(RunFolder(run).names())
+
+
+def load_settings(run: Path) -> tuple[TrainSettings, float, LRCurve | None]:
+    """Return what `save_settings` wrote. Raise FileError if it is missing or damaged, or the data are gone."""
+    if not is_resumable(run):
+        raise FileError(f"{run}: holds no training to resume; expected the folder of one that had --checkpoint-every")
+    state, _ = read_folder(run / SETTINGS, _SETTINGS_KIND)
+    try:
+        values: dict[str, Any] = dict(state["settings"])
+        values["table"] = TableSpec(**values["table"])
+        values["image_size"] = values["image_size"] and ImageSize(*values["image_size"])
+        kind, hidden = values["model"]["kind"], values["model"]["hidden"]
+        values["model"] = ModelChoice(kind, None if hidden is None else tuple(hidden))
+        settings = TrainSettings(**values)
+        curve = None if state["curve"] is None else LRCurve(**decode_nonfinite(state["curve"]))
+        lr = float(state["lr"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileError(f"{run / SETTINGS}: not the settings of a run ({error}); start it again") from error
+    if not settings.is_dataset and not Path(settings.source).exists():
+        raise FileError(f"{settings.source}: no such file or folder; {run} was trained on it: put it back")
+    return settings, lr, curve

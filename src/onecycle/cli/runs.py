@@ -1,4 +1,4 @@
-"""`onecycle runs`: what became of the runs in a folder."""
+"""`onecycle runs`: the state of the runs in a folder."""
 
 import json
 from datetime import UTC, datetime
@@ -7,8 +7,8 @@ from textwrap import shorten
 from typing import Any
 
 from onecycle.checkpoint.run_folder import RunFolder
-from onecycle.cli.layout import print_columns
 from onecycle.cli.run_files import RECORD
+from onecycle.cli.terminal import print_table
 from onecycle.core.reading import read_bytes
 from onecycle.core.record import Record
 from onecycle.errors import FileError
@@ -16,40 +16,40 @@ from onecycle.train.signals import FINISHED, RESUMABLE
 
 
 def runs(folder: Path, as_json: bool) -> int:
-    """List the runs in `folder`, the newest first; the exit code. Raises FileError where it is no folder."""
+    """List the runs in `folder`, the newest first. Return the exit code. Raise FileError if it is not a folder."""
     if not folder.is_dir():
         raise FileError(f"{folder}: no such folder; expected one with the folders that `onecycle train` writes")
-    places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    found = sorted(filter(None, map(_described, places)), key=lambda run: run["changed"], reverse=True)
+    candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+    described = [run for run in map(_describe, candidates) if run is not None]
+    described.sort(key=lambda run: run["changed"], reverse=True)
     if as_json:
-        print(json.dumps(found))
-    elif found:
+        print(json.dumps(described))
+    elif described:
         head = ["run", "state", "epochs", "batches", "valid_loss", "metrics", "changed"]
-        print_columns(head, [_row(run) for run in found], right=(2, 3, 4))
+        print_table([_row(run) for run in described], head, right=(2, 3, 4))
     else:
         print(f"no runs are in {folder}")
     return 0
 
 
-def _described(path: Path) -> dict[str, Any] | None:
-    """A run as JSON has it; None for a folder that is none."""
+def _describe(path: Path) -> dict[str, Any] | None:
+    """Return the run in a folder as JSON has it; None if there is none."""
     run = RunFolder(path)
-    values = run.read_latest_state()
-    if values is not None:
-        record, epochs, ended = Record.from_json(json.dumps(values["record"])), values["epochs"], values["ended"]
-        done = {"batches": values["position"]["iteration"]}
-        state = _state(ended, run.read_failure())
+    checkpoint = run.read_latest_state()
+    if checkpoint is not None:
+        record, epochs = Record.from_json(json.dumps(checkpoint["record"])), checkpoint["epochs"]
+        batches, state = checkpoint["position"]["iteration"], _state(checkpoint["ended"], run.read_failure())
     elif (path / RECORD).is_file():
         try:
             record = Record.load(path / RECORD)
             state = f"stopped ({record.stopped})" if record.stopped else FINISHED
         except FileError:
             if b'"batch_losses"' not in read_bytes(path / RECORD):
-                return None  # somebody else's
+                return None  # a file of that name that onecycle did not write
             record, state = Record(), f"its {RECORD} cannot be read"
-        epochs, done = record.settings.get("epochs"), {"batches": len(record.losses)}
+        epochs, batches = record.settings.get("epochs"), len(record.losses)
     elif run.names():
-        record, epochs, done, state = Record(), None, {"batches": 0}, "its checkpoints cannot be read"
+        record, epochs, batches, state = Record(), None, 0, "its checkpoints cannot be read"
     else:
         return None
     owner = run.owner_pid()
@@ -60,7 +60,7 @@ def _described(path: Path) -> dict[str, Any] | None:
         "state": f"running (process {owner})" if owner else state,
         "epochs_done": len(record.epochs),
         "epochs": epochs,
-        **done,
+        "batches": batches,
         "valid_loss": losses[-1] if losses else None,
         "metrics": metrics,
         "changed": datetime.fromtimestamp(_changed(run), UTC).isoformat(timespec="seconds"),
@@ -68,18 +68,18 @@ def _described(path: Path) -> dict[str, Any] | None:
 
 
 def _state(ended: str | None, failure: str | None) -> str:
-    """What the newest checkpoint's word for why the fit ended means."""
+    """Return the state of a run in words; `ended` is why its fit ended, as the newest checkpoint says."""
     resumable = ended is None or ended in RESUMABLE
     if failure is not None:
-        what = f"failed ({shorten(failure.partition(';')[0], 64, placeholder='…')})"
-        return what + (", can be resumed" if resumable else "")
+        words = f"failed ({shorten(failure.partition(';')[0], 64, placeholder='…')})"
+        return words + (", can be resumed" if resumable else "")
     if resumable:
         return f"stopped ({ended or 'killed'}), can be resumed"
     return ended if ended == FINISHED else f"finished ({ended})"
 
 
 def _changed(run: RunFolder) -> float:
-    return max(place.stat().st_mtime for place in (run.path, run.checkpoints) if place.exists())
+    return max(path.stat().st_mtime for path in (run.path, run.checkpoints) if path.exists())
 
 
 def _row(run: dict[str, Any]) -> list[str]:
