@@ -35,7 +35,7 @@ from onecycle.optim.schedules import (
     momentum_pair,
     one_cycle_schedule,
 )
-from onecycle.predictor import Predictor, load_bundle, metrics_by_name
+from onecycle.predictor import Predictor, metrics_by_name, read_checked_bundle
 from onecycle.show.progress import make_display
 from onecycle.train.callbacks.base import Callback, check_callbacks, collect_hooks
 from onecycle.train.checks import check_arguments, check_before_fit, check_opt_func
@@ -57,7 +57,7 @@ CallbackFactory: TypeAlias = "Callable[[Learner], Callback]"
 
 @dataclass
 class FitPlan:
-    """What a fit is asked to do, and where it starts.
+    """A requested fit: its settings, and its starting point.
 
     Attributes:
         epochs: How many epochs.
@@ -88,7 +88,7 @@ class Learner(Predictor):
     """A model, its data, and how to train the one on the other.
 
     Args:
-        data: Training, validation and test data. Without data (None, or what a bundle says) it only predicts.
+        data: Training, validation and test data. Without data (None, or the info of a bundle) it only predicts.
         model: Any torch module; by default a TabularModel for data from a table.
         loss_func: Function (outputs, targets) -> scalar; by default cross-entropy for classes, binary cross-entropy for
             multilabel targets and mean squared error for floats.
@@ -109,7 +109,7 @@ class Learner(Predictor):
     Attributes:
         model: The model.
         opt: The optimizer, or None before the first fit.
-        recorder: What happened in the last fit or LR finder run.
+        recorder: Record of the last fit or LR finder run.
         layer_groups: The layer groups, see `split`.
         epochs_trained: Epochs trained so far, over all fits; decides the batch order of the next epoch.
 
@@ -703,7 +703,7 @@ def load_learner(
         >>> learn.fit(1, 1e-4)
     """
     place = data.device if data is not None else pick_device(device)
-    module, info = load_bundle(path, model)
+    module, info = read_checked_bundle(path, model)
     learner = Learner(data or info, module, metrics=metrics_by_name(info.metrics))
     if data is None:
         learner.model, learner.device = module.to(place), place

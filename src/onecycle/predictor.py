@@ -51,7 +51,7 @@ class Predictor:
     Args:
         model: The model; it is moved to `device`.
         loss_func: The loss it was trained with, which decides how outputs become predictions.
-        source: What describes the rows: the data trained on, or what a bundle says of it.
+        source: Describes the rows: the data trained on, or the info of a bundle.
         device: Where to predict.
         metrics: The metrics it was validated with.
         path: Folder that `export` and `to_onnx` write to.
@@ -107,17 +107,17 @@ class Predictor:
 
     @property
     def pixel_scale(self) -> float | None:
-        """What pixels are divided by, or None if the rows are not images."""
+        """Divisor of pixel values, or None if the rows are not images."""
         return self._source.pixel_scale if self._source else None
 
     @property
     def features(self) -> "Features | None":
-        """How rows of a table become the model's input, or None if the data did not come from a table."""
+        """Preprocessing of a table's rows, or None if the data did not come from a table."""
         return self._source.features if self._source else None
 
     @property
     def target(self) -> "Target | None":
-        """What is predicted, or None if the data did not come from a table."""
+        """Description of the target, or None if the data did not come from a table."""
         return self._source.target if self._source else None
 
     def get_preds(self, which: SetName | Loader | Any = "valid") -> tuple[Tensor, Tensor | None]:
@@ -354,11 +354,11 @@ def load_predictor(
         [7, 2, 1]
     """
     place = pick_device(device)
-    module, info = load_bundle(path, model)
+    module, info = read_checked_bundle(path, model)
     return Predictor(module, NamedLoss(info.loss), info, place, metrics_by_name(info.metrics))
 
 
-def load_bundle(path: str | Path, model: nn.Module | type[nn.Module] | None) -> tuple[nn.Module, BundleInfo]:
+def read_checked_bundle(path: str | Path, model: nn.Module | type[nn.Module] | None) -> tuple[nn.Module, BundleInfo]:
     """Read a bundle and check that its preprocessing and its model belong together. Raises as `load_predictor` does."""
     module, info = read_bundle(Path(path), model)
     features, target = info.features, info.target

@@ -2,7 +2,7 @@
 
     python tests/durability/delay.py [--epochs 10] [--every "1 epoch"]
 
-The time between two steps that `FitSaver.save` takes (the copy; the thread writes), and the whole fit beside one that is
+The time between two steps that `CheckpointWriter.save` takes (the copy; the thread writes), and the whole fit beside one that is
 not kept, in turn.
 """
 

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -17,7 +16,7 @@ from torch.utils.data import Dataset
 
 from onecycle.core.choices import SetName
 from onecycle.core.device import derived_seed
-from onecycle.data.loaders import Batch, Loader, as_batch
+from onecycle.data.loaders import Batch, Loader, RowLoader, as_batch
 from onecycle.data.sources import PIXEL_SCALE
 from onecycle.errors import FileError
 from onecycle.tables.cache.conversion import convert_if_larger
@@ -86,7 +85,7 @@ class DiskDataset(Dataset[tuple[Tensor, Tensor]]):
         return [tensor[:rows] for tensor in out]
 
 
-class DiskLoader:
+class DiskLoader(RowLoader):
     """Batches of a DiskDataset, on `device`.
 
     With `shuffle`, an epoch reads blocks of rows in random order, as many as fit into `buffer_bytes`, and returns the
@@ -95,42 +94,14 @@ class DiskLoader:
     `drop_last` leaves out. Two buffers are allocated, and the files are not mapped: mapped pages count as memory of
     the process.
 
-    Args:
-        dataset: The rows.
-        batch_size: Rows in a batch.
-        device: Device of the batches.
-        seed: Seed of the order.
-        shuffle: Whether the order is random (default: that of the files).
-        drop_last: Whether a last batch of fewer rows is left out.
-        pixel_scale: Divisor of inputs that are bytes (default: none).
-        buffer_bytes: Size of each of the two buffers, in bytes.
+    Takes the arguments of `RowLoader`, and `buffer_bytes`, the size of each of the two buffers.
     """
 
-    def __init__(
-        self,
-        dataset: DiskDataset,
-        batch_size: int,
-        device: torch.device,
-        seed: int,
-        shuffle: bool = False,
-        drop_last: bool = False,
-        pixel_scale: float | None = None,
-        buffer_bytes: int = _MAX_BUFFER,
-    ) -> None:
-        self.dataset, self.batch_size, self.device = dataset, batch_size, device
-        self.seed, self.shuffle, self.drop_last, self.pixel_scale = seed, shuffle, drop_last, pixel_scale
+    def __init__(self, dataset: DiskDataset, *args: Any, buffer_bytes: int = _MAX_BUFFER, **settings: Any) -> None:
+        super().__init__(dataset, *args, **settings)
         rows = max(min(buffer_bytes // sum(file.row_bytes for file in dataset.files), len(dataset)), 1)
         self.block_rows = min(_MAX_BLOCK_ROWS, max(rows // _MIN_BLOCKS, 1))
         self.buffers = -(-len(dataset) // rows)  # in an epoch
-        self._next_epoch = 0
-
-    def __len__(self) -> int:
-        rows = len(self.dataset)
-        return rows // self.batch_size if self.drop_last else -(-rows // self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        self._next_epoch += 1
-        return self.epoch(self._next_epoch - 1)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield the batches of epoch `number`. Raises FileError if the files cannot be read."""
@@ -144,12 +115,6 @@ class DiskLoader:
                     parts, missing = [], self.batch_size
         if missing < self.batch_size and not self.drop_last:
             yield self._join(parts)
-
-    def unshuffled(self) -> "DiskLoader":
-        """Return a loader of the same files with all rows in order."""
-        loader = copy(self)
-        loader.shuffle, loader.drop_last, loader._next_epoch = False, False, 0
-        return loader
 
     def peek(self) -> Batch:
         """Return the first rows of the data set, without moving any state."""
@@ -219,7 +184,9 @@ class TableStream:
                 return None
             rows = DiskDataset(self.entry, name)
             drop_last = training and len(rows) >= size
-            return DiskLoader(rows, size, device, seed, training, drop_last, self.pixel_scale, self.buffer_bytes)
+            return DiskLoader(
+                rows, size, device, seed, training, drop_last, self.pixel_scale, buffer_bytes=self.buffer_bytes
+            )
 
         return {
             "train_dl": loader("train", bs, training=True),

@@ -2,10 +2,11 @@
 
 import hashlib
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from copy import copy
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -51,25 +52,22 @@ class Loader(Protocol):
         ...
 
 
-class InMemoryLoader:
-    """Batches of a TensorDataset whose tensors are moved to `device` once; a batch is one `index_select`.
-
-    Iterating by hand yields the epochs in turn.
+class RowLoader(ABC):
+    """Base of the loaders that know their rows: counts batches, and yields the epochs in turn when iterated by hand.
 
     Args:
         dataset: The rows.
         batch_size: Rows in a batch.
-        device: Where the tensors and batches are.
+        device: Where the batches are.
         seed: Decides, with the number of the epoch, the order of the rows.
         shuffle: Whether an epoch takes the rows in random order.
         drop_last: Whether to leave out a last short batch.
-        pixel_scale: Divisor of inputs that are bytes (uint8), which stay bytes on the device and become floats a batch
-            at a time.
+        pixel_scale: Divisor of inputs that are bytes (uint8), which become floats a batch at a time.
     """
 
     def __init__(
         self,
-        dataset: TensorDataset,
+        dataset: Any,
         batch_size: int,
         device: torch.device,
         seed: int,
@@ -77,19 +75,38 @@ class InMemoryLoader:
         drop_last: bool = False,
         pixel_scale: float | None = None,
     ) -> None:
-        self.dataset, self.batch_size, self.device = dataset, batch_size, device
-        self.pixel_scale = pixel_scale
-        self.seed, self.shuffle, self.drop_last = seed, shuffle, drop_last
-        self.tensors: list[Tensor] = [tensor.to(device) for tensor in dataset.tensors]
+        self.dataset, self.batch_size, self.device, self.seed = dataset, batch_size, device, seed
+        self.shuffle, self.drop_last, self.pixel_scale = shuffle, drop_last, pixel_scale
         self._next_epoch = 0
 
     def __len__(self) -> int:
-        rows = len(self.tensors[0])
+        rows = len(self.dataset)
         return rows // self.batch_size if self.drop_last else -(-rows // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         self._next_epoch += 1
         return self.epoch(self._next_epoch - 1)
+
+    @abstractmethod
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Yield the batches of epoch `number`, counted from 0."""
+
+    def unshuffled(self) -> Self:
+        """Return a loader of the same rows that yields all of them in order."""
+        loader = copy(self)
+        loader.shuffle, loader.drop_last, loader._next_epoch = False, False, 0
+        return loader
+
+
+class InMemoryLoader(RowLoader):
+    """Batches of a TensorDataset whose tensors are moved to `device` once; a batch is one `index_select`.
+
+    Takes the arguments of `RowLoader`. Inputs that are bytes stay bytes on the device.
+    """
+
+    def __init__(self, dataset: TensorDataset, *args: Any, **settings: Any) -> None:
+        super().__init__(dataset, *args, **settings)
+        self.tensors: list[Tensor] = [tensor.to(self.device) for tensor in dataset.tensors]
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield the batches of epoch `number`, counted from 0."""
@@ -105,12 +122,6 @@ class InMemoryLoader:
         generator = torch.Generator().manual_seed(derived_seed(self.seed, _ORDER, number))
         # waits for the device, from pageable memory, once an epoch
         return torch.randperm(len(self.tensors[0]), generator=generator).to(self.device)
-
-    def unshuffled(self) -> "InMemoryLoader":
-        """Return a loader of the same tensors that yields all rows in order."""
-        loader = copy(self)
-        loader.shuffle, loader.drop_last, loader._next_epoch = False, False, 0
-        return loader
 
     def peek(self) -> Batch:
         """Return up to two rows, the first of the data set, without changing any state."""

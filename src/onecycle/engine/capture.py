@@ -288,7 +288,7 @@ def _batch_shapes(loader: InMemoryLoader) -> Shapes:
 
 
 def _casts(loader: InMemoryLoader, shapes: Shapes) -> list[str]:
-    """What the loader does to each part of a batch, such as making floats of bytes, as source text."""
+    """Source text for the loader's conversion of each part of a batch, such as bytes to floats."""
     scale = f".div({float(loader.pixel_scale)!r})" if loader.pixel_scale is not None else ""
     dtypes = [shape[1] for shape in shapes if shape is not None]
     pairs = zip(loader.tensors, dtypes, strict=True)

@@ -33,7 +33,7 @@ def make_engine(name: EngineName) -> Engine:
 
 
 class FastEngine:
-    """Runs captured steps where that pays; what cannot be captured runs eagerly, and one line says why.
+    """Runs captured steps if that is worthwhile. A step that cannot be captured runs eagerly, and a message says why.
 
     A captured step is reused by later epochs and fits.
 

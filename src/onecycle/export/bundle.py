@@ -30,7 +30,7 @@ Rows: TypeAlias = Callable[[], list[Tensor]]
 
 @dataclass(frozen=True)
 class BundleInfo:
-    """What a bundle says of its model besides the weights.
+    """The description of a model in a bundle, besides its weights.
 
     Attributes:
         loss: Name of the loss function, which decides how outputs become predictions.

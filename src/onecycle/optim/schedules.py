@@ -63,7 +63,7 @@ def one_cycle(step: int, steps: int, start: float, peak: float, end: float, pct_
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The same learning rates at every step."""
+    """Constant learning rates."""
 
     kind = "constant"
     lrs: list[float]

@@ -1,4 +1,4 @@
-"""The state of a fit: what callbacks see, where it stands between two steps, and who may save it."""
+"""The state of a fit: the Fit that callbacks see, its Position between two steps, and the protocol to save it."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ Hooks = dict[str, tuple[Hook, ...]]
 
 @dataclass(frozen=True)
 class Position:
-    """Where a fit stands between two steps.
+    """A position between two steps of a fit.
 
     Attributes:
         epoch: The epoch under way.
@@ -108,7 +108,7 @@ class Checkpointer(Protocol):
     """Saves a fit while it runs. `checkpoint/writer.py` has the implementation."""
 
     def steps_until_due(self, fit: Fit) -> int:
-        """How many steps may be taken before `is_due` must be asked again."""
+        """Return the number of steps that may be taken before `is_due` must be called again."""
         ...
 
     def is_due(self, fit: Fit) -> bool:

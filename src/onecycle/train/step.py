@@ -1,4 +1,4 @@
-"""What a training step computes: the objective, and the forward pass in fp32 or bf16."""
+"""The objective of training, and the forward pass in fp32 or bf16."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ def forward_in(precision: Precision) -> Forward:
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised, and what is measured.
+    """The loss that is minimised, and the metrics that are measured.
 
     Attributes:
         loss_func: Function (outputs, targets) -> scalar loss.
