@@ -1,4 +1,4 @@
-"""Learner: trains a model on a DataBunch, and gives each task to the room it belongs to."""
+"""Learner: train a model on a DataBunch."""
 
 from __future__ import annotations
 
@@ -247,9 +247,14 @@ class Learner(Predictor):
         peaks, moms = per_group(max_lr, len(self.layer_groups), "max_lr"), momentum_pair(moms)
         steps = len(self.data.train_dl) * check_int(cyc_len, "cyc_len", least=0)
         cycle = one_cycle_schedule(steps, peaks, moms, div_factor, pct_start, final_div)
-        about = {"schedule": "one cycle", "max_lr": peaks[-1], "moms": list(moms), "div_factor": cycle.div_factor}
-        about |= {"pct_start": cycle.pct_start, "final_div": cycle.final_div}
-        recorder = self._new_recorder(cyc_len, wd, about)
+        schedule_settings = {
+            "schedule": "one cycle",
+            "max_lr": peaks[-1],
+            "moms": list(moms),
+            "div_factor": cycle.div_factor,
+        }
+        schedule_settings |= {"pct_start": cycle.pct_start, "final_div": cycle.final_div}
+        recorder = self._new_recorder(cyc_len, wd, schedule_settings)
         self._fit(FitPlan(cyc_len, cycle, wd, callbacks, recorder, CheckpointConfig.from_arguments(checkpoint, every)))
 
     def lr_find(
@@ -279,9 +284,9 @@ class Learner(Predictor):
             KeyboardInterrupt: On Ctrl-C, after everything is restored.
 
         Example:
-            >>> found = learn.lr_find()
-            >>> found.plot()
-            >>> learn.fit_one_cycle(1, found.suggestion)
+            >>> result = learn.lr_find()
+            >>> result.plot()
+            >>> learn.fit_one_cycle(1, result.suggestion)
         """
         groups, batches = len(self.layer_groups), len(self.data.train_dl)
         starts, ends = per_group(start_lr, groups, "start_lr"), per_group(end_lr, groups, "end_lr")
@@ -617,11 +622,11 @@ class Learner(Predictor):
         opt.set_wd(self.wd if wd is None else wd)
         return Fit(self.model, opt, epochs, recorder.record, self.device, schedule)
 
-    def _new_recorder(self, epochs: int, wd: WeightDecay | None, about: dict[str, Any]) -> Recorder:
+    def _new_recorder(self, epochs: int, wd: WeightDecay | None, schedule_settings: dict[str, Any]) -> Recorder:
         data, optimizer = self.data, optimizer_class(self.opt_func)
         optimizer = torch.optim.AdamW if self.true_wd and optimizer is torch.optim.Adam else optimizer
         settings = {
-            **about,
+            **schedule_settings,
             "epochs": epochs,
             "bs": data.train_dl.batch_size,
             "seed": data.seed,
@@ -702,11 +707,11 @@ def load_learner(
         >>> learn = load_learner("digits.onecycle", data=data)
         >>> learn.fit(1, 1e-4)
     """
-    place = data.device if data is not None else pick_device(device)
+    target_device = data.device if data is not None else pick_device(device)
     module, info = read_checked_bundle(path, model)
     learner = Learner(data or info, module, metrics=metrics_by_name(info.metrics))
     if data is None:
-        learner.model, learner.device = module.to(place), place
+        learner.model, learner.device = module.to(target_device), target_device
         learner.loss_func = NamedLoss(info.loss)
     elif info.loss != loss_name(learner.loss_func):
         learner.loss_func = loss_by_name(info.loss)

@@ -147,7 +147,11 @@ class Predictor:
         return preds, targets
 
     def as_predictions(self, outputs: Tensor) -> Tensor:
-        """Turn model outputs into probabilities, or for a regression into values in the target's units."""
+        """Turn model outputs into probabilities, or for a regression into values in the target's units.
+
+        Args:
+            outputs: Outputs of the model, (n, ...).
+        """
         preds, target = output_activation(self.loss_func)(outputs.float()), self.target
         if target is None or target.task != "regression":
             return preds
@@ -188,7 +192,11 @@ class Predictor:
         return [self.decode_prediction(pred) for pred in self.get_preds(rows)[0]]
 
     def decode_prediction(self, pred: Tensor) -> Any:
-        """Return what one prediction of `get_preds` means: a class, a value or list of values, or labels."""
+        """Return the class, the value (or list of values) or the labels that one prediction stands for.
+
+        Args:
+            pred: One of the predictions of `get_preds`.
+        """
         names = self.classes or []
         if self._is_multilabel():
             return [name for name, is_there in zip(names, (pred > LABEL_THRESHOLD).tolist(), strict=True) if is_there]

@@ -60,7 +60,7 @@ def assert_close(found: Learner, expected: Learner) -> None:
 def test_graphs_train_as_eager_steps_do(options: dict[str, Any], graph: type[RecordedGraph]):
     fast = fitted("fast", Net(), **options)
     assert fast.engine.captured is not None
-    assert fast.engine.captured.graph_refusal() is None
+    assert fast.engine.captured.graph_fallback_reason() is None
     assert graph.replays > 2 * (50 - STEPS) - 5
     assert_close(fast, fitted("eager", Net(), **options))
 
@@ -136,7 +136,7 @@ def test_waiting_for_a_value_spoils_a_recording_and_nothing_is_recorded_after_it
     for _ in range(2):
         fast = fitted("fast", Net())
         assert fast.engine.captured is not None
-        assert "previous error during capture" in str(fast.engine.captured.graph_refusal())
+        assert "previous error during capture" in str(fast.engine.captured.graph_fallback_reason())
         assert_close(fast, fitted("eager", Net()))
     assert len(tries) == 1
     assert not graph.replays
@@ -148,7 +148,7 @@ def test_an_empty_graph_is_not_used(graph: type[RecordedGraph], monkeypatch: pyt
     monkeypatch.setattr(RecordedGraph, "replay", lambda _: None)
     fast = fitted("fast", Net())
     assert fast.engine.captured is not None
-    assert fast.engine.captured.graph_refusal() == "the recorded steps give other numbers"
+    assert fast.engine.captured.graph_fallback_reason() == "the recorded steps give other numbers"
     assert_close(fast, fitted("eager", Net()))
 
 
@@ -165,7 +165,7 @@ def test_no_memory_for_the_check_is_no_end(at: int, graph: type[RecordedGraph], 
     monkeypatch.setattr(graphs, "_copies", full)
     fast = fitted("fast", Net())
     assert fast.engine.captured is not None
-    assert "memory" in str(fast.engine.captured.graph_refusal())
+    assert "memory" in str(fast.engine.captured.graph_fallback_reason())
     assert_close(fast, fitted("eager", Net()))
 
 
@@ -207,7 +207,7 @@ def test_a_graph_that_gives_other_numbers_is_not_used(graph: type[RecordedGraph]
     monkeypatch.setattr(RecordedGraph, "replay", twice)
     fast = fitted("fast", Net())
     assert fast.engine.captured is not None
-    assert fast.engine.captured.graph_refusal() == "the recorded steps give other numbers"
+    assert fast.engine.captured.graph_fallback_reason() == "the recorded steps give other numbers"
     assert_close(fast, fitted("eager", Net()))
 
 

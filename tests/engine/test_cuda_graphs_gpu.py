@@ -24,7 +24,7 @@ def fitted(engine: str, model: torch.nn.Module, epochs: int = 2, lr: float = 1e-
 
 def assert_close(found: Learner, expected: Learner) -> None:
     assert found.engine.captured is not None
-    assert found.engine.captured.graph_refusal() is None
+    assert found.engine.captured.graph_fallback_reason() is None
     assert found.recorder.losses == pytest.approx(expected.recorder.losses, rel=1e-3, abs=1e-4)
     assert found.recorder.val_losses == pytest.approx(expected.recorder.val_losses, rel=1e-3, abs=1e-4)
 

@@ -82,7 +82,15 @@ class CheckpointConfig:
 
     @classmethod
     def from_arguments(cls, checkpoint: Any, every: int | str | None) -> "CheckpointConfig | None":
-        """Return the config that a fit's `checkpoint` and `every` ask for. Raises SettingError if they conflict."""
+        """Return the config for the `checkpoint` and `every` of a fit, or None.
+
+        Args:
+            checkpoint: A folder, a config, or None.
+            every: Interval, if `checkpoint` is a folder.
+
+        Raises:
+            SettingError: If the two conflict, or are of another type.
+        """
         if isinstance(checkpoint, str | Path) and checkpoint != "":
             return cls(checkpoint) if every is None else cls(checkpoint, every)
         if checkpoint is not None and not isinstance(checkpoint, CheckpointConfig):

@@ -45,7 +45,11 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the logits (n, sizes[-1]) of rows (n, ...)."""
+        """Return the logits (n, sizes[-1]).
+
+        Args:
+            x: Rows (n, ...), flattened to (n, sizes[0]).
+        """
         return self.layers(x.flatten(1))
 
 
@@ -116,7 +120,11 @@ class TabularModel(nn.Module):
         self.layers = nn.Sequential(*layers, _linear(inputs, outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the outputs (n, outputs) of rows (n, numbers + categories)."""
+        """Return the outputs (n, outputs).
+
+        Args:
+            x: Rows (n, numbers + categories), float32.
+        """
         numbers, codes = x[:, : self.numbers], x[:, self.numbers :].long()
         codes = torch.where((codes >= 0) & (codes < self._sizes), codes, 0)
         vectors = [embedding(codes[:, i]) for i, embedding in enumerate(self.embeddings)]

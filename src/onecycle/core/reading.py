@@ -83,12 +83,12 @@ def read_unpacked(path: Path, max_bytes: int) -> bytearray:
     return content
 
 
-def effective_limit(likely: int, anyway: int, max_bytes: int) -> int:
-    """Return `max_bytes` or, if that is the default, a limit that fits the file: `likely`, but at least `anyway`.
+def effective_limit(expected: int, minimum: int, max_bytes: int) -> int:
+    """Return `max_bytes` or, if that is the default, a limit that fits the file: `expected`, but at least `minimum`.
 
     Anything larger is a decompression bomb.
     """
-    return min(max_bytes, max(likely, anyway)) if max_bytes == MAX_BYTES else max_bytes
+    return min(max_bytes, max(expected, minimum)) if max_bytes == MAX_BYTES else max_bytes
 
 
 def unreadable(path: Path, error: OSError) -> FileError:

@@ -52,11 +52,11 @@ class CapturedStep:
         def loss_of(parts: list[Tensor]) -> Tensor:
             return objective.loss(model, parts[:-1] if isinstance(xb, list) else parts[0], parts[-1])
 
-        def by_grad(parts: list[Tensor]) -> Outputs:
+        def with_autograd_grad(parts: list[Tensor]) -> Outputs:
             loss = loss_of(parts)
             return [loss, *torch.autograd.grad(loss, self.trained, allow_unused=True)]
 
-        def by_backward(parts: list[Tensor]) -> Outputs:
+        def with_backward(parts: list[Tensor]) -> Outputs:
             # torch.autograd.grad does not see parameters that a function hides from it (a reentrant checkpoint's)
             for parameter in self.trained:
                 parameter.grad = None
@@ -68,19 +68,19 @@ class CapturedStep:
             loss, *grads = outputs
             return [loss, *(_own_storage(i, grads, self.trained, tracer) for i in range(len(grads)))]
 
-        self.trace = _traced(model, (loss_func,), by_grad, inputs, with_own_storage)
+        self.trace = _traced(model, (loss_func,), with_autograd_grad, inputs, with_own_storage)
         self._step = compiled(step_source(self.trace), "step")
-        _check_agreement(model, (loss_func,), by_backward, self._loss_and_grads, inputs)
+        _check_agreement(model, (loss_func,), with_backward, self._loss_and_grads, inputs)
 
-    def is_of(self, model: nn.Module, loss_func: LossFunc) -> bool:
+    def matches(self, model: nn.Module, loss_func: LossFunc) -> bool:
         """Whether this is the step of `model` as it is now, and of `loss_func`."""
         return loss_func is self._loss_func and capture_key(model, loss_func) == self._key
 
-    def fits(self, xb: Any, yb: Any) -> bool:
+    def accepts_batch(self, xb: Any, yb: Any) -> bool:
         """Whether a batch has the shapes and dtypes that were captured."""
         return _shapes(_flat(xb, yb)) == self._shapes
 
-    def takes(self, loader: InMemoryLoader) -> bool:
+    def accepts_loader(self, loader: InMemoryLoader) -> bool:
         """Whether full batches of the loader have the shapes and dtypes that were captured."""
         return _batch_shapes(loader) == self._shapes
 
@@ -120,9 +120,9 @@ class CapturedStep:
         optimizer.finish(len(numbers))
         return losses
 
-    def graph_refusal(self) -> str | None:
+    def graph_fallback_reason(self) -> str | None:
         """Why its runs are not CUDA graphs although they should be, or None."""
-        return next((run.refusal for run in self._runs.values() if isinstance(run, GraphedRun)), None)
+        return next((run.fallback_reason for run in self._runs.values() if isinstance(run, GraphedRun)), None)
 
     @torch.no_grad()
     def _loss_and_grads(self, inputs: list[Tensor]) -> Outputs:
@@ -153,7 +153,7 @@ class CapturedScores:
         self._width = 1 + len(metrics)
         self._scores: dict[Any, Function] = {}
 
-    def is_of(self, model: nn.Module, loss_func: LossFunc, metrics: Sequence[Metric], loader: InMemoryLoader) -> bool:
+    def matches(self, model: nn.Module, loss_func: LossFunc, metrics: Sequence[Metric], loader: InMemoryLoader) -> bool:
         """Whether these are the scores of `model` as it is now, and fit the loader's batches."""
         functions = (loss_func, *metrics)
         same = functions == self._functions and capture_key(model, *functions) == self._key

@@ -40,7 +40,7 @@ def _read_by(model: nn.Module, functions: tuple[Any, ...]) -> Any:
 
 
 class _StateCollector:
-    """Collects the values that functions, their helpers and methods read besides arguments; not in torch or NumPy."""
+    """Collects what functions, their helpers and methods read besides their arguments, outside torch and NumPy."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []

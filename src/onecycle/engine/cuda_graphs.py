@@ -29,7 +29,7 @@ class GraphedRun:
     differ, or recording fails, the program is called directly from then on.
 
     Attributes:
-        refusal: Why no graphs are used, or None.
+        fallback_reason: Why no graphs are used, or None.
     """
 
     def __init__(self, run: Function) -> None:
@@ -37,7 +37,7 @@ class GraphedRun:
         self._graphs: dict[int, Graph] = {}
         self._addresses: list[int] = []
         self._last_event: Any = None  # recorded after the last run
-        self.refusal: str | None = Graph.broken
+        self.fallback_reason: str | None = Graph.broken
 
     def __call__(
         self,
@@ -62,7 +62,7 @@ class GraphedRun:
                 self._graphs, self._addresses = {}, addresses
             if graph := self._graphs.get(len(numbers)):
                 losses = graph.replay(rows, table)
-            elif self.refusal is not None:
+            elif self.fallback_reason is not None:
                 losses = run(rows, table.to(rows.device))
             else:
                 losses = self._run_and_record(run, rows, table, fixed[len(data) :], _by_role(groups), fixed)
@@ -108,7 +108,7 @@ class GraphedRun:
         return losses
 
     def _refuse(self, reason: str) -> None:
-        self.refusal = reason
+        self.fallback_reason = reason
         self._graphs.clear()
 
     def _wait_for_last_run(self) -> None:

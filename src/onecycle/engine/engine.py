@@ -21,7 +21,7 @@ from onecycle.train.scores import is_batchwise
 from onecycle.train.step import Gradients, Objective
 
 MIN_STEPS_TO_CAPTURE = 600  # a captured step saves about 0.15 ms of small models, capturing takes about 0.1 s
-_MAX_RUN_SECONDS = 0.05  # after which the display and Ctrl-C get their turn
+_MAX_RUN_SECONDS = 0.05  # so that the display updates and Ctrl-C is handled
 
 
 def make_engine(name: EngineName) -> Engine:
@@ -44,17 +44,17 @@ class FastEngine:
     Attributes:
         captured: The captured step, or None.
         captured_scores: The captured validation step, or None.
-        refusal: Why the last step was not captured, or None.
+        fallback_reason: Why the last step was not captured, or None.
     """
 
     def __init__(self, always: bool) -> None:
         self.captured: CapturedStep | None = None
         self.captured_scores: CapturedScores | None = None
-        self.refusal: str | None = None
+        self.fallback_reason: str | None = None
         self._always = always
         self._refused_in: Fit | None = None  # capturing is not tried again in the same fit
         self._uncapturable_scores: Any = None  # model, loss and metrics that could not be captured
-        self._graph_refusal: str | None = None
+        self._graph_fallback: str | None = None
 
     def steps(self, epoch: Epoch) -> Iterator[int]:
         """Train an epoch; yield the number of batches done after each step or run of steps."""
@@ -71,7 +71,7 @@ class FastEngine:
                 fit.opt.set_rates(*epoch.rates[done])
                 if program := program_of(_program_type(fit.device), fit.opt, captured.trained):
                     for ran in _run_together(epoch, done, captured, program):
-                        self._report_graph_refusal(captured.graph_refusal(), epoch.run.display.message)
+                        self._report_graph_fallback(captured.graph_fallback_reason(), epoch.run.display.message)
                         yield ran
                     return
         yield from steps
@@ -88,7 +88,7 @@ class FastEngine:
             return None
         if self._uncapturable_scores == (model, loss_func, *metrics):
             return None
-        if self.captured_scores is None or not self.captured_scores.is_of(model, loss_func, metrics, loader):
+        if self.captured_scores is None or not self.captured_scores.matches(model, loss_func, metrics, loader):
             xb, yb = next(loader.epoch(0))
             try:
                 self.captured_scores = CapturedScores(model, objective, xb, yb)
@@ -112,9 +112,9 @@ class FastEngine:
 
     def _is_captured(self, epoch: Epoch) -> bool:
         captured, loader = self.captured, epoch.run.train_dl
-        if captured is None or not captured.is_of(epoch.run.fit.model, epoch.run.objective.loss_func):
+        if captured is None or not captured.matches(epoch.run.fit.model, epoch.run.objective.loss_func):
             return False
-        return not isinstance(loader, InMemoryLoader) or captured.takes(loader)
+        return not isinstance(loader, InMemoryLoader) or captured.accepts_loader(loader)
 
     def _captured_gradients(self, epoch: Epoch, eager: Gradients) -> Gradients:
         """Capture on the first batch; batches of other shapes, and all if capturing fails, are left to `eager`."""
@@ -128,7 +128,7 @@ class FastEngine:
                     captured = self.captured = CapturedStep(fit.model, objective, xb, yb)
                 except CannotCaptureError as error:
                     self._refuse(epoch, str(error))
-            if captured is not None and captured.fits(xb, yb):
+            if captured is not None and captured.accepts_batch(xb, yb):
                 return captured(xb, yb)
             return eager(xb, yb)
 
@@ -136,14 +136,14 @@ class FastEngine:
 
     def _refuse(self, epoch: Epoch, reason: str) -> None:
         self._refused_in = epoch.run.fit
-        if reason != self.refusal:
+        if reason != self.fallback_reason:
             epoch.run.display.message(f"engine: eager, because {reason}")
-        self.refusal = reason
+        self.fallback_reason = reason
 
-    def _report_graph_refusal(self, reason: str | None, message: Callable[[str], None]) -> None:
-        if reason and reason != self._graph_refusal:
+    def _report_graph_fallback(self, reason: str | None, message: Callable[[str], None]) -> None:
+        if reason and reason != self._graph_fallback:
             message(f"engine: no CUDA graphs, because {reason}")
-            self._graph_refusal = reason
+            self._graph_fallback = reason
 
 
 def _program_type(device: torch.device) -> type[OptimizerProgram]:
@@ -162,12 +162,12 @@ def _run_together(epoch: Epoch, done: int, captured: CapturedStep, program: Opti
     """Train the batches after the first `done`, many in one call; yield the number done after each call."""
     run, loader, opt = epoch.run, epoch.run.train_dl, epoch.run.fit.opt
     assert isinstance(loader, InMemoryLoader)  # as `_can_run_together` made sure
-    order, bs, aim = loader.order(epoch.number), loader.batch_size, 1
+    order, bs, target_length = loader.order(epoch.number), loader.batch_size, 1
     while done < len(epoch):
-        most = min(aim, len(epoch) - done)
+        max_length = min(target_length, len(epoch) - done)
         if run.checkpointer is not None:
-            most = min(most, run.checkpointer.steps_until_due(run.fit))
-        count = program.run_length(most)
+            max_length = min(max_length, run.checkpointer.steps_until_due(run.fit))
+        count = program.run_length(max_length)
         rates, rows = epoch.rates[done : done + count], order[done * bs : (done + count) * bs]
         numbers = program.numbers(rates, opt.momentum or 0.0)
         started = time.perf_counter()
@@ -178,7 +178,7 @@ def _run_together(epoch: Epoch, done: int, captured: CapturedStep, program: Opti
         opt.set_rates(*rates[-1])
         done += count
         in_time = int(_MAX_RUN_SECONDS * count / (time.perf_counter() - started))
-        aim = max(1, min(2 * aim, in_time))
+        target_length = max(1, min(2 * target_length, in_time))
         yield done
 
 

@@ -35,6 +35,13 @@ class Fit:
         loss: Loss of the current batch; `on_backward_begin` may replace it.
         skip_step: Set it to True to skip the optimizer step on this batch.
         stop_reason: Why the fit stops early, or None.
+        anneal_request: Epochs that `anneal` asked for, until the loop applies it.
+
+    Example:
+        >>> class StopAtNan(Callback):
+        ...     def on_batch_end(self, fit: Fit) -> None:
+        ...         if fit.loss.isnan():
+        ...             fit.stop("the loss is NaN")
     """
 
     model: nn.Module
@@ -56,18 +63,31 @@ class Fit:
     anneal_request: int | None = None
 
     def stop(self, reason: str) -> None:
-        """Stop after this batch (or epoch); `reason` is recorded and shown. The first reason wins."""
+        """Stop after this batch (or epoch).
+
+        Args:
+            reason: Text that is recorded and shown; the first reason wins.
+        """
         self.stop_reason = self.stop_reason or reason
 
     def anneal(self, epochs: int) -> None:
         """Ask the loop to end the schedule early: from the next epoch on, anneal for `epochs` epochs.
 
         Safe to call from any thread: the loop applies the request between two steps.
+
+        Args:
+            epochs: Number of epochs until the learning rate has reached the end of its schedule.
         """
         self.anneal_request = epochs
 
     def apply_anneal_request(self, steps_per_epoch: int) -> None:
-        """Replace the schedule as `anneal` asked, unless the fit ends as early anyway or is annealing already."""
+        """Replace the schedule as `anneal` asked, unless the fit ends as early anyway or is annealing already.
+
+        The loop calls this between two steps.
+
+        Args:
+            steps_per_epoch: Number of batches in an epoch.
+        """
         epochs, self.anneal_request = self.anneal_request, None
         if epochs is None or isinstance(self.schedule, Annealed):
             return

@@ -41,8 +41,8 @@ from onecycle.train.recorder import Recorder
 from onecycle.train.signals import handle_signals
 from onecycle.train.step import Gradients, Objective
 
-WAKE_SECONDS = 0.25  # how often losses are read from the device, for the display and to find NaN
-_NOISE = 2  # purpose number of a derived seed: dropout and the like
+READ_SECONDS = 0.25  # interval of reading losses from the device, for the display and to find NaN
+_DROPOUT_STREAM = 2  # derives the seed of dropout and the like, apart from the seed of the batch order
 _BATCH_HOOKS = ("on_batch_begin", "on_backward_begin", "on_backward_end", "on_batch_end")
 
 
@@ -58,7 +58,7 @@ class Run:
         hooks: The callbacks' methods by name, see `collect_hooks`.
         recorder: Receives losses and rows.
         display: Shows the progress.
-        seed: Seed of the batch order and of the noise (dropout); with `first_epoch` it decides both.
+        seed: Seed of the batch order and of dropout; with `first_epoch` it decides both.
         engine: Runs the steps of an epoch.
         first_epoch: Epochs trained by earlier fits of the same learner.
         checkpointer: Saves the fit while it runs, or None.
@@ -173,7 +173,7 @@ def run_fit(run: Run) -> None:
 
 
 def _begin_epoch(run: Run, position: Position) -> Epoch:
-    """Seed the noise, call `on_epoch_begin` and compute the rates; a resumed epoch continues where it was."""
+    """Seed the global generators, call `on_epoch_begin` and compute the rates, or continue a resumed epoch."""
     fit = run.fit
     fit.epoch, fit.num_batch = position.epoch, position.num_batch
     started, number = time.perf_counter() - position.seconds, run.first_epoch + position.epoch
@@ -181,7 +181,7 @@ def _begin_epoch(run: Run, position: Position) -> Epoch:
     if position.generators:
         set_rng_states(position.generators, fit.device)
     else:
-        seed_generators(derived_seed(run.seed, _NOISE, number), fit.device)
+        seed_generators(derived_seed(run.seed, _DROPOUT_STREAM, number), fit.device)
         _call(run.hooks["on_epoch_begin"], fit)
     first, batches = fit.iteration - fit.num_batch, len(run.train_dl)
     rates = [fit.schedule(step) for step in range(first, first + batches)]
@@ -195,7 +195,7 @@ def _train_epoch(epoch: Epoch) -> None:
     recorder, checkpointer = run.recorder, run.checkpointer
     lrs = [rates[-1] for rates, _ in epoch.rates]
     moms = [fit.opt.momentum if mom is None else mom for _, mom in epoch.rates]
-    wake = time.perf_counter() + WAKE_SECONDS
+    next_read = time.perf_counter() + READ_SECONDS
     try:
         for done in run.engine.steps(epoch):
             fit.iteration += done - fit.num_batch
@@ -207,10 +207,10 @@ def _train_epoch(epoch: Epoch) -> None:
                 checkpointer.save(Position(fit.epoch, done, fit.iteration, seconds, states))
             if fit.stop_reason:
                 break
-            if time.perf_counter() > wake:
+            if time.perf_counter() > next_read:
                 recorder.read(done, lrs, moms)  # waits for the device, a few times a second
                 run.display.update(fit.epoch, done, recorder.losses[-1])
-                wake = time.perf_counter() + WAKE_SECONDS
+                next_read = time.perf_counter() + READ_SECONDS
     finally:
         recorder.read(fit.num_batch, lrs, moms)  # waits for the device, once an epoch
 
@@ -224,7 +224,7 @@ def eager_steps(epoch: Epoch, gradients: Gradients) -> Iterator[int]:
     """
     run, fit, hooks, opt = epoch.run, epoch.run.fit, epoch.run.hooks, epoch.run.fit.opt
     losses, first, fit.batches = list(epoch.losses.unbind()), fit.num_batch, len(epoch)
-    batches = islice(run.train_dl.epoch(epoch.number), first, len(epoch))  # a loader may give more than it says
+    batches = islice(run.train_dl.epoch(epoch.number), first, len(epoch))  # a loader may yield more than its length
     if epoch.has_batch_hooks:
         batches = _mark_last_batch(batches, fit)
     for i, (xb, yb) in enumerate(batches, first):
@@ -260,7 +260,7 @@ def eager_gradients(epoch: Epoch) -> Gradients:
 
 
 def _mark_last_batch(batches: Iterator[Batch], fit: Fit) -> Iterator[Batch]:
-    """Pass the batches on; correct `fit.batches` at the last one if the loader gives fewer than it says."""
+    """Pass the batches on; correct `fit.batches` at the last one if the loader yields fewer than its length."""
     for done, (batch, after) in enumerate(pairwise(chain(batches, [None])), fit.num_batch + 1):
         if after is None:
             fit.batches = done

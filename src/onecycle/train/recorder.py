@@ -75,9 +75,12 @@ class Recorder:
         self._smoother.add(self.record.batch_losses)
 
     def start_epoch(self, batches: int, device: torch.device, done: int = 0) -> Tensor:
-        """Return a tensor on the device, shape (batches,), for the losses of an epoch.
+        """Return a tensor for the losses of an epoch, shape (batches,), on the device.
 
-        The first `done` of them are in the record already.
+        Args:
+            batches: Number of batches.
+            device: Device of the losses.
+            done: Number of losses that are in the record already.
         """
         self._epoch_losses, self._read = torch.empty(batches, device=device), done
         return self._epoch_losses
@@ -109,7 +112,14 @@ class Recorder:
                 )
 
     def end_epoch(self, epoch: int, batches: int, scores: list[float] | None, seconds: float) -> None:
-        """Add the row of an epoch; `scores` are the validation loss and the metrics, None if nothing was validated."""
+        """Add the row of an epoch.
+
+        Args:
+            epoch: Number of the epoch.
+            batches: Number of batches trained on.
+            scores: Validation loss and metrics, or None without validation.
+            seconds: Time the epoch took.
+        """
         record = self.record
         val_loss, *metrics = scores or [None] * (1 + len(record.metric_names))
         record.epochs.append(epoch)

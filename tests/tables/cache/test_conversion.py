@@ -23,7 +23,7 @@ from onecycle.tables.cache.conversion import ConversionProgress, convert_if_larg
 from onecycle.tables.cache.folder import RowWriter, TableCache
 from onecycle.tables.cache.sizes import format_size
 from onecycle.tables.features import Features
-from onecycle.tables.profile import survey
+from onecycle.tables.profile import profile_columns
 from onecycle.tables.read import read_table
 from onecycle.tables.spec import TableSpec
 from onecycle.tables.target import Target
