@@ -30,7 +30,7 @@ from onecycle.engine.capture import CapturedStep
 from onecycle.engine.engine import make_engine
 from onecycle.optim.groups import leaves
 from onecycle.optim.optimizer import GroupedOptimizer
-from onecycle.optim.schedules import one_cycle
+from onecycle.optim.schedules import Rates, one_cycle
 from onecycle.train.callbacks.base import collect_hooks
 from onecycle.train.fit import Fit
 from onecycle.train.loop import Epoch, Run, eager_gradients, eager_steps
@@ -67,7 +67,7 @@ class Lesson:
 
     def trained(self, fit: Fit, number: int, steps: Callable[[Epoch], Iterator[int]]) -> Tensor:
         """The losses of an epoch that `steps` trains."""
-        rates, losses = [([rate], BETAS[0]) for rate in self.rates], torch.empty(self.steps)
+        rates, losses = [Rates([rate], BETAS[0]) for rate in self.rates], torch.empty(self.steps)
         run = Run(fit, self.loader, None, Objective(LOSS), collect_hooks([]), Recorder(), SilentDisplay(), seed=0)
         collections.deque(steps(Epoch(run, number, rates, losses, time.perf_counter())), maxlen=0)
         return losses

@@ -38,8 +38,7 @@ def test_links_lead_somewhere(page: Path):
             assert anchor in {"#" + re.sub(r"[^\w -]", "", text).lower().replace(" ", "-") for text in headings}
 
 
-# docs/design.md is rewritten together with the source
-@pytest.mark.parametrize("page", [page for page in ALL_PAGES if page.name != "design.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
 def test_the_source_files_that_a_page_names_exist(page: Path):
     for name in SOURCE_FILE.findall(page.read_text()):
         assert any((folder / name).is_file() for folder in (ROOT, ROOT / "src" / "onecycle")), name

@@ -9,13 +9,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import cos, pi
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple
 
 from onecycle.core.checks import check_fraction, check_positive
 from onecycle.errors import SettingError
 
-Rates: TypeAlias = tuple[list[float], float | None]
-"""Learning rates, one for each layer group, and the momentum; None leaves the momentum unchanged."""
+
+class Rates(NamedTuple):
+    """Learning rates, one for each layer group, and the momentum; None leaves the momentum unchanged."""
+
+    lrs: list[float]
+    mom: float | None
 
 
 class Schedule(ABC):
@@ -70,7 +74,7 @@ class Constant(Schedule):
     mom: float | None = None
 
     def __call__(self, step: int) -> Rates:
-        return list(self.lrs), self.mom
+        return Rates(list(self.lrs), self.mom)
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class ExponentialRamp(Schedule):
 
     def __call__(self, step: int) -> Rates:
         part = min(1.0, step / self.steps)  # rates are computed for a whole epoch, though the LR finder ends earlier
-        return [exponential(start, end, part) for start, end in zip(self.starts, self.ends, strict=True)], None
+        return Rates([exponential(start, end, part) for start, end in zip(self.starts, self.ends, strict=True)], None)
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class OneCycle(Schedule):
             for peak in self.peaks
         ]
         high, low = self.moms
-        return lrs, one_cycle(step, self.steps, high, low, high, self.pct_start)
+        return Rates(lrs, one_cycle(step, self.steps, high, low, high, self.pct_start))
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ class Annealed(Schedule):
         part = min(1.0, (step - self.start) / self.steps)
         if mom is not None and self.mom is not None:
             mom = cosine(mom, self.mom, part)
-        return [cosine(lr, end, part) for lr, end in zip(lrs, self.ends, strict=True)], mom
+        return Rates([cosine(lr, end, part) for lr, end in zip(lrs, self.ends, strict=True)], mom)
 
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "kind": self.kind, "before": self.before.to_dict()}
@@ -165,11 +169,11 @@ class Extended(Schedule):
             return self.before(step)
         lrs, mom = self.after(step)
         if step - self.start >= self.warm:
-            return lrs, mom
+            return Rates(lrs, mom)
         part, (first, first_mom) = (step - self.start) / self.warm, self.before(self.start)
         if mom is not None and first_mom is not None:
             mom = cosine(first_mom, mom, part)
-        return [cosine(low, lr, part) for low, lr in zip(first, lrs, strict=True)], mom
+        return Rates([cosine(low, lr, part) for low, lr in zip(first, lrs, strict=True)], mom)
 
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "kind": self.kind, "before": self.before.to_dict(), "after": self.after.to_dict()}

@@ -184,7 +184,7 @@ def _begin_epoch(run: Run, position: Position) -> Epoch:
         seed_generators(derived_seed(run.seed, _DROPOUT_STREAM, number), fit.device)
         _call(run.hooks["on_epoch_begin"], fit)
     first, batches = fit.iteration - fit.num_batch, len(run.train_dl)
-    rates = [fit.schedule(step) for step in range(first, first + batches)]
+    rates = [Rates(*fit.schedule(step)) for step in range(first, first + batches)]  # a user's schedule may be a tuple
     losses = run.recorder.start_epoch(batches, fit.device, fit.num_batch)
     return Epoch(run, number, rates, losses, started)
 
@@ -193,8 +193,8 @@ def _train_epoch(epoch: Epoch) -> None:
     """Train an epoch; between steps save checkpoints, read losses for the display, and stop if asked to."""
     run, fit = epoch.run, epoch.run.fit
     recorder, checkpointer = run.recorder, run.checkpointer
-    lrs = [rates[-1] for rates, _ in epoch.rates]
-    moms = [fit.opt.momentum if mom is None else mom for _, mom in epoch.rates]
+    lrs = [rates.lrs[-1] for rates in epoch.rates]
+    moms = [fit.opt.momentum if rates.mom is None else rates.mom for rates in epoch.rates]
     next_read = time.perf_counter() + READ_SECONDS
     try:
         for done in run.engine.steps(epoch):

@@ -50,7 +50,7 @@ def test_the_files_hold_what_preparing_in_memory_gives(suffix: str, tmp_path: Pa
     whole = read_table(path)
     sets = split(whole.column_names, "auto", 0.2, 5).assign(whole, 0)
     train, valid = (whole.filter(pa.array(sets == code)) for code in (0, 1))
-    assert columns == tuple(survey(train.drop_columns(["part"]), ["y"]))
+    assert columns == tuple(profile_columns(train.drop_columns(["part"]), TableSpec("y")))
     expected = Features.fit(train, columns)
     assert features is not None
     assert (features.names, features.sizes) == (expected.names, expected.sizes)
