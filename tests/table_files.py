@@ -1,6 +1,9 @@
 """Files of tables for the tests: written in every format, read in both ways."""
 
 import datetime
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
@@ -23,18 +26,35 @@ EXAMPLE = pa.table(
 )
 
 
-def write_table(table: pa.Table, path) -> None:
+def _write_csv(table: pa.Table, path: Path, delimiter: str = ",", compression: str | None = None) -> None:
+    with pa.output_stream(str(path), compression=compression) as file:
+        pyarrow.csv.write_csv(table, file, pyarrow.csv.WriteOptions(delimiter=delimiter))
+
+
+def _write_feather(table: pa.Table, path: Path) -> None:
+    pyarrow.feather.write_feather(table, str(path), chunksize=300)
+
+
+# how the tests write the files of each suffix in onecycle.tables.read.FORMATS
+WRITERS: dict[str, Callable[[pa.Table, Path], None]] = {
+    ".csv": _write_csv,
+    ".tsv": partial(_write_csv, delimiter="\t"),
+    ".csv.gz": partial(_write_csv, compression="gzip"),
+    ".csv.zst": partial(_write_csv, compression="zstd"),
+    ".tsv.gz": partial(_write_csv, delimiter="\t", compression="gzip"),
+    ".tsv.zst": partial(_write_csv, delimiter="\t", compression="zstd"),
+    ".parquet": partial(pq.write_table, row_group_size=300),
+    ".pq": partial(pq.write_table, row_group_size=300),
+    ".arrow": _write_feather,
+    ".feather": _write_feather,
+    ".ipc": _write_feather,
+}
+
+
+def write_table(table: pa.Table, path: Path) -> None:
     """`table` in the format that the suffix of `path` names."""
-    name = path.name.lower()
-    if ".csv" in name or ".tsv" in name:
-        options = pyarrow.csv.WriteOptions(delimiter="\t" if ".tsv" in name else ",")
-        compression = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
-        with pa.output_stream(str(path), compression=compression) as file:
-            pyarrow.csv.write_csv(table, file, options)
-    elif path.suffix in (".parquet", ".pq"):
-        pq.write_table(table, path, row_group_size=300)
-    else:
-        pyarrow.feather.write_feather(table, str(path), chunksize=300)
+    suffix = next(suffix for suffix in WRITERS if path.name.lower().endswith(suffix))
+    WRITERS[suffix](table, path)
 
 
 def stream_as_table(path, **options) -> pa.Table:

@@ -299,7 +299,7 @@ class Predictor:
             return rows.to(self.input_dtype) if is_float else rows  # integers, half precision: what the model takes
         from onecycle.data.sources import table_of_rows
 
-        table = table_of_rows(which, features.as_written)
+        table = table_of_rows(which, features.text_columns)
         return None if table is None else torch.from_numpy(features.transform(table))
 
     def _one_row(self, row: Any) -> Any:

@@ -95,7 +95,7 @@ def test_ctrl_c_before_training_leaves_nothing_behind(
         raise KeyboardInterrupt
 
     Path("a.csv").write_text("a,b\n1,2\n")
-    monkeypatch.setattr("onecycle.cli.setup.open_source", stopped)
+    monkeypatch.setattr("onecycle.cli.setup.read_source", stopped)
     for args in (["train"], ["lr-find", "--out", "deep/x.png"], ["train", "--out", "deep/er"]):
         assert run([*args, "a.csv", "--target", "b"]) == 130
         assert capsys.readouterr().err.endswith("error: interrupted\n")

@@ -12,11 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onecycle.errors import DataError, FileError, SettingError
-from onecycle.tables.read import SUFFIXES, is_table_file, naming_csv_lines, read_table, stream_table
-from table_files import EXAMPLE, assert_refused, attempt, stream_as_table, write_file, write_table
+from onecycle.tables.read import FORMATS, is_table_file, naming_lines, read_table, stream_table
+from table_files import EXAMPLE, WRITERS, assert_refused, attempt, stream_as_table, write_file, write_table
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_tests_write_every_format():
+    assert WRITERS.keys() == FORMATS.keys()
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_every_format_round_trips(tmp_path, suffix):
     path = tmp_path / f"some.table{suffix.upper() if suffix == '.csv' else suffix}"
     write_table(EXAMPLE, path)
@@ -49,7 +53,7 @@ def test_an_unsupported_suffix(tmp_path):
     assert_refused(write_file(tmp_path, "a,b\n1,2\n", "train"), ': unsupported table suffix ""; expected one of')
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_files_that_cannot_be_opened(tmp_path, suffix):
     (tmp_path / f"train{suffix}").touch()
     assert_refused(tmp_path / f"trian{suffix}", f': no such file; did you mean "train{suffix}"?', FileError)
@@ -108,7 +112,7 @@ def test_tables_without_rows_or_columns(tmp_path):
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damaged_files_are_errors_or_tables(tmp_path, data):
-    name = data.draw(st.sampled_from([f"x{suffix}" for suffix in SUFFIXES]))
+    name = data.draw(st.sampled_from([f"x{suffix}" for suffix in FORMATS]))
     write_table(EXAMPLE.slice(0, 20), tmp_path / name)
     content = bytearray((tmp_path / name).read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
@@ -121,7 +125,7 @@ def test_damaged_files_are_errors_or_tables(tmp_path, data):
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.binary(max_size=80), st.sampled_from(SUFFIXES))
+@given(st.binary(max_size=80), st.sampled_from(list(FORMATS)))
 def test_any_bytes_are_an_error_or_a_table(tmp_path, content, suffix):
     path = write_file(tmp_path, content, f"x{suffix}")
     for read in (read_table, stream_as_table):
@@ -140,10 +144,10 @@ def test_any_bytes_are_an_error_or_a_table(tmp_path, content, suffix):
 )
 def test_errors_name_lines_instead_of_rows(tmp_path, said, expected):
     path = write_file(tmp_path, 'a,b\n"1\n2",x\n2,y\n3,z\n')
-    with pytest.raises(DataError) as caught, naming_csv_lines(path):
+    with pytest.raises(DataError) as caught, naming_lines(path):
         raise DataError(said)
     assert str(caught.value) == expected.format(path=path)
-    with pytest.raises(DataError, match=f"^{said}$"), naming_csv_lines(tmp_path / "t.parquet"):
+    with pytest.raises(DataError, match=f"^{said}$"), naming_lines(tmp_path / "t.parquet"):
         raise DataError(said)
 
 

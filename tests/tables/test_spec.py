@@ -9,7 +9,7 @@ from onecycle.tables.spec import TableSpec, excluded_feature, parse_split
 
 def test_columns_are_named_by_text_alone_or_in_a_list():
     spec = TableSpec("y", drop=("a", "b"), kinds={"zip": "category", "age": "number"})
-    assert (spec.targets, spec.dropped, spec.as_written) == (["y"], ["a", "b"], ["zip"])
+    assert (spec.targets, spec.dropped, spec.text_columns) == (["y"], ["a", "b"], ["zip"])
 
 
 @pytest.mark.parametrize(

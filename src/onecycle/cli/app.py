@@ -89,8 +89,9 @@ def train(
 ) -> Job:
     """Find a learning rate and train one cycle.
 
-    SOURCE is mnist; a table (csv, tsv, also gz or zst; parquet, arrow, feather), of which --target is predicted;
-    arrays (npy, npz, IDX, a NumPy pickle); or a folder with a sub-folder of images for each class.
+    SOURCE is mnist; a table, such as a csv, csv.gz, parquet or arrow file, of which --target is predicted; arrays (npy,
+    npz, IDX, a NumPy pickle); or a folder with a sub-folder of images for each class. The error for any other file
+    lists all suffixes.
 
     Writes model, record, plots and report to a folder. What is read, the plan and the progress go to stderr; stdout
     gets the names of the files, one a line. Ctrl-C ends the training: what was trained so far is written, marked as

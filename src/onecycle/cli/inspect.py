@@ -7,7 +7,7 @@ from typing import Any
 
 from onecycle.cli.plan import model_line, number, plan, split_line, target_line, training_line
 from onecycle.cli.settings import TrainSettings
-from onecycle.cli.setup import Setup, Source, build_setup, open_source, split_names, suggested_target
+from onecycle.cli.setup import Setup, SourceContent, build_setup, read_source, split_names, suggested_target
 from onecycle.cli.terminal import plain_lines, print_table
 from onecycle.core.device import pick_device
 from onecycle.errors import pluralize
@@ -30,7 +30,7 @@ def inspect(settings: TrainSettings, as_json: bool) -> int:
 
     Without a target only the columns of a table are printed.
     """
-    source = open_source(settings)
+    source = read_source(settings)
     columns = _profile(source, settings)
     has_target = source.table is None or bool(settings.table.target) or bool(suggested_target(source))
     if not as_json and source.table is not None and not has_target:
@@ -69,7 +69,7 @@ def _last_used(columns: list[dict[str, Any]]) -> str:
     return (used or [column["name"] for column in columns])[-1]
 
 
-def _profile(source: Source, settings: TrainSettings) -> list[dict[str, Any]]:
+def _profile(source: SourceContent, settings: TrainSettings) -> list[dict[str, Any]]:
     """Return what each column of the whole table holds; nothing if there is no table in memory."""
     if source.table is None:
         return []
@@ -130,7 +130,7 @@ def _as_trained(column: dict[str, Any], setup: Setup, dropped: tuple[str, ...]) 
     return {**column, "kind": "dropped", "why": "says how the rows are split"}
 
 
-def _print_columns(source: Source, columns: list[dict[str, Any]]) -> None:
+def _print_columns(source: SourceContent, columns: list[dict[str, Any]]) -> None:
     size = f"{pluralize(source.table.num_rows, 'row')}, {pluralize(source.table.num_columns, 'column')}"
     print(f"{source.name}: {size}\n")
     rows = [

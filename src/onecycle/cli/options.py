@@ -17,10 +17,9 @@ import typer
 from onecycle.cli.settings import DATASETS, ImageSize, ModelChoice, ModelKind, TrainSettings, check_source
 from onecycle.core.choices import ColumnKind, EngineName, Precision, Task
 from onecycle.errors import SettingError, did_you_mean
-from onecycle.tables.spec import TableSpec
+from onecycle.tables.spec import SPLIT_FORMS, SPLIT_METHODS, SPLIT_SYNTAX, TableSpec, parse_split
 
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".arrow", ".feather")
-_SPLITS, _COLUMN_SPLITS = ("auto", "random", "stratified"), ("time", "group", "column")
 _MAX_WIDTH = 1_000_000
 _SIZES = f"expected sizes from 1 to {_MAX_WIDTH:,}, separated by commas: 256,128"
 _T = TypeVar("_T")
@@ -104,12 +103,12 @@ def column_names(text: str) -> str:
 
 def split_rule(text: str) -> str:
     """Check how the validation rows are chosen, see `tables.split.split_rows`."""
-    rule, colon, column = text.partition(":")
-    rules = (*_SPLITS, *_COLUMN_SPLITS)
-    if rule not in rules or bool(column) != (rule in _COLUMN_SPLITS) or (colon and not column):
-        forms = ", ".join((*_SPLITS, *(f"{name}:COLUMN" for name in _COLUMN_SPLITS)))
-        hint = "" if rule in rules else did_you_mean(rule, rules)
-        raise BadValueError(f"{text}; expected one of {forms}{hint}")
+    try:
+        parse_split(text)
+    except SettingError as error:
+        method = text.partition(":")[0]
+        hint = "" if method in SPLIT_METHODS else did_you_mean(method, SPLIT_METHODS)
+        raise BadValueError(f"{text}; expected one of {', '.join(SPLIT_FORMS)}{hint}") from error
     return text
 
 
@@ -188,7 +187,13 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout instead.")]
 Table = Annotated[
     Path | None,
-    option("FILE", "Write a table: .parquet, .csv, .tsv, .arrow or .feather.", "-o", "--out", parser=table_file),
+    option(
+        "FILE",
+        f"Write a table: {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]}.",
+        "-o",
+        "--out",
+        parser=table_file,
+    ),
 ]
 Plot = Annotated[Path | None, option("FILE.png", "Where to draw the curve.", parser=plot_file)]
 
@@ -203,7 +208,7 @@ def train_settings(
     task: Annotated[Task | None, choice_option(Task, "What is predicted, if the guess is wrong.")] = None,
     split: Annotated[
         str,
-        option("RULE", "auto, random, stratified, time:COLUMN, group:COLUMN or column:COLUMN.", parser=split_rule),
+        option("RULE", f"{SPLIT_SYNTAX}.", parser=split_rule),
     ] = "auto",
     valid: Annotated[
         float | None,

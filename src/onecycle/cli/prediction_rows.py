@@ -67,7 +67,7 @@ def _table_rows(
     file: Path, features: "Features", target: "Target | None", stream: bool, with_targets: bool
 ) -> Iterator[RowBatch]:
     first = 0
-    text_columns = [*features.as_written]
+    text_columns = [*features.text_columns]
     if target is not None and all(isinstance(label, str) for label in target.classes or [0]):
         text_columns += target.names
     for table in _read_tables(file, text_columns, stream):
@@ -87,7 +87,7 @@ def _table_rows(
 
 
 def _read_tables(file: Path, text_columns: list[str], stream: bool) -> Iterator[Any]:
-    """Yield the file's rows; `text_columns` of a CSV file are read as they are written."""
+    """Yield the file's rows; `text_columns` of a file without types, such as CSV, are read as they are written."""
     if is_table_file(file) and stream:
         import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
 

@@ -29,7 +29,7 @@ _SLOW_BYTES = 64 * 2**20  # of a file that takes a while to read
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceContent:
     """What a path holds.
 
     Attributes:
@@ -75,7 +75,7 @@ class Setup:
     note: str | None = None
 
 
-def open_source(settings: TrainSettings) -> Source:
+def read_source(settings: TrainSettings) -> SourceContent:
     """Read the source, unless it is a data set of the library, a folder of images or a table larger than memory."""
     from onecycle.data.sources import Arrays, open_source
     from onecycle.tables.cache.source import open_if_larger
@@ -83,22 +83,22 @@ def open_source(settings: TrainSettings) -> Source:
 
     name, path = settings.source, Path(settings.source)
     if settings.is_dataset:
-        return Source(name)
+        return SourceContent(name)
     if path.is_dir() and not is_table_file(path):
-        return Source(name, other=path)
-    large = open_if_larger(path, settings.memory_limit, settings.table.as_written)
+        return SourceContent(name, other=path)
+    large = open_if_larger(path, settings.memory_limit, settings.table.text_columns)
     if large is not None:
-        return Source(name, other=path, streamed=tuple(large.shape.names))
+        return SourceContent(name, other=path, streamed=tuple(large.shape.names))
     if (size := path.stat().st_size) >= _SLOW_BYTES:
         print(f"reading {path} ({size / 2**20:,.0f} MiB)", file=sys.stderr)
-    content = open_source(path, as_written=settings.table.as_written)
+    content = open_source(path, text_columns=settings.table.text_columns)
     if isinstance(content, Arrays):
         sets = [pair for pair in (content.train, content.valid, content.test) if pair is not None]
-        return Source(name, other=sets[0] if len(sets) == 1 else tuple(sets))
-    return Source(name, table=content)
+        return SourceContent(name, other=sets[0] if len(sets) == 1 else tuple(sets))
+    return SourceContent(name, table=content)
 
 
-def resolve_columns(table: TableSpec, source: Source) -> TableSpec:
+def resolve_columns(table: TableSpec, source: SourceContent) -> TableSpec:
     """Return `table` with the names of columns for the text of --target and --drop.
 
     Raise SettingError, with the columns that there are, if a file of columns comes without a target.
@@ -118,7 +118,7 @@ def resolve_columns(table: TableSpec, source: Source) -> TableSpec:
     return replace(table, target=target, drop=drop)
 
 
-def suggested_target(source: Source) -> tuple[str, ...]:
+def suggested_target(source: SourceContent) -> tuple[str, ...]:
     """Return the target if none was given: of arrays y, or y0, y1, …; of a file of columns nothing."""
     from onecycle.tables.read import is_table_file
 
@@ -134,8 +134,8 @@ def split_names(names: Any, columns: list[str]) -> tuple[str, ...]:
     return tuple(name if name in columns else name.strip() for name in names.split(","))
 
 
-def build_setup(settings: TrainSettings, device: torch.device, source: Source | None = None) -> Setup:
-    """Make everything that a training needs; `source` is what `open_source` returned, if it was already called."""
+def build_setup(settings: TrainSettings, device: torch.device, source: SourceContent | None = None) -> Setup:
+    """Make everything that a training needs; `source` is what `read_source` returned, if it was already called."""
     seed = settings.table.seed
     if settings.is_dataset:
         data = mnist(bs=settings.bs or _MNIST_BS, seed=seed, device=device)
@@ -144,13 +144,13 @@ def build_setup(settings: TrainSettings, device: torch.device, source: Source | 
         about, split = f"{settings.source}: {_describe_arrays(data)}", "the data set's own"
         return Setup(data, model, [accuracy], epochs, about, settings.table, split)
     from onecycle.data.from_table import default_epochs  # imports pyarrow
-    from onecycle.tables.read import naming_csv_lines
+    from onecycle.tables.read import naming_lines
 
-    source = source or open_source(settings)
+    source = source or read_source(settings)
     table = resolve_columns(settings.table, source)
     if source.columns and settings.image_size is not None:
         raise SettingError(f"--image-size is for a folder of images; {source.name} is a table")
-    with nullcontext() if source.streamed else naming_csv_lines(source.name):
+    with nullcontext() if source.streamed else naming_lines(source.name):
         data = DataBunch.from_table(
             source.other if source.table is None else source.table,
             **vars(table),
@@ -205,7 +205,7 @@ def _build_model(choice: ModelChoice, data: DataBunch) -> nn.Module:
     return MLP(inputs, *(_MNIST_HIDDEN if choice.hidden is None else choice.hidden), data.c)
 
 
-def _describe(source: Source, data: DataBunch) -> str:
+def _describe(source: SourceContent, data: DataBunch) -> str:
     if source.table is not None:
         return f"{source.table.num_rows:,} rows, {source.table.num_columns:,} columns"
     if source.streamed:
@@ -219,7 +219,7 @@ def _describe_arrays(data: DataBunch) -> str:
     return f"{count:,} rows of {' x '.join(map(str, shape))}"
 
 
-def _describe_split(table: TableSpec, source: Source, data: DataBunch) -> str:
+def _describe_split(table: TableSpec, source: SourceContent, data: DataBunch) -> str:
     if isinstance(source.other, tuple) and isinstance(source.other[0], tuple):
         return "the file's own"
     if table.split == "auto":

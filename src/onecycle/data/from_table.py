@@ -17,7 +17,7 @@ from onecycle.data.sources import TARGET, Arrays, open_source
 from onecycle.errors import DataError, SettingError
 from onecycle.tables.features import Features
 from onecycle.tables.profile import ColumnProfile, profile_columns
-from onecycle.tables.read import naming_csv_lines
+from onecycle.tables.read import naming_lines
 from onecycle.tables.spec import TableSpec, excluded_feature
 from onecycle.tables.split import Split, split_rows
 from onecycle.tables.target import Target
@@ -60,8 +60,8 @@ def bunch_from_table(
         bunch.features, bunch.target, bunch.columns = stream.fitted
         bunch.pixel_scale = stream.pixel_scale
         return bunch
-    data = open_source(source, image_size, spec.as_written)
-    with naming_csv_lines(source) if isinstance(source, str | os.PathLike) else nullcontext():
+    data = open_source(source, image_size, spec.text_columns)
+    with naming_lines(source) if isinstance(source, str | os.PathLike) else nullcontext():
         prepared = prepare_arrays(data, spec) if isinstance(data, Arrays) else prepare_table(data, spec)
     bs, scale = bs or default_bs(len(prepared.sets[0])), prepared.pixel_scale
     bunch = bunch_type.create(*prepared.sets, bs=bs, device=device, seed=spec.seed, path=path, pixel_scale=scale)

@@ -16,7 +16,7 @@ from onecycle.data.images import read_image_folder
 from onecycle.data.pickles import load_pickle
 from onecycle.errors import DataError, FileError, did_you_mean
 from onecycle.tables.adapters import as_column, as_table, open_table, table_name
-from onecycle.tables.read import SUFFIXES, is_table_file
+from onecycle.tables.read import FORMATS, is_table_file
 
 Pair = tuple[Tensor, Tensor]
 PIXEL_SCALE = 256.0  # the lesson's: pixel / 256
@@ -40,29 +40,29 @@ class Arrays:
         return PIXEL_SCALE if self.train[0].dtype is torch.uint8 else None
 
 
-def open_source(source: Any, image_size: int | tuple[int, int] | None = None, as_written: Sequence[str] = ()) -> Any:
+def open_source(source: Any, image_size: int | tuple[int, int] | None = None, text_columns: Sequence[str] = ()) -> Any:
     """Open `source` as a pyarrow.Table or as Arrays.
 
     Takes the path of a table (CSV, Parquet, Arrow), of arrays (npy, npz, IDX, NumPy pickle) or of a folder of images by
     class; a table in memory; a pair (x, y); a dict of both; a torch Dataset. Rows of numbers become a table with the
-    columns x0, x1, … and y. The columns `as_written` of a CSV file stay text. Raises DataError or FileError for
-    anything else, and for what cannot be read.
+    columns x0, x1, … and y. The columns `text_columns` of a file without types, such as CSV, stay
+    text. Raises DataError or FileError for anything else, and for what cannot be read.
     """
     if isinstance(source, str | os.PathLike):
         if not os.fspath(source):  # which pathlib takes for the current folder
             raise FileError('the path is ""; expected that of a file or folder')
-        return _open_path(Path(source), image_size, as_written)
+        return _open_path(Path(source), image_size, text_columns)
     opened = _from_memory(source, table_name(source))
     return open_table(source) if opened is None else opened
 
 
-def table_of_rows(rows: Any, as_written: Sequence[str] = ()) -> Any:
+def table_of_rows(rows: Any, text_columns: Sequence[str] = ()) -> Any:
     """Open rows to predict as a pyarrow.Table: a path or a table as `open_source` takes them, or an array (n, columns).
 
     Returns None for anything else, such as a loader.
     """
     if isinstance(rows, str | os.PathLike):
-        return open_table(rows, as_written)
+        return open_table(rows, text_columns)
     if isinstance(rows, Tensor | np.ndarray):
         array = as_tensor(rows, "rows").cpu().numpy()
         if array.ndim != 2:
@@ -83,9 +83,9 @@ def array_table(x: Any, y: Any = None) -> Any:
     return pa.table(columns)
 
 
-def _open_path(path: Path, image_size: int | tuple[int, int] | None, as_written: Sequence[str]) -> Any:
+def _open_path(path: Path, image_size: int | tuple[int, int] | None, text_columns: Sequence[str]) -> Any:
     if is_table_file(path):
-        return open_table(path, as_written)
+        return open_table(path, text_columns)
     if path.is_dir():
         images = read_image_folder(path, image_size)
         return Arrays((images.x, images.y), classes=list(images.classes))
@@ -102,7 +102,7 @@ def _open_path(path: Path, image_size: int | tuple[int, int] | None, as_written:
     elif not path.exists():
         return open_table(path)  # whose error says what is missing
     else:
-        suffixes = (*SUFFIXES, ".npy", ".npz", *_PICKLE, *_IDX)
+        suffixes = (*FORMATS, ".npy", ".npz", *_PICKLE, *_IDX)
         raise DataError(
             f"{path}: not a kind of file that is known; expected a folder of images, or one of {', '.join(suffixes)}"
             f"{did_you_mean(path.suffix, suffixes)}"

@@ -17,7 +17,8 @@ from onecycle.tables.values import Array, Table, import_pyarrow
 def open_table(source: Any, text_columns: Collection[str] = ()) -> Table:
     """Return a pyarrow.Table of `source`: the path of a file, for `read_table`, or what `as_table` takes.
 
-    `text_columns` of a CSV file stay text. Raises DataError for anything else, and what these two raise.
+    `text_columns` of a file without types, such as CSV, stay text. Raises DataError for anything else, and what these
+    two raise.
     """
     if isinstance(source, str | os.PathLike):
         return read_table(source, text_columns)

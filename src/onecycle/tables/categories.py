@@ -28,20 +28,20 @@ _FORMS = ("text", "number", "bool")
 
 
 class ValueCounts:
-    """Counts the values of a column that comes piece by piece.
+    """Counts the values of a column that comes in chunks.
 
     Beyond MAX_COUNTED distinct values the rarer ones are forgotten. `overflow` is then how many there were, and in how
     many rows.
     """
 
-    piece = 1_048_576
+    chunk_rows = 1_048_576
 
     def __init__(self, name: str) -> None:
         self.name, self.form = name, "text"
         self.rows, self.missing = 0, 0
         self.overflow: tuple[int, int] | None = None
         self._total: Any = None  # a table of texts and counts
-        self._pieces: list[Any] = []  # such tables, to be added to it
+        self._chunk_counts: list[Any] = []  # such tables, to be added to it
         self._pending = 0  # rows in them
 
     def add(self, column: Any) -> None:
@@ -53,7 +53,7 @@ class ValueCounts:
             texts = value_texts(values)
             occurs = texts.is_valid().to_numpy(zero_copy_only=False) & (counts > 0)  # dictionaries have unused values
             self.missing += int(counts[~occurs].sum())
-            self._pieces.append(pa.table({"text": texts, "count": counts}).filter(pa.array(occurs)))
+            self._chunk_counts.append(pa.table({"text": texts, "count": counts}).filter(pa.array(occurs)))
             self._pending += len(texts)
         self.rows += len(column)
         if self._pending > max(100_000, 0 if self._total is None else 2 * len(self._total)):
@@ -70,18 +70,18 @@ class ValueCounts:
         return CategoryEncoder(self.name, self.form, tuple(values), flag=self.missing > 0)
 
     def _merge(self) -> Any:
-        """Add up the pieces, and return the table of all counts."""
+        """Add up the chunks, and return the table of all counts."""
         pa, _ = import_pyarrow()
         if self._total is None:
             self._total = pa.table({"text": pa.array([], pa.large_string()), "count": pa.array([], pa.int64())})
-        if self._pieces:
-            together = pa.concat_tables([self._total, *self._pieces])
+        if self._chunk_counts:
+            together = pa.concat_tables([self._total, *self._chunk_counts])
             table = together.group_by("text", use_threads=False).aggregate([("count", "sum")])
             table = pa.table({"text": table["text"], "count": table["count_sum"]})
             if len(table) > MAX_COUNTED:
                 self.overflow = self.overflow or (len(table), self.rows - self.missing)
                 table = table.sort_by([("count", "descending"), ("text", "ascending")]).slice(0, MAX_COUNTED // 2)
-            self._total, self._pieces, self._pending = table, [], 0
+            self._total, self._chunk_counts, self._pending = table, [], 0
         return self._total
 
 
@@ -97,7 +97,7 @@ class CategoryEncoder:
         flag: Whether training rows had missing values; if not, a missing value counts as unseen.
     """
 
-    piece: ClassVar = 262_144
+    chunk_rows: ClassVar = 262_144
     name: str
     form: str
     values: tuple[str, ...]
@@ -109,7 +109,7 @@ class CategoryEncoder:
         return 1 + len(self.values) + self.flag
 
     def write(self, column: Any, first_row: int, out: Sequence[Array]) -> None:
-        """Write the codes of a piece of the column to out[0], of any type of numbers.
+        """Write the codes of a chunk of the column to out[0], of any type of numbers.
 
         Raises DataError for values that cannot be categories.
         """

@@ -1,13 +1,15 @@
 """Read Parquet and Arrow files, whole or as record batches."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from onecycle.core.reading import Budget, open_for_reading
 from onecycle.errors import FileError
 from onecycle.tables.file_bytes import detect_format
+from onecycle.tables.formats import SAMPLE_ROWS, FileShape, TableFormat, sampled_shape
 from onecycle.tables.values import RecordBatch, Table, import_pyarrow
 
 _PARQUET_MAGIC = (b"PAR1",)
@@ -15,8 +17,8 @@ _ARROW_MAGIC = (b"ARROW1", b"\xff\xff\xff\xff")  # a file, which has a footer, o
 _BUFFER_BYTES = 2**20
 
 
-def read_parquet(path: Path, max_bytes: int) -> Table:
-    """Read a Parquet file.
+def read_parquet(path: Path, _text_columns: Collection[str], max_bytes: int) -> Table:
+    """Read a Parquet file, with the types that it has.
 
     Raises FileError for a file that is missing, damaged or not Parquet, or takes more than `max_bytes` in memory.
     """
@@ -27,7 +29,7 @@ def read_parquet(path: Path, max_bytes: int) -> Table:
         return table
 
 
-def stream_parquet(path: Path, rows: int) -> Iterator[RecordBatch]:
+def stream_parquet(path: Path, _text_columns: Collection[str], rows: int) -> Iterator[RecordBatch]:
     """Yield the record batches of a Parquet file, of at most `rows` rows. Raises FileError as `read_parquet` does."""
     # with a buffer size, pyarrow reads a column of a row group a buffer at a time
     with _parquet_file(path, buffer_size=_BUFFER_BYTES) as file:
@@ -71,8 +73,8 @@ def _decompressed_bytes(file: Any) -> int:
     return max(row_groups, footer.num_rows * row_bits // 8)
 
 
-def read_arrow(path: Path, max_bytes: int) -> Table:
-    """Read an Arrow file or stream, memory-mapped if it is not compressed.
+def read_arrow(path: Path, _text_columns: Collection[str], max_bytes: int) -> Table:
+    """Read an Arrow file or stream with the types that it has, memory-mapped if it is not compressed.
 
     Raises FileError for a file that is missing, damaged or not Arrow, or takes more than `max_bytes` when decompressed.
     """
@@ -87,8 +89,8 @@ def read_arrow(path: Path, max_bytes: int) -> Table:
         return pa.Table.from_batches(read, schema)
 
 
-def stream_arrow(path: Path) -> Iterator[RecordBatch]:
-    """Yield the record batches of an Arrow file or stream as they are. Raises FileError as `read_arrow` does."""
+def stream_arrow(path: Path, _text_columns: Collection[str], _rows: int) -> Iterator[RecordBatch]:
+    """Yield the record batches of an Arrow file or stream, of any size. Raises FileError as `read_arrow` does."""
     with _format_errors(path, "Arrow", _ARROW_MAGIC):
         yield from _open_arrow(path)[1]
 
@@ -131,3 +133,28 @@ def _format_errors(path: Path, form: str, magic: tuple[bytes, ...]) -> Generator
         raise FileError(
             f"{path}: damaged or cut short ({reason}); expected a whole {form} file; copy or download it again"
         ) from error
+
+
+def _count_rows(path: Path, file_format: str) -> int | None:
+    """Return the number of rows by the footer; None for an Arrow stream, which has none."""
+    import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
+    import pyarrow.dataset  # pyright: ignore[reportMissingTypeStubs] -- it has none
+
+    try:
+        return pyarrow.dataset.dataset(str(path), format=file_format).count_rows()
+    except pa.ArrowException:
+        return None
+
+
+def parquet_shape(path: Path) -> FileShape:
+    """Return the shape by the footer and the first rows. Raises FileError as `read_parquet` does."""
+    return sampled_shape(path, stream_parquet(path, (), SAMPLE_ROWS), partial(_count_rows, file_format="parquet"))
+
+
+def arrow_shape(path: Path) -> FileShape:
+    """Return the shape by the footer, if there is one, and the first rows. Raises FileError as `read_arrow` does."""
+    return sampled_shape(path, stream_arrow(path, (), SAMPLE_ROWS), partial(_count_rows, file_format="ipc"))
+
+
+PARQUET = TableFormat(read_parquet, stream_parquet, parquet_shape)
+ARROW = TableFormat(read_arrow, stream_arrow, arrow_shape)

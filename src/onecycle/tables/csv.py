@@ -1,23 +1,31 @@
 """Read CSV files with pyarrow: whole, or streamed with the column types that the whole file has."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from onecycle.errors import DataError, FileError
-from onecycle.tables.csv_file import CsvFile, check_quotes_closed, csv_errors
-from onecycle.tables.file_bytes import decompressed_stream, utf8_error
+from onecycle.tables.csv_dialect import CsvFile, check_quotes_closed, csv_errors, detect_csv_dialect
+from onecycle.tables.file_bytes import COMPRESSIONS, DecompressedFile, decompressed_stream, utf8_error
+from onecycle.tables.formats import FileShape, TableFormat
 from onecycle.tables.values import CSV_MISSING_MARKERS, ChunkedArray, DataType, RecordBatch, Table, import_pyarrow
 
 BLOCK_BYTES = 2**22  # read at a time by streaming, and the longest row if cells have line ends
-_MOSTLY = 0.9  # of the cells, and of the distinct values, that are numbers in a column of numbers with slips
-_MAX_SLIPS = 10  # distinct values that are not numbers
+_MOSTLY = 0.9  # of the cells, and of the distinct values, that are numbers in a column of numbers with unparsed cells
+_MAX_UNPARSED = 10  # distinct values that are not numbers
 _ENOUGH_VALUES = 1000  # rows to look for distinct numbers in, at a time
 _SAMPLES, _SAMPLE_ROWS = 16, 64
+_SHAPE_BYTES, _MIN_CELL_BYTES = 2**20, 8  # read to estimate a file's shape; least memory of a cell
 
 
-def read_csv(file: CsvFile, text_columns: Collection[str]) -> Table:
-    """Read a CSV file; `text_columns` stay text. Raises as `onecycle.tables.read.read_table` does."""
+def read_csv(path: Path, text_columns: Collection[str], max_bytes: int, delimiter: str | None = None) -> Table:
+    """Read a CSV file; `text_columns` stay text, and without a `delimiter` it is detected.
+
+    Raises as `onecycle.tables.read.read_table` does.
+    """
     pa, _ = import_pyarrow()
+    file = detect_csv_dialect(path, delimiter, max_bytes)
     types = dict.fromkeys(text_columns, pa.string())
     with csv_errors(file):
         try:
@@ -34,17 +42,47 @@ def read_csv(file: CsvFile, text_columns: Collection[str]) -> Table:
         counter = NumericTextCounter(file.number_pattern)
         if pa.types.is_string(column.type) and name not in text_columns and counter.may_be_mostly_numbers(column):
             counter.add(column)
-            _check_slips(file, name, counter)
+            _check_no_unparsed(file, name, counter)
     return table
 
 
-def stream_csv(file: CsvFile, text_columns: Collection[str], rows: int) -> Iterator[RecordBatch]:
+def stream_csv(
+    path: Path, text_columns: Collection[str], rows: int, delimiter: str | None = None
+) -> Iterator[RecordBatch]:
     """Yield record batches of at most `rows` rows, with the types that `read_csv` returns. Raises as it does."""
+    file = detect_csv_dialect(path, delimiter, None)
     with csv_errors(file):
         options = _options(file, _column_types(file, text_columns), BLOCK_BYTES)
         for block in _pyarrow_csv().open_csv(decompressed_stream(file.path), **options):
             for start in range(0, block.num_rows, rows):
                 yield block.slice(start, rows)
+
+
+def csv_shape(path: Path, delimiter: str | None = None) -> FileShape:
+    """Return the shape by the size and the first bytes of a file. Raises as `read_csv` does for these."""
+    names = detect_csv_dialect(path, delimiter, None).names
+    with DecompressedFile(path) as content:
+        head = content.read(_SHAPE_BYTES)
+    line_bytes = len(head) / max(head.count(b"\n"), head.count(b"\r"), 1)
+    compression = COMPRESSIONS.get(path.suffix.lower())
+    compressed = head if compression is None else import_pyarrow()[0].compress(head, codec=compression)
+    rows = path.stat().st_size * max(len(head) / len(compressed), 1) / line_bytes
+    return FileShape(names, int(max(line_bytes, _MIN_CELL_BYTES * len(names))), int(rows))
+
+
+def csv_line_of_row(path: Path, row: int, delimiter: str | None = None) -> int | None:
+    """Return the line of a row, counted from 0 below the header; None if it cannot be found."""
+    line_and_cells = detect_csv_dialect(path, delimiter, None).row_at(row)
+    return None if line_and_cells is None else line_and_cells[0]
+
+
+CSV = TableFormat(read_csv, stream_csv, csv_shape, csv_line_of_row)
+TSV = TableFormat(
+    partial(read_csv, delimiter="\t"),
+    partial(stream_csv, delimiter="\t"),
+    partial(csv_shape, delimiter="\t"),
+    partial(csv_line_of_row, delimiter="\t"),
+)
 
 
 def _column_types(file: CsvFile, text_columns: Collection[str]) -> dict[str, DataType]:
@@ -75,7 +113,7 @@ def _column_types(file: CsvFile, text_columns: Collection[str]) -> dict[str, Dat
     types = {name: next(iter(candidates.get(name, [order[latest[name]]])), pa.string()) for name in names}
     for name, data_type in types.items():
         if data_type == pa.string() and name not in fixed_types:
-            _check_slips(file, name, counters[name])
+            _check_no_unparsed(file, name, counters[name])
     return types
 
 
@@ -147,32 +185,32 @@ class NumericTextCounter:
     """Counts the numbers in a column of a CSV file, and the cells that are not.
 
     The column is *mostly numbers* if at least 90% of its cells that are not missing are numbers, at least 90% of its
-    distinct values are, and at most 10 distinct values are not: these are slips then, not categories.
+    distinct values are, and at most 10 distinct values are not: these are unparsed cells then, not categories.
 
     Attributes:
         cells: Cells that are not missing.
         numbers: Cells that are numbers.
-        slips: The first distinct cells that are not numbers, and the row of each.
+        unparsed: The first distinct cells that are not numbers, and the row of each.
     """
 
     def __init__(self, number_pattern: str) -> None:
         self._pattern = f"^(?:{number_pattern})$"
         self._rows = self.numbers = self.cells = 0
         self._values: set[str] = set()
-        self.slips: dict[str, int] = {}
+        self.unparsed: dict[str, int] = {}
 
     def add(self, column: ChunkedArray) -> None:
         """Count the next cells, text or numbers."""
         pa, pc = import_pyarrow()
-        if len(self.slips) > _MAX_SLIPS:  # it is not mostly numbers, whatever follows
+        if len(self.unparsed) > _MAX_UNPARSED:  # it is not mostly numbers, whatever follows
             return
         numbers = column
         if pa.types.is_string(column.type):
             is_number = pc.match_substring_regex(column, self._pattern)
             numbers, others = column.filter(is_number), column.filter(pc.invert(is_number))
-            for value in others.unique().slice(0, _MAX_SLIPS + 1):
-                if value.as_py() not in self.slips:
-                    self.slips[value.as_py()] = self._rows + pc.index(column, value).as_py()
+            for value in others.unique().slice(0, _MAX_UNPARSED + 1):
+                if value.as_py() not in self.unparsed:
+                    self.unparsed[value.as_py()] = self._rows + pc.index(column, value).as_py()
         self.numbers += len(numbers) - numbers.null_count
         self.cells += len(column) - column.null_count
         self._rows += len(column)
@@ -190,16 +228,16 @@ class NumericTextCounter:
     @property
     def mostly_numbers(self) -> bool:
         """Whether the column is mostly numbers, and has other cells."""
-        values = len(self._values) + len(self.slips)
-        has_slips = 0 < len(self.slips) <= _MAX_SLIPS and len(self._values) >= _MOSTLY * values
-        return has_slips and self.numbers >= _MOSTLY * self.cells
+        values = len(self._values) + len(self.unparsed)
+        has_unparsed = 0 < len(self.unparsed) <= _MAX_UNPARSED and len(self._values) >= _MOSTLY * values
+        return has_unparsed and self.numbers >= _MOSTLY * self.cells
 
 
-def _check_slips(file: CsvFile, name: str, counter: NumericTextCounter) -> None:
+def _check_no_unparsed(file: CsvFile, name: str, counter: NumericTextCounter) -> None:
     """Raise DataError, with the line of the first cell that is not a number, if a column is mostly numbers."""
     if not counter.mostly_numbers:
         return
-    value, index = next(iter(counter.slips.items()))
+    value, index = next(iter(counter.unparsed.items()))
     line, cells = file.row_at(index) or (0, [])
     is_same_cell = dict(zip(file.names, cells, strict=False)).get(name) == value
     where = f"{file.path}:{line}" if is_same_cell else f"{file.path}: row {index + 1}"

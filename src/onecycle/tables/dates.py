@@ -13,7 +13,7 @@ import numpy as np
 
 from onecycle.errors import DataError
 from onecycle.tables.json_reader import JsonReader, damaged
-from onecycle.tables.numbers import PIECE, Moments, Sample, standardise
+from onecycle.tables.numbers import CHUNK_ROWS, Moments, Sample, standardise
 from onecycle.tables.values import (
     NEARLY_ALL,
     Array,
@@ -42,7 +42,7 @@ _PARTS = (*_DAY_PARTS, *_MINUTE_PARTS, "elapsed")
 class UnparsedDates:
     """Counts text that is not a date in the rows of a date column that are not trained on."""
 
-    piece = PIECE
+    chunk_rows = CHUNK_ROWS
 
     def __init__(self, name: str) -> None:
         self.name, self.present, self.count = name, 0, 0
@@ -63,7 +63,7 @@ class DateStats:
     other rows do, which `rest` counts.
     """
 
-    piece = PIECE
+    chunk_rows = CHUNK_ROWS
 
     def __init__(self, name: str, unparsed: int | None = None) -> None:
         self.name, self.lenient, self.rows = name, bool(unparsed), 0
@@ -72,7 +72,7 @@ class DateStats:
         self._sample = Sample()
 
     def add(self, column: Any) -> None:
-        """Add at most `piece` rows of the column. Raises DataError for a cell that is not a date."""
+        """Add at most `chunk_rows` rows of the column. Raises DataError for a cell that is not a date."""
         days, seconds, missing = as_days(column, self.name, self.rows, self.lenient)
         present = None if missing is None else ~missing
         elapsed = days + seconds / _DAY
@@ -107,7 +107,7 @@ class DateEncoder:
         lenient: Whether text that is not a date counts as missing; if not, it is an error.
     """
 
-    piece: ClassVar = PIECE
+    chunk_rows: ClassVar = CHUNK_ROWS
     name: str
     fill: str
     parts: Mapping[str, tuple[float, float]]
@@ -115,7 +115,7 @@ class DateEncoder:
     lenient: bool
 
     def write(self, column: Any, first_row: int, out: Sequence[Array]) -> None:
-        """Write the parts of a piece of the column to `out`, with `flag` first which rows are missing."""
+        """Write the parts of a chunk of the column to `out`, with `flag` first which rows are missing."""
         days, seconds, missing = as_days(column, self.name, first_row, self.lenient)
         if missing is not None:
             fill = datetime.fromisoformat(self.fill).replace(tzinfo=UTC).timestamp()

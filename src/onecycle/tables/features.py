@@ -32,7 +32,8 @@ class Features:
         names: Names of the matrix' columns.
         numbers: How many of the matrix' columns are numbers; the rest, at the end, are codes of categories.
         sizes: Number of codes of each category.
-        as_written: Categories that were text. A CSV file must be read with these as text ("01" is not 1).
+        text_columns: Categories that were text. A file without types, such as CSV, must be read with these as text
+            ("01" is not 1).
     """
 
     def __init__(self, encoders: Sequence[Encoder]) -> None:
@@ -48,7 +49,7 @@ class Features:
             *((encoder, encoder.name) for encoder in categories),
         ]
         self.inputs = [encoder.name for encoder in encoders]
-        self.as_written = [encoder.name for encoder in categories if encoder.form == "text"]
+        self.text_columns = [encoder.name for encoder in categories if encoder.form == "text"]
         self.names = [name for _, name in outputs]
         self.sizes = [encoder.slots for encoder in categories]
         self.numbers = len(outputs) - len(self.sizes)
@@ -121,10 +122,10 @@ class Features:
 
         def write(encoder: Encoder) -> None:
             done = 0
-            for piece in column_slices(block, encoder.name, encoder.piece):
-                rows = slice(done, done + len(piece))
-                encoder.write(piece, first_row + done, [out[i, rows] for i in self._outputs_of[encoder.name]])
-                done += len(piece)
+            for chunk in column_slices(block, encoder.name, encoder.chunk_rows):
+                rows = slice(done, done + len(chunk))
+                encoder.write(chunk, first_row + done, [out[i, rows] for i in self._outputs_of[encoder.name]])
+                done += len(chunk)
 
         in_parallel(write, self._encoders)
 

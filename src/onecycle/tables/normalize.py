@@ -2,10 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from onecycle.errors import DataError
-from onecycle.tables.values import ChunkedArray, DataType, Table, import_pyarrow
+from onecycle.tables.values import ChunkedArray, DataType, RecordBatch, Table, import_pyarrow
 
 _UNNAMED_INDEX = re.compile(r"__index_level_\d+__")  # pandas' name for the column of an index without a name
 
@@ -31,6 +31,21 @@ def normalize_table(table: Table, name: str) -> Table:
         if normalized is not column:
             table = table.set_column(i, column_name, normalized)
     return table
+
+
+def normalize_batches(batches: Iterable[RecordBatch], rows: int, name: str) -> Iterator[RecordBatch]:
+    """Yield record batches as `normalize_table` returns them, split to at most `rows` rows, without empty ones.
+
+    Raises DataError as it does; for no rows in any batch after the last.
+    """
+    pa, _ = import_pyarrow()
+    is_empty = True
+    for batch in batches:
+        if batch.num_rows:
+            is_empty = False
+            yield from normalize_table(pa.Table.from_batches([batch]), name).to_batches(max_chunksize=rows)
+    if is_empty:
+        raise DataError(f"{name}: no rows; expected at least one")
 
 
 def check_names(column_names: Sequence[str], name: str) -> None:

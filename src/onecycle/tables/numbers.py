@@ -10,7 +10,7 @@ import numpy as np
 from onecycle.tables.json_reader import JsonReader
 from onecycle.tables.values import Array, as_numbers
 
-PIECE = 32_768  # rows worked on at a time: their numbers fit into a processor's cache
+CHUNK_ROWS = 32_768  # rows worked on at a time: their numbers fit into a processor's cache
 LARGEST = 1e100  # numbers beyond are clipped to this: their squares must be float64s
 CLIP = 30.0  # standard deviations; standardised numbers beyond are clipped to this
 _SAMPLE = 200_000  # values of a column that its median is computed from, at most
@@ -19,7 +19,7 @@ _LEVELS = 12
 
 
 class Moments:
-    """Count, mean, standard deviation and range of numbers that come in pieces (Chan, Golub, LeVeque 1979)."""
+    """Count, mean, standard deviation and range of numbers that come in chunks (Chan, Golub, LeVeque 1979)."""
 
     def __init__(self) -> None:
         self.count, self.mean, self._squares = 0, 0.0, 0.0
@@ -51,9 +51,9 @@ class Moments:
 
 
 class Sample:
-    """A random sample of at most 200,000 of the numbers that come in pieces; all of them if there are no more.
+    """A random sample of at most 200,000 of the numbers that come in chunks; all of them if there are no more.
 
-    Which rows are sampled depends on their row numbers alone, not on the pieces: a random half of all rows belongs to
+    Which rows are sampled depends on their row numbers alone, not on the chunks: a random half of all rows belongs to
     level 0, a quarter to level 1, and so on; when there are too many numbers, the lowest level is discarded.
     """
 
@@ -62,27 +62,27 @@ class Sample:
         self._count = 0
 
     def add(self, x: Array, first_row: int, present: Array | None = None) -> None:
-        """Add the numbers of the rows from `first_row` on, at most PIECE, without those that are not `present`."""
+        """Add the numbers of the rows from `first_row` on, at most CHUNK_ROWS, without those that are not `present`."""
         offset = first_row % _PERIOD
-        for level, pieces in self._levels.items():
+        for level, chunks in self._levels.items():
             level_rows = _rows_of_level(level)
             start, stop = level_rows.searchsorted((offset, offset + len(x)))
             rows = level_rows[start:stop] - offset
-            pieces.append(x[rows] if present is None else x[rows[present[rows]]])
-            self._count += len(pieces[-1])
+            chunks.append(x[rows] if present is None else x[rows[present[rows]]])
+            self._count += len(chunks[-1])
         while self._count > _SAMPLE and len(self._levels) > 1:
             self._count -= sum(map(len, self._levels.pop(min(self._levels))))
 
     @property
     def median(self) -> float | None:
         """The median of the sample; None without numbers."""
-        pieces = [piece for level in self._levels.values() for piece in level]
-        return float(np.median(np.concatenate(pieces))) if self._count else None
+        chunks = [chunk for level in self._levels.values() for chunk in level]
+        return float(np.median(np.concatenate(chunks))) if self._count else None
 
 
 @cache
 def _rows_of_level(level: int) -> Array:
-    """Return the rows of a level among two periods, so that a piece that begins anywhere in the first finds its own."""
+    """Return the rows of a level among two periods, so that a chunk that begins anywhere in the first finds its own."""
     levels = np.random.default_rng(0).geometric(0.5, _PERIOD).clip(1, _LEVELS) - 1
     return np.flatnonzero(np.tile(levels, 2) == level)
 
@@ -90,14 +90,14 @@ def _rows_of_level(level: int) -> Array:
 class NumberStats:
     """Collects the statistics of a column of numbers over the training rows."""
 
-    piece = PIECE
+    chunk_rows = CHUNK_ROWS
 
     def __init__(self, name: str) -> None:
         self.name, self.rows = name, 0
         self._moments, self._sample = Moments(), Sample()
 
     def add(self, column: Any) -> None:
-        """Add at most `piece` rows of the column. Raises DataError for a cell that is not a number."""
+        """Add at most `chunk_rows` rows of the column. Raises DataError for a cell that is not a number."""
         x, missing = as_numbers(column, self.name, self.rows)
         present = None if missing is None else ~missing
         numbers = x if present is None else x[present]
@@ -127,7 +127,7 @@ class NumberEncoder:
         flag: Whether training rows had missing values; then a second column of the matrix marks them.
     """
 
-    piece: ClassVar = PIECE
+    chunk_rows: ClassVar = CHUNK_ROWS
     name: str
     mean: float
     std: float
@@ -135,7 +135,7 @@ class NumberEncoder:
     flag: bool
 
     def write(self, column: Any, first_row: int, out: Sequence[Array]) -> None:
-        """Write a piece of the column to out[0], and with `flag` which rows are missing to out[1]."""
+        """Write a chunk of the column to out[0], and with `flag` which rows are missing to out[1]."""
         x, missing = as_numbers(column, self.name, first_row)
         standardise(x, self.mean, self.std, out[0])
         if missing is not None:

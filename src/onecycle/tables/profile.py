@@ -11,7 +11,7 @@ from onecycle.core.choices import ColumnKind
 from onecycle.errors import DataError, SettingError, did_you_mean, pluralize
 from onecycle.tables.categories import MAX_CATEGORIES, ValueCounts
 from onecycle.tables.dates import ISO, as_days, iso
-from onecycle.tables.numbers import PIECE
+from onecycle.tables.numbers import CHUNK_ROWS
 from onecycle.tables.spec import TableSpec, column_hint
 from onecycle.tables.target_stats import unknown_target
 from onecycle.tables.values import (
@@ -143,7 +143,7 @@ def _check_kind(name: str, kind: str, schema: Any, targets: Sequence[str]) -> No
 class _Profiler:
     """Profiles a column whose values are not read; base class for those that are read as numbers."""
 
-    piece = PIECE
+    chunk_rows = CHUNK_ROWS
 
     def __init__(self, name: str, arrow_type: Any) -> None:
         self.name, self._arrow_type, self._missing = name, arrow_type, 0

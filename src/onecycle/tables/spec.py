@@ -7,9 +7,9 @@ from typing import Any
 from onecycle.core.choices import ColumnKind, Task
 from onecycle.errors import SettingError, did_you_mean
 
-ROW_SPLITS = ("auto", "random", "stratified")
-COLUMN_SPLITS = ("time", "group", "column")
-SPLIT_SYNTAX = "auto, random, stratified, time:COLUMN, group:COLUMN or column:COLUMN"
+SPLIT_FORMS = ("auto", "random", "stratified", "time:COLUMN", "group:COLUMN", "column:COLUMN")
+SPLIT_SYNTAX = f"{', '.join(SPLIT_FORMS[:-1])} or {SPLIT_FORMS[-1]}"
+SPLIT_METHODS = {form.partition(":")[0]: form.endswith(":COLUMN") for form in SPLIT_FORMS}  # whether it takes a column
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class TableSpec:
         return _column_names(self.drop, "drop")
 
     @property
-    def as_written(self) -> list[str]:
-        """Columns of a CSV file that are read as text, exactly as written ("01" is not 1)."""
+    def text_columns(self) -> list[str]:
+        """Columns that are read as text, exactly as written ("01" is not 1), from a file without types such as CSV."""
         return [name for name, kind in self.kinds.items() if kind == "category"]
 
     def non_features(self, columns: Sequence[str]) -> list[str]:
@@ -74,12 +74,12 @@ def parse_split(text: str) -> tuple[str, str | None]:
     method that takes none.
     """
     method, colon, column = text.partition(":")
-    if method not in (*ROW_SPLITS, *COLUMN_SPLITS):
-        near = did_you_mean(method, (*ROW_SPLITS, *COLUMN_SPLITS))
+    if method not in SPLIT_METHODS:
+        near = did_you_mean(method, SPLIT_METHODS)
         raise SettingError(f'unknown split "{text}"; expected {SPLIT_SYNTAX}{near}')
-    if method in COLUMN_SPLITS and not column:
+    if SPLIT_METHODS[method] and not column:
         raise SettingError(f'split "{text}" names no column; expected {method}:COLUMN')
-    if method in ROW_SPLITS and colon:
+    if not SPLIT_METHODS[method] and colon:
         raise SettingError(f'split "{text}": {method} takes no column; expected {SPLIT_SYNTAX}')
     return method, column or None
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 _LARGEST_CLASS = {int: 2**63, float: math.inf}  # NaN is not below it
-_PIECE = 262_144  # rows
+_CHUNK_ROWS = 262_144  # rows
 
 
 class Target:
@@ -110,9 +110,9 @@ class Target:
         y = np.zeros(table.num_rows, np.int64) if self.task == "classes" else y
         for i, name in enumerate(self.names):
             done = 0
-            for piece in column_slices(table, name, _PIECE):
-                self._write(piece, i, first_row + done, set_name, y[done : done + len(piece)])
-                done += len(piece)
+            for chunk in column_slices(table, name, _CHUNK_ROWS):
+                self._write(chunk, i, first_row + done, set_name, y[done : done + len(chunk)])
+                done += len(chunk)
         return y[:, 0] if self.task == "regression" and self.outputs == 1 else y
 
     def inverse_transform(self, values: "torch.Tensor") -> "torch.Tensor":
@@ -163,7 +163,7 @@ class Target:
         return cls(task, names, classes, mean, std, lists)
 
     def _write(self, column: Any, i: int, first_row: int, set_name: str, out: Array) -> None:
-        """Write a piece of column `i` to its rows of the result."""
+        """Write a chunk of column `i` to its rows of the result."""
         name = self.names[i]
         if self.task == "classes":
             out[:] = self._codes(column, first_row + np.arange(len(column)), set_name)

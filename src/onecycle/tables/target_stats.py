@@ -9,7 +9,7 @@ import numpy as np
 from onecycle.core.choices import Task
 from onecycle.errors import DataError, SettingError, did_you_mean
 from onecycle.tables.categories import ValueCounts
-from onecycle.tables.numbers import LARGEST, PIECE, Moments
+from onecycle.tables.numbers import CHUNK_ROWS, LARGEST, Moments
 from onecycle.tables.spec import column_hint
 from onecycle.tables.values import (
     Array,
@@ -31,7 +31,7 @@ _MAX_CLASS_SHARE = 0.5  # of the rows, that different numbers may be to be class
 
 
 class TargetStats:
-    """Collects the statistics of a target's column that comes piece by piece.
+    """Collects the statistics of a target's column that comes in chunks.
 
     Attributes:
         reading: How the column is read: as "numbers", as "values" (classes), or as "lists" (of labels).
@@ -42,14 +42,14 @@ class TargetStats:
 
     def __init__(self, name: str, arrow_type: Any, reading: Literal["numbers", "values", "lists"]) -> None:
         self.name, self.reading, self.rows = name, reading, 0
-        self.piece = PIECE if reading == "numbers" else ValueCounts.piece
+        self.chunk_rows = CHUNK_ROWS if reading == "numbers" else ValueCounts.chunk_rows
         self.moments, self.counts = Moments(), ValueCounts(name)
         self.whole_numbers: set[int] | None = set()
         self._is_integer = import_pyarrow()[0].types.is_integer(value_type(arrow_type))
         self._missing, self._first_missing = 0, 0
 
     def add(self, column: Any) -> None:
-        """Add at most `piece` rows. Raises DataError for infinity, and for text if numbers are expected."""
+        """Add at most `chunk_rows` rows. Raises DataError for infinity, and for text if numbers are expected."""
         if self.reading == "numbers":
             missing = self._add_numbers(column)
         elif self.reading == "lists":

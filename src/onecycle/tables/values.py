@@ -118,7 +118,7 @@ def cell_error(column: ChunkedArray, name: str, row: int, first_row: int, expect
 def dictionary_codes(column: ChunkedArray) -> Iterator[tuple[Any, Array]]:
     """Yield the distinct values (a pyarrow Array) and the index of each row's value, -1 for null.
 
-    Columns of at least 2 GiB come chunk by chunk, as one pyarrow Array of strings holds no more.
+    Columns of at least 2 GiB come in chunks, as one pyarrow Array of strings holds no more.
     """
     pa, _ = import_pyarrow()
     if not pa.types.is_dictionary(column.type):
@@ -196,10 +196,10 @@ def column_slices(table: Table | RecordBatch, name: str, rows: int) -> Iterator[
 
 
 class ColumnAccumulator(Protocol):
-    """Statistics of the column `name`, accumulated over slices of at most `piece` rows."""
+    """Statistics of the column `name`, accumulated over slices of at most `chunk_rows` rows."""
 
     name: str
-    piece: int
+    chunk_rows: int
 
     def add(self, column: ChunkedArray) -> None:
         """Add the next rows."""
@@ -210,7 +210,7 @@ def update_all(accumulators: Sequence[ColumnAccumulator], table: Table | RecordB
     """Add the rows of a table to each accumulator, in parallel over the columns."""
 
     def update(accumulator: ColumnAccumulator) -> None:
-        for rows in column_slices(table, accumulator.name, accumulator.piece):
+        for rows in column_slices(table, accumulator.name, accumulator.chunk_rows):
             accumulator.add(rows)
 
     in_parallel(update, accumulators)

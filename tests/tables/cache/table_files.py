@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pc
-import pyarrow.parquet as pq
 
 from onecycle.core.config import Config
 from onecycle.tables.cache.conversion import ConversionProgress, convert_if_larger
 from onecycle.tables.cache.folder import CacheEntry
 from onecycle.tables.cache.rowwise_split import RowwiseSplit
 from onecycle.tables.spec import TableSpec
+from table_files import write_table
 
 ROWS = 3_000
 
@@ -92,18 +91,10 @@ def cache_path() -> Path:
 
 
 def write_as(found: pa.Table, path: Path) -> Path:
-    """Write a table as the suffix of `path` says, aged."""
-    suffix = "".join(path.suffixes)
-    if suffix == ".parquet":
-        pq.write_table(found, path)
-    elif suffix == ".arrow":
-        with pa.ipc.new_file(path, found.schema) as sink:
-            sink.write_table(found)
-    elif suffix == ".ipc":
+    """Write a table as the suffix of `path` says (.ipc: as a stream, which has no footer), aged."""
+    if path.suffix == ".ipc":
         with pa.ipc.new_stream(path, found.schema) as sink:
             sink.write_table(found)
     else:
-        packing = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
-        with pa.CompressedOutputStream(path, packing) if packing else pa.OSFile(str(path), "wb") as sink:
-            pc.write_csv(found, sink, pc.WriteOptions(delimiter="\t" if ".tsv" in suffix else ","))
+        write_table(found, path)
     return aged(path)

@@ -22,7 +22,7 @@ from onecycle.tables.cache.source import SourceFile, open_if_larger
 from onecycle.tables.features import Features
 from onecycle.tables.file_bytes import COMPRESSIONS
 from onecycle.tables.profile import ColumnProfile, TableProfiler
-from onecycle.tables.read import naming_csv_lines
+from onecycle.tables.read import naming_lines
 from onecycle.tables.spec import TableSpec
 from onecycle.tables.target import Target
 from onecycle.tables.target_stats import TargetStats, check_task, collect_target_stats
@@ -75,7 +75,7 @@ def convert_if_larger(
     Raises SettingError if `spec` cannot be used, or has a split that needs the table in memory; FileError and DataError
     as reading and preparing the table in memory does; OutputError if the cache cannot be written, or is too small.
     """
-    source = open_if_larger(path, memory_limit, spec.as_written)
+    source = open_if_larger(path, memory_limit, spec.text_columns)
     if source is None:
         return None
     cache, progress = TableCache(), progress or ConversionProgress()
@@ -189,7 +189,7 @@ class Conversion:
                     profiler = profiler or TableProfiler(table.schema, self.spec)
                     profiler.add(table)
                 yield table
-            with naming_csv_lines(self._source.path):  # rows are counted as in the file
+            with naming_lines(self._source.path):  # rows are counted as in the file
                 for stats in stats_of_all_rows:
                     stats.check_present()
             self._split.check_not_empty(self._counts.tolist())

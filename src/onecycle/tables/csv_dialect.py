@@ -59,7 +59,7 @@ class CsvFile:
             return next(islice(self.rows(), index + 1, None), None)
 
 
-def inspect_csv(path: Path, delimiter: str | None, max_bytes: int | None) -> CsvFile:
+def detect_csv_dialect(path: Path, delimiter: str | None, max_bytes: int | None) -> CsvFile:
     """Detect the dialect of a CSV file from its first bytes.
 
     Without a `delimiter` it is the comma, or the most frequent of `;`, tab and `|` in a header without commas. The
