@@ -121,7 +121,7 @@ def test_new_columns_whose_names_are_taken(runs: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("source", ["people.parquet", "people.csv", "people.arrow"])
-def test_in_pieces_as_at_once(runs: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+def test_in_chunks_as_at_once(runs: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     table = people(50, seed=9).drop_columns(["tags"])
     table = table.set_column(1, "town", table["town"].dictionary_encode())
     pyarrow.csv.write_csv(table, "people.csv")
@@ -135,10 +135,10 @@ def test_in_pieces_as_at_once(runs: Path, capsys: Capture, monkeypatch: pytest.M
         ("csv", pyarrow.csv.read_csv),
         ("arrow", pyarrow.feather.read_table),
     ):
-        lines(capsys, runs / "regression", source, "-o", f"pieces.{suffix}")
-        whole, pieces = read(f"whole.{suffix}"), read(f"pieces.{suffix}")
-        assert pieces.drop_columns(["prediction"]).equals(whole.drop_columns(["prediction"]))
-        np.testing.assert_allclose(pieces["prediction"].to_numpy(), whole["prediction"].to_numpy(), rtol=1e-6)
+        lines(capsys, runs / "regression", source, "-o", f"chunks.{suffix}")
+        whole, chunks = read(f"whole.{suffix}"), read(f"chunks.{suffix}")
+        assert chunks.drop_columns(["prediction"]).equals(whole.drop_columns(["prediction"]))
+        np.testing.assert_allclose(chunks["prediction"].to_numpy(), whole["prediction"].to_numpy(), rtol=1e-6)
 
 
 def test_scores_where_the_target_is_there(runs: Path, capsys: Capture) -> None:

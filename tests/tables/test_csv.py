@@ -1,4 +1,4 @@
-"""CSV files: types, missing values, and numbers with slips, read whole and streamed."""
+"""CSV files: types, missing values, and numbers with unparsed cells, read whole and streamed."""
 
 import io
 
@@ -101,9 +101,9 @@ def test_streaming_infers_the_types_of_the_whole_file(tmp_path, monkeypatch, dat
     path = write_file(tmp_path, text.getvalue())
     monkeypatch.setattr(csv_module, "BLOCK_BYTES", data.draw(st.sampled_from([150, 300, 2**20])))
     whole, error = attempt(read_table, path)
-    pieces, same_error = attempt(lambda path: stream_as_table(path, rows=7), path)
+    streamed, same_error = attempt(lambda path: stream_as_table(path, rows=7), path)
     assert str(error) == str(same_error)
-    assert error or pieces.equals(whole)
+    assert error or streamed.equals(whole)
 
 
 def test_line_ends_in_cells_where_blocks_are_cut(tmp_path):
@@ -169,7 +169,7 @@ def test_categories_some_of_which_are_numbers(tmp_path, cells):
     assert stream_as_table(path)["floor"].type == pa.string()
 
 
-def test_slips_that_come_first(tmp_path, monkeypatch):
+def test_unparsed_cells_that_come_first(tmp_path, monkeypatch):
     """A marker that pyarrow does not know, in a tenth of the cells, all at the beginning."""
     monkeypatch.setattr(csv_module, "BLOCK_BYTES", 2**10)
     path = write_file(tmp_path, "a,b\n" + "missing,1\n" * 1000 + "".join(f"{i},1\n" for i in range(9000)))

@@ -4,6 +4,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,13 @@ def test_it_is_read_whole_and_streamed(file: Path) -> None:
     assert [batch.num_rows for batch in batches] == [700, 700, 700, 700, 200]
     assert pa.Table.from_batches(batches).equals(table)
     assert CALLS == {"read": 1, "stream": 1}
+
+
+def test_batches_of_different_types_are_an_error_of_the_reader(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = [pa.record_batch({"x": [1]}), pa.record_batch({"x": [1.5]})]
+    monkeypatch.setitem(FORMATS, ".jsonl", replace(JSON_LINES, stream=lambda *_: iter(batches)))
+    with pytest.raises(TypeError, match="rows.jsonl: read as batches of different types: x: int64 and x: double"):
+        list(stream_table(file))
 
 
 def test_some_columns_stay_text(file: Path) -> None:

@@ -97,7 +97,7 @@ def test_the_median_of_many_rows_is_that_of_a_sample():
     assert written["std"] == pytest.approx(np.nanstd(table["x"].to_numpy()), rel=1e-12)
 
 
-def test_a_sample_is_the_same_whatever_the_pieces():
+def test_a_sample_is_the_same_whatever_the_chunks():
     random = np.random.default_rng(0)
     x, present = random.normal(size=500_000), random.random(500_000) < 0.7
     samples = [Sample(), Sample()]

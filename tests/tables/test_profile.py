@@ -89,7 +89,7 @@ def test_whole_numbers_that_count_the_rows_are_dropped():
     assert said([*range(10, 1, -1), *range(ROWS)]) == "number: 0 to 999"
 
 
-def test_rows_are_counted_over_pieces():
+def test_rows_are_counted_over_chunks():
     many = np.arange(100_000)
     assert only(pa.array(many)).kind == "dropped"
     many[70_000:] -= 1

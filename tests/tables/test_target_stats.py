@@ -135,7 +135,7 @@ def test_several_columns_are_numbers():
         Target.fit(pa.table({"a": [1, 2], "b": [None, 2.0]}), ["a", "b"])
 
 
-def test_the_row_of_a_fault_is_counted_over_pieces():
+def test_the_row_of_a_fault_is_counted_over_chunks():
     values = ["a", "b"] * 300_000
     target = fit(values)
     values[599_999] = "c"

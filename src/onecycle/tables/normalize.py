@@ -36,15 +36,18 @@ def normalize_table(table: Table, name: str) -> Table:
 def normalize_batches(batches: Iterable[RecordBatch], rows: int, name: str) -> Iterator[RecordBatch]:
     """Yield record batches as `normalize_table` returns them, split to at most `rows` rows, without empty ones.
 
-    Raises DataError as it does; for no rows in any batch after the last.
+    Raises DataError as it does; for no rows in any batch after the last. Raises TypeError for batches of different
+    types, which are an error in the reader of the format: statistics of all batches would be wrong without a notice.
     """
     pa, _ = import_pyarrow()
-    is_empty = True
+    schema = None
     for batch in batches:
         if batch.num_rows:
-            is_empty = False
+            schema = batch.schema if schema is None else schema
+            if batch.schema != schema:
+                raise TypeError(f"{name}: read as batches of different types: {schema} and {batch.schema}")
             yield from normalize_table(pa.Table.from_batches([batch]), name).to_batches(max_chunksize=rows)
-    if is_empty:
+    if schema is None:
         raise DataError(f"{name}: no rows; expected at least one")
 
 

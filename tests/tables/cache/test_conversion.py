@@ -136,7 +136,7 @@ def test_a_missing_target_is_named_with_its_line(name: str, where: str, tmp_path
         ({"split": "randm"}, 'unknown split "randm"'),
         ({"valid": np.float32(0)}, "valid is np.float32(0.0); expected a fraction between 0 and 1"),
         ({"seed": -1}, "seed is -1; expected a whole number of at least 0"),
-        ({"drop": ["y"]}, 'drop names "y", which is predicted; leave it out of one of the two'),
+        ({"drop": ["y"]}, 'drop names "y", which is predicted; remove it from drop or from the target'),
         ({"task": "classify"}, "classify"),
     ],
 )

@@ -44,7 +44,7 @@ class SourceFile:
     """
 
     def __init__(self, path: Path, text_columns: Collection[str] = ()) -> None:
-        self.path, self.shape, self._as_written = path, file_shape(path), text_columns
+        self.path, self.shape, self._text_columns = path, file_shape(path), text_columns
         self._size_and_mtime = self._stat()
 
     def chunks(self) -> Iterator[RowChunk]:
@@ -57,7 +57,7 @@ class SourceFile:
             yield from stream_arrays(self.path, rows)
         else:
             pa, _ = import_pyarrow()
-            for batch in stream_table(self.path, rows, self._as_written):
+            for batch in stream_table(self.path, rows, self._text_columns):
                 yield RowChunk(pa.Table.from_batches([batch]))
         self._check_unchanged()
 
