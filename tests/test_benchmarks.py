@@ -48,6 +48,12 @@ def test_the_starts():
     assert all(float(cell) >= 0 for cells in found.values() for cell in (cells[0], cells[-1]))
 
 
+def test_the_changes_to_the_process():
+    found = table(printed("process_settings.py", "--rounds", "1"))
+    assert len(found) == 3
+    assert all(float(cell) > 0 for cells in found.values() for cell in cells)
+
+
 def test_a_smoke_run_beside_the_floor(tmp_path: Path):
     peers = "onecycle_eager,onecycle_fast,floor"
     printed("run.py", "--quick", "--workloads", "lesson,rows", "--peers", peers, "--out", str(tmp_path))

@@ -18,6 +18,7 @@ from conftest import Net, seeded, toy_arrays
 from onecycle import CheckpointConfig, DataBunch, Learner
 from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.cli.app import run
+from onecycle.core.archives import read_folder, write_folder
 from onecycle.core.record import Record
 from onecycle.errors import SettingError
 
@@ -57,6 +58,23 @@ def test_a_training_that_lost_its_end_is_resumed(capsys: pytest.CaptureFixture[s
     assert "b/report.html" in found["files"]
     assert numbers("b") == numbers("a")
     assert oldest in RunFolder("b").names()
+
+
+def test_a_run_with_settings_of_the_first_format_is_resumed():
+    """Its settings had no TableSpec, but all that concerns the data in a group of its own."""
+    options = [*QUICK, "--split", "random", "--valid", "0.3", "--task", "classes"]
+    assert run(["train", "rows.npz", *options, "--out", "a", "--checkpoint-every", "1 epoch"]) == 0
+    shutil.copytree("a", "b")
+    shutil.rmtree(Path("b/checkpoints") / RunFolder("b").names()[0])
+    state, _ = read_folder(Path("b/settings"), "settings")
+    values = dict(state["settings"])
+    table = values.pop("table")
+    data = {name: values.pop(name) for name in ("source", "image_size", "memory_limit", "bs", "device")}
+    data |= {name: table[name] for name in ("task", "split", "valid", "seed")}
+    data |= {"target": table["target"] or None, "drop": table["drop"] or None, "kinds": [*table["kinds"].items()]}
+    write_folder(Path("b/settings"), "settings", {}, {**state, "settings": {**values, "data": data}}, replace=True)
+    assert run(["train", "--resume", "b"]) == 0
+    assert numbers("b") == numbers("a")
 
 
 def test_the_settings_are_the_runs(capsys: pytest.CaptureFixture[str]):

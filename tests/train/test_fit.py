@@ -51,6 +51,14 @@ def test_in_the_last_epoch_there_is_nothing_to_anneal(epoch: int, epochs: int):
     assert fit.epochs == 6
 
 
+def test_the_first_of_two_requests_counts():
+    fit = new_fit()
+    fit.anneal(3)
+    fit.anneal(1)
+    fit.apply_anneal_request(BATCHES)
+    assert fit.epochs == 4
+
+
 def test_a_fit_never_gets_longer_and_anneals_once():
     fit = new_fit()
     fit.epoch = 3

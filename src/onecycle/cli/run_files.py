@@ -122,6 +122,15 @@ def is_resumable(run: Path) -> bool:
     return (run / SETTINGS).is_dir() and bool(RunFolder(run).names())
 
 
+def _without_data_group(values: dict[str, Any]) -> dict[str, Any]:
+    """Convert settings of before TableSpec, which had all that concerns the data in a group of its own."""
+    data, rest = values["data"], {name: value for name, value in values.items() if name != "data"}
+    table = {name: data[name] for name in ("task", "split", "valid", "seed")}
+    table |= {"target": data["target"] or (), "drop": data["drop"] or (), "kinds": dict(data["kinds"])}
+    others = {name: data[name] for name in ("source", "image_size", "memory_limit", "bs", "device")}
+    return {**rest, **others, "table": table}
+
+
 def load_settings(run: Path) -> tuple[TrainSettings, float, LRCurve | None]:
     """Return what `save_settings` wrote. Raise FileError if it is missing or damaged, or the data are gone."""
     if not is_resumable(run):
@@ -129,6 +138,8 @@ def load_settings(run: Path) -> tuple[TrainSettings, float, LRCurve | None]:
     state, _ = read_folder(run / SETTINGS, _SETTINGS_KIND)
     try:
         values: dict[str, Any] = dict(state["settings"])
+        if "data" in values:
+            values = _without_data_group(values)
         values["table"] = TableSpec(**values["table"])
         values["image_size"] = values["image_size"] and ImageSize(*values["image_size"])
         kind, hidden = values["model"]["kind"], values["model"]["hidden"]

@@ -23,8 +23,8 @@ def may_tune() -> bool:
 def freeze_import_objects() -> Generator[None]:
     """Exempt what is imported in the block from garbage collection (`gc.freeze`), if torch was not imported before.
 
-    torch alone creates hundreds of thousands of objects that live as long as the process; searching them for garbage
-    takes a fifth of the lesson's time. Garbage from before the block is collected first. A program that has imported
+    torch alone creates hundreds of thousands of objects that live as long as the process, and searching them for
+    garbage takes time. Garbage from before the block is collected first. A program that has imported
     torch already may have objects of its own that become garbage: nothing is frozen then.
     """
     if not may_tune():

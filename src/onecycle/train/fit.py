@@ -73,12 +73,13 @@ class Fit:
     def anneal(self, epochs: int) -> None:
         """Ask the loop to end the schedule early: from the next epoch on, anneal for `epochs` epochs.
 
-        Safe to call from any thread: the loop applies the request between two steps.
+        Safe to call from any thread: the loop applies the first request between two steps; later ones are ignored.
 
         Args:
             epochs: Number of epochs until the learning rate has reached the end of its schedule.
         """
-        self.anneal_request = epochs
+        if self.anneal_request is None:
+            self.anneal_request = epochs
 
     def apply_anneal_request(self, steps_per_epoch: int) -> None:
         """Replace the schedule as `anneal` asked, unless the fit ends as early anyway or is annealing already.
