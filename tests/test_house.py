@@ -65,6 +65,31 @@ def test_each_room_imports_only_what_it_may(file: Path):
         assert "torch" not in imported(tree)
 
 
+def test_no_import_runs_in_a_circle():
+    names = {
+        ".".join(file.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__") for file in FILES
+    }
+    imports: dict[str, set[str]] = {}
+    for file in FILES:
+        name = ".".join(file.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
+        statements = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)]
+        found = {f"{node.module}.{alias.name}" for node in statements for alias in node.names}
+        imports[name] = (found | {node.module or "" for node in statements}) & names - {name, "onecycle"}
+    while leaves := [name for name, targets in imports.items() if not targets & imports.keys()]:
+        for name in leaves:
+            del imports[name]
+    assert not imports
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_no_private_name_is_imported(file: Path):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("onecycle"):
+            assert not [
+                alias.name for alias in node.names if alias.name.startswith("_") and alias.name != "__version__"
+            ]
+
+
 def test_every_public_name_is_importable():
     for name in onecycle.__all__:
         assert getattr(onecycle, name) is getattr(onecycle.basics, name)
