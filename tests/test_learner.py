@@ -117,6 +117,17 @@ def test_another_thread_anneals_from_the_next_epoch_on(toy: DataBunch, epoch: in
     assert learn.opt.groups[0]["lr"] == pytest.approx(1e-2 / 25e4)
 
 
+def test_a_request_while_the_checkpoint_of_an_epoch_is_taken_is_not_late(toy: DataBunch, tmp_path: Path):
+    class AsksInItsState(Callback):
+        def state(self) -> dict[str, Any]:
+            learn.anneal_now()
+            return {}
+
+    learn = Learner(toy, seeded(Net()), silent=True)
+    learn.fit_one_cycle(6, 1e-2, callbacks=AsksInItsState(), checkpoint=tmp_path / "run")
+    assert len(learn.recorder.record.epochs) == 2
+
+
 def test_a_fit_that_was_asked_to_anneal_resumes_so(toy: DataBunch, tmp_path: Path):
     """A checkpoint after the request has the new schedule, whichever of them a fit resumes from."""
 

@@ -164,6 +164,7 @@ def run_fit(run: Run) -> None:
                 position = Position(position.epoch + 1, 0, fit.iteration)
                 if checkpointer is not None:
                     checkpointer.end_epoch(position)
+                    fit.apply_anneal_request(len(run.train_dl))  # another thread may have asked meanwhile
         except Exception as error:
             if checkpointer is not None:
                 checkpointer.fail(error)
