@@ -205,6 +205,7 @@ def test_importing_the_library_imports_nothing_heavy():
     assert run.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_training_imports_no_plots_and_no_tables():
     code = (
         "import sys, torch, onecycle\n"

@@ -36,14 +36,17 @@ LOOP = (
 AFTER = ("gc.collect(); print(gone() is None)",)
 
 
+@pytest.mark.slow
 def test_garbage_from_before_the_star_import_is_let_go():
     assert in_a_new_process(*LOOP, "del loop", "from onecycle.basics import *", *AFTER) == ["True"]
 
 
+@pytest.mark.slow
 def test_what_becomes_garbage_later_is_let_go_in_a_program_that_has_torch():
     assert in_a_new_process("import torch", *LOOP, "from onecycle.basics import *", "del loop", *AFTER) == ["True"]
 
 
+@pytest.mark.slow
 def test_after_the_star_import_nothing_is_left_to_search():
     asked = "import gc; print(gc.isenabled(), gc.get_freeze_count() > 100_000, len(gc.get_objects()))"
     enabled, frozen, left = in_a_new_process("from onecycle.basics import *", asked)
@@ -51,6 +54,7 @@ def test_after_the_star_import_nothing_is_left_to_search():
     assert int(left) < 20_000
 
 
+@pytest.mark.slow
 def test_threads_leave_torchs_methods_as_they_were():
     done = in_a_new_process(
         "import sys, threading, time, torch",
@@ -69,6 +73,7 @@ def test_threads_leave_torchs_methods_as_they_were():
     assert done == ["160", "False", "True", "False"]
 
 
+@pytest.mark.slow
 def test_one_variable_turns_every_change_off(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ONECYCLE_TUNE_PROCESS", "0")
     done = in_a_new_process(

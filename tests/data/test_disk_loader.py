@@ -70,6 +70,7 @@ def rows_on(stream: TableStream, side: str = "train") -> list[int]:
 # --- the batches -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(
     bs=st.integers(3, 700),
     buffer=st.sampled_from([1, 100, 1_000, 5_000, 10**6]),

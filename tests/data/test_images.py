@@ -355,6 +355,7 @@ def test_images_that_cannot_be_opened(tmp_path):
         read_gray(tmp_path)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damaged_images_are_errors_or_images(folder, data):

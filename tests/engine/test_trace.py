@@ -118,6 +118,7 @@ def test_the_text_holds_calls_and_numbers_only():
     ]
 
 
+@pytest.mark.slow
 def test_capturing_imports_no_compiler(tmp_path: Path):
     code = (
         "import sys, torch, onecycle\n"

@@ -82,6 +82,7 @@ def test_where_we_run_decides(monkeypatch: pytest.MonkeyPatch):
     assert type(make_display()) is SilentDisplay
 
 
+@pytest.mark.slow
 def test_a_real_terminal_shows_a_bar_and_is_left_with_the_table():
     reader, writer = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}

@@ -96,6 +96,7 @@ def full() -> Record:
     )
 
 
+@pytest.mark.slow
 def test_everything_is_there(tmp_path: Path) -> None:
     record = full()
     write_report(record, tmp_path / "report.html")
@@ -108,6 +109,7 @@ def test_everything_is_there(tmp_path: Path) -> None:
     assert set(drawable(record)) == {"lr_find", "lr", "losses", "metrics", "confusion"}
 
 
+@pytest.mark.slow
 def test_it_is_made_from_the_json_alone(tmp_path: Path) -> None:
     full().save(tmp_path / "record.json")
     assert render_report(Record.load(tmp_path / "record.json")) == render_report(full())
@@ -143,6 +145,7 @@ def test_the_loss_plot_names_only_what_it_shows() -> None:
         assert [text.get_text() for text in ax.get_legend().get_texts()] == names
 
 
+@pytest.mark.slow
 def test_a_stopped_run_says_how_it_ended() -> None:
     scores = {"valid_loss when stopped": 0.25, "accuracy when stopped": None}
     words = page_of(replace(full(), stopped="interrupted", settings={"max_lr": 1.0, **scores})).words
@@ -173,6 +176,7 @@ def test_a_right_row_among_the_highest_losses_is_not_called_a_mistake() -> None:
     assert words.index("is dog, predicted cat") < words.index("dog, right, p 0.81")
 
 
+@pytest.mark.slow
 def test_the_title_has_the_folders_name_also_where_the_run_was_resumed(tmp_path: Path) -> None:
     absolute = str(tmp_path / "pets")
     words = page_of(replace(full(), settings={"data": absolute, "model": "MLP"})).words
@@ -232,6 +236,7 @@ def test_a_regression() -> None:
     assert [len(line.get_xdata()) for line in ax.lines] == [2, 60]
 
 
+@pytest.mark.slow
 def test_several_targets() -> None:
     random = np.random.default_rng(0)
     actual = random.normal(size=(60, 3))

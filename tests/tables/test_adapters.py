@@ -192,6 +192,7 @@ def test_names_for_messages(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_tensors_import_no_pyarrow():
     code = (
         "import sys, torch, numpy; from onecycle.tables.adapters import as_table\n"

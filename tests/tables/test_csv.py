@@ -89,6 +89,7 @@ cell = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_streaming_infers_the_types_of_the_whole_file(tmp_path, monkeypatch, data):

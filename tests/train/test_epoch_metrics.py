@@ -49,6 +49,7 @@ def mean_of_defined(values: list[float]) -> float:
 RANKING = [(roc_auc, oracle.roc_auc_score), (average_precision, oracle.average_precision_score)]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(seed=seeds, rows=st.integers(1, 60), tied=st.booleans(), shape=st.sampled_from(["(n,)", "(n, 1)", "(n, 2)"]))
 def test_two_classes_are_scored_as_by_scikit_learn(seed: int, rows: int, tied: bool, shape: str):
@@ -100,6 +101,7 @@ def test_area_of_many_rows_is_exact():
 # --- several classes -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(seed=seeds, rows=st.integers(1, 60), classes=st.integers(3, 6), tied=st.booleans())
 def test_several_classes_are_scored_as_by_scikit_learn(seed: int, rows: int, classes: int, tied: bool):
@@ -130,6 +132,7 @@ def test_sequences_of_classes_count_each_place():
 # --- several labels --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(seed=seeds, rows=st.integers(1, 40), columns=st.integers(2, 5), tied=st.booleans())
 def test_several_labels_are_scored_as_by_scikit_learn(seed: int, rows: int, columns: int, tied: bool):
