@@ -51,6 +51,21 @@ def test_in_the_last_epoch_there_is_nothing_to_anneal(epoch: int, epochs: int):
     assert fit.epochs == 6
 
 
+def test_looking_for_a_request_never_overwrites_one_that_arrives_meanwhile():
+    class AskedBetweenReadAndWrite(Fit):
+        def __getattribute__(self, name: str) -> Any:
+            value = super().__getattribute__(name)
+            if name == "anneal_request" and value is None:
+                vars(self)["anneal_request"] = 2  # by another thread, after the read
+            return value
+
+    plain = new_fit()
+    fit = AskedBetweenReadAndWrite(plain.model, plain.opt, 6, plain.record, plain.device, plain.schedule)
+    fit.apply_anneal_request(BATCHES)
+    fit.apply_anneal_request(BATCHES)
+    assert fit.epochs == 3
+
+
 def test_the_first_of_two_requests_counts():
     fit = new_fit()
     fit.anneal(3)

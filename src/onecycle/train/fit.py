@@ -89,8 +89,11 @@ class Fit:
         Args:
             steps_per_epoch: Number of batches in an epoch.
         """
-        epochs, self.anneal_request = self.anneal_request, None
-        if epochs is None or isinstance(self.schedule, Annealed):
+        epochs = self.anneal_request
+        if epochs is None:
+            return  # nothing is written: a request that arrives at this moment must not be lost
+        self.anneal_request = None
+        if isinstance(self.schedule, Annealed):
             return
         next_epoch = self.epoch + 1
         epochs = min(epochs, self.epochs - next_epoch)
