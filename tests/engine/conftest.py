@@ -11,6 +11,12 @@ def runs_of_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onecycle.engine.engine._MAX_RUN_SECONDS", 1e9)
 
 
+@pytest.fixture(autouse=True)
+def captured_again_in_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch of these tests is too short to earn the time of capturing back."""
+    monkeypatch.setattr("onecycle.engine.engine._OFTEN", 10)
+
+
 @pytest.fixture
 def captures(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for each trace."""

@@ -314,7 +314,7 @@ class Hidden(nn.Module):
 def test_parameters_that_a_function_hides_are_trained():
     eager, fast = (fitted(engine, Hidden()) for engine in ("eager", "fast"))
     assert fast.engine.captured is None
-    assert fast.engine.fallback_reason == "the captured step gives other numbers than the eager one"
+    assert "Hidden.forward calls torch.utils.checkpoint.checkpoint" in str(fast.engine.fallback_reason)
     assert all(map(torch.equal, fast.model.parameters(), eager.model.parameters()))
 
 
@@ -325,5 +325,5 @@ def test_hooks_on_gradients_are_called():
         model.lin1.weight.register_post_accumulate_grad_hook(lambda _, counts=counts: counts.append(1))
         learn = fitted(engine, model)
         calls[engine] = len(counts)
-    assert learn.engine.fallback_reason == "a parameter has a hook"
+    assert learn.engine.fallback_reason == "model.lin1 has a hook"
     assert calls["fast"] == calls["eager"] > 0

@@ -236,7 +236,7 @@ def test_a_run_needs_nothing_from_the_cpu(options: dict[str, Any], graph: type[R
     captured = learn.engine.captured
     assert isinstance(captured, CapturedStep)
     loader = learn.data.train_dl
-    program = program_of(GraphProgram, learn.opt, captured.trained)
+    program = program_of(GraphProgram, learn.opt, captured.trained, captured.has_gradient)
     assert program is not None
     numbers = program.numbers([([1e-2] * 2, 0.9)] * 3, 0.9)
     run = as_python(run_source(captured.trace, ["", ""], program.lines), "run")

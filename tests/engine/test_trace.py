@@ -60,7 +60,7 @@ def test_sums_that_are_no_bias_gradients_keep_their_shape():
 
 @pytest.mark.parametrize("look", [lambda x: x.sum().item(), lambda x: bool((x > 0).any()), lambda x: torch.equal(x, x)])
 def test_looking_at_a_value_is_refused(look: Any):
-    with pytest.raises(CannotCaptureError, match="it depends on the values in a batch"):
+    with pytest.raises(CannotCaptureError, match="depends on the values in a batch"):
         traced(lambda x: [look(x), x][1], torch.rand(3))
 
 
@@ -69,7 +69,7 @@ def test_memory_that_is_handed_on_unseen_is_refused():
         made = x.exp()
         return torch.from_numpy(made.numpy()).sin()  # the same memory, and nobody is told
 
-    with pytest.raises(CannotCaptureError, match="it passes a tensor on in a way that cannot be followed"):
+    with pytest.raises(CannotCaptureError, match="passes a tensor on in a way that cannot be followed"):
         traced(function, torch.rand(3))
 
 

@@ -7,6 +7,9 @@ it works this way.
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import starmap
 from types import MethodType
 from typing import Any, TypeAlias
 
@@ -16,8 +19,8 @@ from torch import Tensor, nn
 from onecycle.core.checks import unwrap_partial
 from onecycle.core.device import preserve_rng_state
 from onecycle.data.loaders import InMemoryLoader
-from onecycle.engine.capture_key import capture_key, python_state
 from onecycle.engine.cuda_graphs import GraphedRun
+from onecycle.engine.follow import Follower
 from onecycle.engine.graph_program import GraphProgram
 from onecycle.engine.optimizer_program import OptimizerProgram
 from onecycle.engine.program import Function, as_python, compiled, run_source, scores_source, step_source
@@ -34,47 +37,62 @@ Shapes: TypeAlias = list[tuple[torch.Size, torch.dtype] | None]
 class CapturedStep:
     """A captured step: `captured(xb, yb)` sets the gradients and returns the loss, as `loss.backward()` would.
 
-    Creating it raises CannotCaptureError if the model cannot be captured, and leaves no trace on the model.
+    Creating it raises CannotCaptureError unless it is shown that the step can be replayed, and leaves no trace.
 
     Attributes:
         trained: The parameters that it sets the gradients of.
         trace: The operations of the step.
+        has_run: Whether many steps were run together.
     """
 
     def __init__(self, model: nn.Module, objective: Objective, xb: Any, yb: Any) -> None:
-        loss_func = objective.loss_func
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._loss_func, self._key = loss_func, capture_key(model, loss_func)
+        self._objective, self._model, self.has_run = objective, model, False
         inputs = _tensors(xb, yb)
-        self._shapes = _shapes(inputs)
+        self._shapes, self._has_list = _shapes(inputs), isinstance(xb, list)
         self._runs: dict[Any, Function] = {}
-
-        def loss_of(parts: list[Tensor]) -> Tensor:
-            return objective.loss(model, parts[:-1] if isinstance(xb, list) else parts[0], parts[-1])
+        follower = Follower(model, objective.loss_func)
+        followed = replace(objective, loss_func=partial(follower.call, objective.loss_func))
+        followed_model: Any = partial(follower.call, model)
 
         def with_autograd_grad(parts: list[Tensor]) -> Outputs:
-            loss = loss_of(parts)
+            loss = followed.loss(followed_model, *_batch(parts, self._has_list))
             return [loss, *torch.autograd.grad(loss, self.trained, allow_unused=True)]
-
-        def with_backward(parts: list[Tensor]) -> Outputs:
-            # torch.autograd.grad does not see parameters that a function hides from it (a reentrant checkpoint's)
-            for parameter in self.trained:
-                parameter.grad = None
-            loss = loss_of(parts)
-            loss.backward()
-            return [loss, *(parameter.grad for parameter in self.trained)]
 
         def with_own_storage(outputs: Outputs, tracer: Tracer) -> Outputs:
             loss, *grads = outputs
             return [loss, *(_own_storage(i, grads, self.trained, tracer) for i in range(len(grads)))]
 
-        self.trace = _traced(model, (loss_func,), with_autograd_grad, inputs, with_own_storage)
+        self.trace = _traced(follower, with_autograd_grad, inputs, self.trained, with_own_storage)
+        self._guards = follower.guards
         self._step = compiled(step_source(self.trace), "step")
-        _check_agreement(model, (loss_func,), with_backward, self._loss_and_grads, inputs)
+        other_rows = [part.index_select(0, torch.arange(len(part), device=part.device) // 2 * 2) for part in inputs]
+        with _other_weights(model):
+            if not self._agrees_on(other_rows):
+                raise CannotCaptureError("the captured step gives other numbers than the eager one")
 
-    def matches(self, model: nn.Module, loss_func: LossFunc) -> bool:
-        """Whether this is the step of `model` as it is now, and of `loss_func`."""
-        return loss_func is self._loss_func and capture_key(model, loss_func) == self._key
+    def changed(self, model: nn.Module, loss_func: LossFunc) -> str | None:
+        """Return the name of something that is not as it was when the step was captured, or None."""
+        if model is not self._model or loss_func is not self._objective.loss_func:
+            return "the model or loss"
+        return self._guards.changed()
+
+    def agrees(self, xb: Any, yb: Any) -> bool:
+        """Whether the eager step gives the same loss and gradients for this batch, on a CPU to the last bit."""
+        return self._agrees_on(_tensors(xb, yb))
+
+    def _agrees_on(self, inputs: list[Tensor]) -> bool:
+        model, loss_func = self._model, self._objective.loss_func
+
+        def eager(parts: list[Tensor]) -> Outputs:
+            # torch.autograd.grad does not see parameters that a function hides from it (a reentrant checkpoint's)
+            for parameter in self.trained:
+                parameter.grad = None
+            loss = self._objective.loss(model, *_batch(parts, self._has_list))
+            loss.backward()
+            return [loss, *(parameter.grad for parameter in self.trained)]
+
+        return _agree(model, (loss_func,), eager, self._loss_and_grads, inputs)
 
     def accepts_batch(self, xb: Any, yb: Any) -> bool:
         """Whether a batch has the shapes and dtypes that were captured."""
@@ -114,19 +132,24 @@ class CapturedStep:
                 self._runs = {key: GraphedRun(as_python(source, "run"))}  # graphs hold memory: keep one program's
             else:
                 self._runs[key] = compiled(source, "run")
-        with torch.inference_mode():  # nothing of a step but its loss leaves the run
-            state, bs = self.trace.state, loader.batch_size
-            losses = self._runs[key](loader.tensors, rows, bs, state, numbers, optimizer.groups)
+        with _replaying(self.trace) as state:
+            losses = self._runs[key](loader.tensors, rows, loader.batch_size, state, numbers, optimizer.groups)
         optimizer.finish(len(numbers))
+        self.has_run = True
         return losses
+
+    @property
+    def has_gradient(self) -> list[bool]:
+        """Which of the trained parameters get a gradient."""
+        return [output is not None for output in self.trace.outputs[1:]]
 
     def graph_fallback_reason(self) -> str | None:
         """Why its runs are not CUDA graphs although they should be, or None."""
         return next((run.fallback_reason for run in self._runs.values() if isinstance(run, GraphedRun)), None)
 
-    @torch.no_grad()
     def _loss_and_grads(self, inputs: list[Tensor]) -> Outputs:
-        results = iter(self._step(inputs, self.trace.state))
+        with _replaying(self.trace, inference=False) as state:
+            results = iter(self._step(inputs, state))
         return [next(results) if output is not None else None for output in self.trace.outputs]
 
 
@@ -138,31 +161,40 @@ class CapturedScores:
 
     def __init__(self, model: nn.Module, objective: Objective, xb: Any, yb: Any) -> None:
         loss_func, metrics = objective.loss_func, objective.metrics
-        self._functions, self._key = (loss_func, *metrics), capture_key(model, loss_func, *metrics)
-        inputs = _tensors(xb, yb)
+        self._functions, self._model, self._width = (loss_func, *metrics), model, 1 + len(metrics)
+        inputs, has_list = _tensors(xb, yb), isinstance(xb, list)
         self._shapes = _shapes(inputs)
+        follower = Follower(model, *self._functions)
 
-        def eager(parts: list[Tensor]) -> Outputs:
-            preds = objective.forward(model, parts[:-1] if isinstance(xb, list) else parts[0])
-            return [batch_scores(loss_func(preds, parts[-1]), metrics, preds, parts[-1])]
+        def scores(forward_of: Any, loss_func: Any, metrics: Sequence[Any], parts: list[Tensor]) -> Outputs:
+            xb, yb = _batch(parts, has_list)
+            preds = objective.forward(forward_of, xb)
+            return [batch_scores(loss_func(preds, yb), metrics, preds, yb)]
 
+        followed = [partial(follower.call, function) for function in (model, *self._functions)]
         with torch.no_grad():
-            self._trace = _traced(model, self._functions, eager, inputs, lambda outputs, _: outputs)
+            eager = partial(scores, followed[0], followed[1], followed[2:])
+            self._trace = _traced(follower, eager, inputs, (), lambda outputs, _: outputs)
+            self._guards = follower.guards
             step = compiled(step_source(self._trace), "step")
-            _check_agreement(model, self._functions, eager, lambda parts: step(parts, self._trace.state), inputs)
-        self._width = 1 + len(metrics)
+            eager = partial(scores, model, loss_func, metrics)
+            other_rows = [part.flip(0) for part in inputs]
+            for rows in (inputs, other_rows):
+                if not _agree(model, self._functions, eager, lambda parts: step(parts, self._trace.state), rows):
+                    raise CannotCaptureError("the captured validation gives other numbers than the eager one")
         self._scores: dict[Any, Function] = {}
 
     def matches(self, model: nn.Module, loss_func: LossFunc, metrics: Sequence[Metric], loader: InMemoryLoader) -> bool:
         """Whether these are the scores of `model` as it is now, and fit the loader's batches."""
-        functions = (loss_func, *metrics)
-        same = functions == self._functions and capture_key(model, *functions) == self._key
-        return same and _batch_shapes(loader) == self._shapes
+        same = model is self._model and (loss_func, *metrics) == self._functions
+        return same and _batch_shapes(loader) == self._shapes and self._guards.changed() is None
 
     @torch.no_grad()
     def __call__(self, loader: InMemoryLoader, count: int) -> Tensor:
         """Return loss and metrics of the first `count` batches, a row each."""
         casts = _casts(loader, self._shapes)
+        if self._trace.writes_inputs:
+            casts = [cast or ".clone()" for cast in casts]  # the data set is not the model's to write to
         if (key := tuple(casts)) not in self._scores:
             self._scores[key] = compiled(scores_source(self._trace, casts), "scores")
         scores = torch.empty(count, self._width, device=loader.tensors[0].device)
@@ -174,68 +206,79 @@ class CapturedScores:
 
 
 def _traced(
-    model: nn.Module,
-    functions: Sequence[Any],
+    follower: Follower,
     eager: Callable[[list[Tensor]], Outputs],
     inputs: list[Tensor],
+    trained: Sequence[nn.Parameter],
     finish: Callable[[Outputs, Tracer], Outputs],
 ) -> Trace:
-    """Trace `finish(eager(inputs))`. Raises CannotCaptureError."""
-    _check_no_hooks(model)
-    with _rolled_back(model, functions, inputs):
-        before = python_state(model, *functions)
-        eager(inputs)
-        if python_state(model, *functions) != before:
-            raise CannotCaptureError("its forward pass counts, or draws from Python's or NumPy's generator")
+    """Trace `finish(eager(inputs))` while it is followed. Raises CannotCaptureError; leaves no trace."""
+    if not all(type(part) is Tensor for part in inputs):
+        raise CannotCaptureError("a batch holds a subclass of Tensor")
     tracer = Tracer(inputs)
     try:
-        with _rolled_back(model, functions, inputs):
+        with (
+            preserve_rng_state(inputs[0].device),
+            torch.set_grad_enabled(torch.is_grad_enabled()),  # restored at the end
+            tracer.restoring(),
+            follower.following(),
+        ):
+            was_enabled = torch.is_grad_enabled()
             with tracer:
                 outputs = eager(inputs)
+            if torch.is_grad_enabled() is not was_enabled:
+                raise CannotCaptureError("changes torch's grad mode")
             with tracer, torch.no_grad():
                 outputs = finish(outputs, tracer)
-            return tracer.trace(outputs)
+            return tracer.trace(outputs, trained)
     except CannotCaptureError:
         raise
     except Exception as error:  # torch raises all kinds of errors for what cannot be traced
-        raise CannotCaptureError(f"torch cannot trace it ({str(error).strip().splitlines()[0]})") from error
+        raise CannotCaptureError(f"it raised {type(error).__name__} when it was traced") from error
 
 
-def _check_agreement(
+def _agree(
     model: nn.Module,
     functions: Sequence[Any],
     eager: Callable[[list[Tensor]], Outputs],
     captured: Callable[[list[Tensor]], Outputs],
     inputs: list[Tensor],
-) -> None:
-    """Raise CannotCaptureError if the two differ.
-
-    They run on other rows and other weights than those captured: something that was captured as a constant by mistake
-    would give the same numbers on the same ones.
-    """
-    other_rows = [part.index_select(0, torch.arange(len(part), device=part.device) // 2 * 2) for part in inputs]
+) -> bool:
+    """Whether both give the same outputs for copies of the inputs, on a CPU to the last bit. Leaves no trace."""
     results: list[Outputs] = []
     for step in (eager, captured):
-        with _rolled_back(model, functions, inputs):
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    parameter.mul_(1.0625 if parameter.is_floating_point() else 1)
-            results.append(step(other_rows))
-    if not all(_agree(a, b) for a, b in zip(*results, strict=True)):
-        raise CannotCaptureError("the captured step gives other numbers than the eager one")
+        with restoring(model, *map(_attribute_owner, functions)), preserve_rng_state(inputs[0].device):
+            results.append(step([part.clone() for part in inputs]))
+    return all(starmap(_are_equal, zip(*results, strict=True)))
 
 
-def _agree(actual: Tensor | None, expected: Tensor | None) -> bool:
+def _are_equal(actual: Tensor | None, expected: Tensor | None) -> bool:
     if actual is None or expected is None:
         return actual is expected
-    return torch.allclose(actual, expected, rtol=1e-4, atol=1e-6, equal_nan=True)
+    if actual.device.type != "cpu":
+        return torch.allclose(actual, expected, rtol=1e-4, atol=1e-6, equal_nan=True)
+    return bool(((actual == expected) | ((actual != actual) & (expected != expected))).all())
 
 
 @contextmanager
-def _rolled_back(model: nn.Module, functions: Sequence[Any], inputs: list[Tensor]) -> Generator[None]:
-    """Undo everything that the block does to the model, to the attributes of the functions and to the generators."""
-    with restoring(model, *map(_attribute_owner, functions)), preserve_rng_state(inputs[0].device):
+def _other_weights(model: nn.Module) -> Generator[None]:
+    """Change the weights in the block: what was captured as a constant by mistake gives other numbers then."""
+    with restoring(model):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1.0625 if parameter.is_floating_point() else 1)
         yield
+
+
+@contextmanager
+def _replaying(trace: Trace, inference: bool = True) -> Generator[list[Tensor]]:
+    """Turn autograd off, unless an operator looks whether it is on; yields the state."""
+    if trace.needs_grad_mode:
+        with torch.enable_grad():
+            yield [tensor.detach() for tensor in trace.state]
+    else:
+        with torch.inference_mode() if inference else torch.no_grad():
+            yield trace.state
 
 
 def _attribute_owner(function: Any) -> Any:
@@ -255,15 +298,12 @@ def _own_storage(i: int, grads: Outputs, trained: list[nn.Parameter], tracer: Tr
     return torch.empty_like(trained[i]).copy_(grad)
 
 
-def _check_no_hooks(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:  # pyright: ignore[reportPrivateUsage] -- there is no public way to ask
-            raise CannotCaptureError(f"module {name or 'model'} has hooks")
-    if any(parameter._backward_hooks or parameter._post_accumulate_grad_hooks for parameter in model.parameters()):  # pyright: ignore[reportPrivateUsage] -- see above
-        raise CannotCaptureError("a parameter has a hook")
-
-
 # --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def _batch(parts: list[Tensor], has_list: bool) -> tuple[Any, Tensor]:
+    """Undo `_flat`."""
+    return (parts[:-1] if has_list else parts[0]), parts[-1]
 
 
 def _flat(xb: Any, yb: Any) -> list[Any]:
@@ -274,7 +314,7 @@ def _tensors(xb: Any, yb: Any) -> list[Tensor]:
     parts = _flat(xb, yb)
     if not all(isinstance(part, Tensor) for part in parts):
         raise CannotCaptureError("a batch holds something other than tensors")
-    return parts
+    return [part.clone() for part in parts]  # the data set is not the model's to write to
 
 
 def _shapes(parts: Sequence[Any]) -> Shapes:

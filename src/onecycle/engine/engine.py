@@ -12,6 +12,7 @@ from onecycle.data.loaders import InMemoryLoader, Loader
 from onecycle.engine.capture import CapturedScores, CapturedStep
 from onecycle.engine.graph_program import GraphProgram
 from onecycle.engine.optimizer_program import OptimizerProgram, program_of
+from onecycle.engine.spot_check import SpotCheck
 from onecycle.engine.trace import CannotCaptureError
 from onecycle.errors import SettingError, did_you_mean
 from onecycle.train.checks import FAILURES, explain
@@ -21,6 +22,8 @@ from onecycle.train.scores import is_batchwise
 from onecycle.train.step import Gradients, Objective
 
 MIN_STEPS_TO_CAPTURE = 600  # a captured step saves about 0.15 ms of small models, capturing takes about 0.1 s
+_OFTEN = 600  # steps: what changes twice within so many is not captured again in this fit
+_DISAGREE = "a captured step gave other numbers than an eager one"
 _MAX_RUN_SECONDS = 0.05  # so that the display updates and Ctrl-C is handled
 
 
@@ -55,26 +58,23 @@ class FastEngine:
         self._refused_in: Fit | None = None  # capturing is not tried again in the same fit
         self._uncapturable_scores: Any = None  # model, loss and metrics that could not be captured
         self._graph_fallback: str | None = None
+        self._check: SpotCheck | None = None
+        self._changes: dict[str, list[int]] = {}  # steps at which something changed, by its name
+        self._changes_in: Fit | None = None
 
     def steps(self, epoch: Epoch) -> Iterator[int]:
         """Train an epoch; yield the number of batches done after each step or run of steps."""
-        fit, gradients = epoch.run.fit, eager_gradients(epoch)
+        fit = epoch.run.fit
         if not self._should_capture(epoch):
-            yield from eager_steps(epoch, gradients)
+            yield from eager_steps(epoch, eager_gradients(epoch))
             return
-        steps, done = eager_steps(epoch, self._captured_gradients(epoch, gradients)), fit.num_batch
         if _can_run_together(epoch):
-            if done < len(epoch) and not (self._is_captured(epoch) and fit.opt.has_state()):
-                yield (done := next(steps))  # the first step captures, and creates the optimizer's state
-            captured = self.captured if self._is_captured(epoch) else None
-            if captured is not None and done < len(epoch):
-                fit.opt.set_rates(*epoch.rates[done])
-                if program := program_of(_program_type(fit.device), fit.opt, captured.trained):
-                    for ran in _run_together(epoch, done, captured, program):
-                        self._report_graph_fallback(captured.graph_fallback_reason(), epoch.run.display.message)
-                        yield ran
-                    return
-        yield from steps
+            if fit.num_batch < len(epoch) and not (self._is_captured(epoch) and fit.opt.has_state()):
+                # the first step captures, and creates the optimizer's state
+                yield next(eager_steps(epoch, self._captured_gradients(epoch)))
+            yield from self._run_together(epoch)
+        if fit.num_batch < len(epoch):
+            yield from eager_steps(epoch, self._captured_gradients(epoch))
 
     def scores(self, model: nn.Module, loader: Loader, objective: Objective) -> Tensor | None:
         """Return loss and metrics of the loader's whole batches, or None if validation is not captured.
@@ -92,8 +92,8 @@ class FastEngine:
             xb, yb = next(loader.epoch(0))
             try:
                 self.captured_scores = CapturedScores(model, objective, xb, yb)
-            except CannotCaptureError:  # nothing is lost: validation goes on eagerly
-                self._uncapturable_scores = (model, loss_func, *metrics)
+            except Exception:  # nothing is lost: validation goes on eagerly, and raises what it must
+                self.captured_scores, self._uncapturable_scores = None, (model, loss_func, *metrics)
                 return None
         return self.captured_scores(loader, count)
 
@@ -111,28 +111,104 @@ class FastEngine:
         return True
 
     def _is_captured(self, epoch: Epoch) -> bool:
+        """Whether the step is captured as model, loss and data are now. What changed is counted."""
         captured, loader = self.captured, epoch.run.train_dl
-        if captured is None or not captured.matches(epoch.run.fit.model, epoch.run.objective.loss_func):
+        if captured is None or (isinstance(loader, InMemoryLoader) and not captured.accepts_loader(loader)):
             return False
-        return not isinstance(loader, InMemoryLoader) or captured.accepts_loader(loader)
+        label = captured.changed(epoch.run.fit.model, epoch.run.objective.loss_func)
+        if label is None:
+            return True
+        self.captured = None
+        if self._changes_in is not epoch.run.fit:
+            self._changes, self._changes_in = {}, epoch.run.fit
+        steps = self._changes.setdefault(label, [])
+        steps.append(epoch.run.fit.iteration)
+        if len(steps) > 1 and steps[-1] - steps[-2] < _OFTEN:
+            self._refuse(epoch, f"{label} changes between steps, more than once in {_OFTEN} steps")
+        return False
 
-    def _captured_gradients(self, epoch: Epoch, eager: Gradients) -> Gradients:
-        """Capture on the first batch; batches of other shapes, and all if capturing fails, are left to `eager`."""
-        fit, objective = epoch.run.fit, epoch.run.objective
-        captured = self.captured if self._is_captured(epoch) else None
+    def _captured_gradients(self, epoch: Epoch) -> Gradients:
+        """Replay a step if it is captured, else capture it; batches of other shapes are left to eager steps."""
+        fit, objective, eager = epoch.run.fit, epoch.run.objective, eager_gradients(epoch)
 
         def gradients(xb: Any, yb: Any) -> Tensor:
-            nonlocal captured
-            if captured is None and self._refused_in is not fit:
+            if self._refused_in is not fit and not self._is_captured(epoch) and self._refused_in is not fit:
                 try:
-                    captured = self.captured = CapturedStep(fit.model, objective, xb, yb)
+                    self.captured = CapturedStep(fit.model, objective, xb, yb)
+                    self._check = SpotCheck(self.captured, fit)
                 except CannotCaptureError as error:
                     self._refuse(epoch, str(error))
-            if captured is not None and captured.accepts_batch(xb, yb):
-                return captured(xb, yb)
-            return eager(xb, yb)
+                except Exception as error:  # whatever torch raises: the eager step raises it again if it must
+                    self._refuse(epoch, f"capturing it raised {type(error).__name__}")
+            captured, check = self.captured, self._check
+            if self._refused_in is fit or captured is None or not captured.accepts_batch(xb, yb):
+                return eager(xb, yb)
+            if check is not None and check.is_due() and not check.passes(fit, xb, yb):
+                self._go_back(epoch, _DISAGREE)
+                return eager(xb, yb)
+            return captured(xb, yb)
 
         return gradients
+
+    def _run_together(self, epoch: Epoch) -> Iterator[int]:
+        """Train many batches in one call; yield the number done after each call. Ends early if it cannot go on so."""
+        run, fit, loader = epoch.run, epoch.run.fit, epoch.run.train_dl
+        assert isinstance(loader, InMemoryLoader)  # as `_can_run_together` made sure
+        program, target_length = self._program(epoch), 1
+        if program is None:
+            return
+        order, bs, captured, check = loader.order(epoch.number), loader.batch_size, self.captured, self._check
+        assert captured is not None  # or there would be no program
+        assert check is not None
+        if is_first := not captured.has_run:
+            check.save(fit)
+        while (done := fit.num_batch) < len(epoch) and self._is_captured(epoch):
+            batch = _rows(loader, order[done * bs : (done + 1) * bs]) if check.is_due() and not is_first else None
+            if batch is not None and not check.passes(fit, *batch):
+                yield self._go_back(epoch, _DISAGREE)
+                return
+            max_length = min(target_length, len(epoch) - done)
+            if run.checkpointer is not None:
+                max_length = min(max_length, run.checkpointer.steps_until_due(fit))
+            count = program.run_length(max_length)
+            rates, rows = epoch.rates[done : done + count], order[done * bs : (done + count) * bs]
+            numbers = program.numbers(rates, fit.opt.momentum or 0.0)
+            started = time.perf_counter()
+            try:
+                epoch.losses[done : done + count] = captured.run(loader, rows, program, numbers)
+            except Exception as error:
+                if is_first:  # of the program, not of the data: if it is of the data, an eager step explains it
+                    yield self._go_back(epoch, f"its captured steps raised {type(error).__name__}")
+                    return
+                if isinstance(error, FAILURES):
+                    raise explain(error, fit.model, run.objective.loss_func, *_rows(loader, rows), "train") from error
+                raise
+            fit.opt.set_rates(*rates[-1])
+            in_time = int(_MAX_RUN_SECONDS * count / (time.perf_counter() - started))
+            target_length, is_first = max(1, min(2 * target_length, in_time)), False
+            self._report_graph_fallback(captured.graph_fallback_reason(), run.display.message)
+            yield done + count
+
+    def _program(self, epoch: Epoch) -> OptimizerProgram | None:
+        """The optimizer's step as a program, if the step is captured and there is one."""
+        fit = epoch.run.fit
+        if fit.num_batch == len(epoch) or not self._is_captured(epoch) or self.captured is None:
+            return None
+        fit.opt.set_rates(*epoch.rates[fit.num_batch])
+        return program_of(_program_type(fit.device), fit.opt, self.captured.trained, self.captured.has_gradient)
+
+    def _go_back(self, epoch: Epoch, reason: str) -> int:
+        """Restore the last point at which both engines agreed, and go on eagerly; return the batches done then."""
+        fit, check = epoch.run.fit, self._check
+        assert check is not None  # there was a captured step
+        check.restore(fit)
+        self.captured = self._check = None
+        step = check.position.iteration
+        self._refuse(epoch, f"{reason}; weights and optimizer are those of step {step}, where they agreed")
+        if check.position.epoch != fit.epoch:
+            return fit.num_batch  # the row of that epoch is written: the steps since are lost
+        epoch.run.recorder.rewind(check.position.num_batch)
+        return check.position.num_batch
 
     def _refuse(self, epoch: Epoch, reason: str) -> None:
         self._refused_in = epoch.run.fit
@@ -156,30 +232,6 @@ def _can_run_together(epoch: Epoch) -> bool:
     if not isinstance(loader, InMemoryLoader) or len(loader.tensors) < 2:
         return False
     return loader.shuffle and loader.drop_last and not epoch.has_batch_hooks
-
-
-def _run_together(epoch: Epoch, done: int, captured: CapturedStep, program: OptimizerProgram) -> Iterator[int]:
-    """Train the batches after the first `done`, many in one call; yield the number done after each call."""
-    run, loader, opt = epoch.run, epoch.run.train_dl, epoch.run.fit.opt
-    assert isinstance(loader, InMemoryLoader)  # as `_can_run_together` made sure
-    order, bs, target_length = loader.order(epoch.number), loader.batch_size, 1
-    while done < len(epoch):
-        max_length = min(target_length, len(epoch) - done)
-        if run.checkpointer is not None:
-            max_length = min(max_length, run.checkpointer.steps_until_due(run.fit))
-        count = program.run_length(max_length)
-        rates, rows = epoch.rates[done : done + count], order[done * bs : (done + count) * bs]
-        numbers = program.numbers(rates, opt.momentum or 0.0)
-        started = time.perf_counter()
-        try:
-            epoch.losses[done : done + count] = captured.run(loader, rows, program, numbers)
-        except FAILURES as error:
-            raise explain(error, run.fit.model, run.objective.loss_func, *_rows(loader, rows), "train") from error
-        opt.set_rates(*rates[-1])
-        done += count
-        in_time = int(_MAX_RUN_SECONDS * count / (time.perf_counter() - started))
-        target_length = max(1, min(2 * target_length, in_time))
-        yield done
 
 
 def _rows(loader: InMemoryLoader, rows: Tensor) -> tuple[Any, Tensor]:

@@ -4,7 +4,7 @@ The lines call the kernels that the optimizer itself calls. In them the gradient
 are `groups[k]`, and the numbers of step i are `numbers[i]`: the learning rate of each call, and the momentum last.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -122,23 +122,29 @@ class OptimizerProgram:
 ProgramT = TypeVar("ProgramT", bound=OptimizerProgram)
 
 
-def program_of(kind: type[ProgramT], opt: GroupedOptimizer, trained: Sequence[nn.Parameter]) -> ProgramT | None:
+def program_of(
+    kind: type[ProgramT], opt: GroupedOptimizer, trained: Sequence[nn.Parameter], has_gradient: Sequence[bool]
+) -> ProgramT | None:
     """Return the step of an optimizer that has taken its first step, or None if there is no program for it.
 
     Args:
         kind: The kind of program.
         opt: The optimizer.
         trained: The parameters that the gradients g0, g1, … belong to.
+        has_gradient: Which of them get a gradient.
     """
-    names = {id(parameter): f"g{i}" for i, parameter in enumerate(trained)}
-    if not all(id(parameter) in names for group in opt.groups for parameter in group["params"]):
+    names = {id(parameter): f"g{i}" for i, parameter in enumerate(trained) if has_gradient[i]}
+    known = {id(parameter) for parameter in trained}
+    if not all(id(parameter) in known for group in opt.groups for parameter in group["params"]):
         return None
     program = kind()
 
     def grads(params: Sequence[Tensor]) -> str:
         return f"[{', '.join(names[id(parameter)] for parameter in params)}]"
 
-    adam, sgd = _adam_calls(opt) if opt.is_fused() else [], _sgd_calls(opt)
+    adam, sgd = _adam_calls(opt) if opt.is_fused() else [], _sgd_calls(opt, names.keys())
+    if not all(id(parameter) in names for _, call in adam for parameter in call.params):
+        return None  # it has a state from an earlier fit, and no gradient now
     for layer, call in adam:
         program.add_adam(layer, call, grads(call.params))
     for call in sgd:
@@ -155,22 +161,24 @@ def _adam_calls(opt: GroupedOptimizer) -> list[tuple[int, AdamCall]]:
     return calls if len(momenta) == len(counts) == 1 else []  # a program has one of each
 
 
-def _sgd_calls(opt: GroupedOptimizer) -> list[SgdCall]:
-    """The groups of SGD; empty for another optimizer, and for settings that no program supports."""
+def _sgd_calls(opt: GroupedOptimizer, with_gradient: Collection[int]) -> list[SgdCall]:
+    """The groups of SGD; empty for another optimizer, and for settings that no program supports.
+
+    As in torch, a parameter without a gradient is not in the step, nor does it decay.
+    """
     groups = [group for group in opt.groups if group["params"]]
     if type(opt.torch_opt) is not SGD or any(g["maximize"] or g["differentiable"] or g["fused"] for g in groups):
         return []
     calls: list[SgdCall] = []
     for i, group in enumerate(opt.groups):
-        buffers = [opt.torch_opt.state[parameter].get("momentum_buffer") for parameter in group["params"]]
+        params = [parameter for parameter in group["params"] if id(parameter) in with_gradient]
+        buffers = [opt.torch_opt.state[parameter].get("momentum_buffer") for parameter in params]
         if group["momentum"] and any(buffer is None for buffer in buffers):
             return []
         used: list[Tensor] = [buffer for buffer in buffers if buffer is not None and group["momentum"]]
         decays = float(group["weight_decay"]), opt.decay_before_step(i)
-        if group["params"]:
-            calls.append(
-                SgdCall(i // 2, group["params"], used, *decays, float(group["dampening"]), bool(group["nesterov"]))
-            )
+        if params:
+            calls.append(SgdCall(i // 2, params, used, *decays, float(group["dampening"]), bool(group["nesterov"])))
     momenta: set[Any] = {group["momentum"] for group in groups}
     return calls if len(momenta) == 1 else []
 

@@ -117,7 +117,7 @@ def op_source(op: Op) -> str:
     call = f"torch.ops.{namespace}.{name}({', '.join(args)})"
     results: list[Any] = list(op.results) if isinstance(op.results, tuple) else [op.results]
     if any(isinstance(result, list) for result in results) and len(results) > 1:
-        raise CannotCaptureError(f"its operation {name} returns several lists")
+        raise CannotCaptureError(f"the operation {name} returns several lists")
     if isinstance(results[0], list):
         return f"{', '.join(value.name for value in results[0])}{',' * (len(results[0]) == 1)} = {call}"
     left = ", ".join(result.name if isinstance(result, Value) else "_" for result in results)
@@ -164,4 +164,4 @@ def _text(value: Any, op: Op, index: int) -> str:
         if not value and "int" in str(op.func._schema.arguments[index].type):
             return "[0][1:]"  # an empty list of integers; [] would be one of tensors
         return "[" + ", ".join(_text(item, op, index) for item in value) + "]"
-    raise CannotCaptureError(f"its operation {op.func} takes a {type(value).__name__}")
+    raise CannotCaptureError(f"the operation {op.func} takes a {type(value).__name__}")

@@ -5,7 +5,8 @@ eager training calls, in their order. Only autograd's own bookkeeping (`detach`,
 results are dropped.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import ref
@@ -18,7 +19,16 @@ T = TypeVar("T")
 
 
 class CannotCaptureError(Exception):
-    """A model, loss or batch cannot be captured, with the reason; training continues eagerly."""
+    """A model, loss or batch cannot be captured; training continues eagerly.
+
+    Args:
+        reason: Why.
+        hint: What would make it capturable.
+    """
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.hint = hint
 
 
 @dataclass(frozen=True)
@@ -56,12 +66,19 @@ class Trace:
         state: Parameters, buffers and constants, named s0, s1, …
         outputs: The values that were asked for; None for those that do not exist.
         inputs: How many inputs there are, named x0, x1, …
+        needs_grad_mode: Whether an operator looks at torch's grad mode, which is on in an eager step.
     """
 
     ops: list[Op]
     state: list[Tensor]
     outputs: list[Value | None]
     inputs: int
+    needs_grad_mode: bool = False
+
+    @property
+    def writes_inputs(self) -> bool:
+        """Whether an operation may write to an input, or to a view of one."""
+        return any(op.func._schema.is_mutable for op in self.ops)
 
 
 class Tracer(TorchDispatchMode):
@@ -80,11 +97,25 @@ class Tracer(TorchDispatchMode):
         self._watched: dict[int, ref[Tensor]] = {}  # to forget a tensor's name when it dies: its id is reused
         self._results: set[int] = {_storage(tensor) for tensor in inputs}  # memory that differs from batch to batch
         self._count = 0
+        self._refusal: CannotCaptureError | None = None
+        self._saved: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+
+    @contextmanager
+    def restoring(self) -> Generator[None]:
+        """Undo, when the block ends, what operations wrote to tensors that existed before."""
+        try:
+            yield
+        finally:
+            for storage, content in self._saved.values():
+                storage.copy_(content)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if depends_on_values(func, args):
-            raise CannotCaptureError("it depends on the values in a batch (an `if`, `.item()`, a mask or the like)")
+            raise self._refuse("depends on the values in a batch (an `if`, `.item()`, a mask or the like)", _WHERE)
+        if func.namespace != "aten":
+            raise self._refuse(f"calls {func.namespace}::{func._opname}, an operator that is not torch's own")
+        self._save(func, args, kwargs)
         results = func(*args, **kwargs)
         if func is torch.ops.aten.ones_like.default and not results.ndim:
             self._add_state(results)  # the start of the backward pass: a constant
@@ -98,14 +129,42 @@ class Tracer(TorchDispatchMode):
             self._ops.append(op)
         return results
 
-    def trace(self, outputs: Sequence[Tensor | None]) -> Trace:
-        """Return what ran so far, without the operations that `outputs` do not need."""
+    def _refuse(self, what: str, hint: str = "") -> CannotCaptureError:
+        """Return the error to raise, which `trace` raises again if the code caught it."""
+        self._refusal = self._refusal or CannotCaptureError(what, hint)
+        return self._refusal
+
+    def _save(self, func: Any, args: Any, kwargs: Any) -> None:
+        """Save the memory that an operation is about to write to, unless it was allocated while tracing."""
+        for i, argument in enumerate(func._schema.arguments):
+            if (argument.alias_info is not None and argument.alias_info.is_write) or argument.name in _RUNNING:
+                for tensor in all_in(args[i] if i < len(args) else kwargs.get(argument.name), Tensor):
+                    storage = tensor.untyped_storage()
+                    if storage.data_ptr() not in self._results | self._saved.keys():
+                        self._saved[storage.data_ptr()] = storage, storage.clone()
+
+    def trace(self, outputs: Sequence[Tensor | None], trained: Sequence[Tensor] = ()) -> Trace:
+        """Return what ran so far, without the operations that `outputs` do not need.
+
+        Args:
+            outputs: The results of the trace.
+            trained: The parameters whose gradients are among them.
+
+        Raises:
+            CannotCaptureError: If something cannot be replayed.
+        """
+        if self._refusal is not None:
+            raise self._refusal
         named = [None if output is None else self._name(output) for output in outputs]
         replaced = _simplify(self._ops)
         named = [None if value is None else replaced.get(value, value) for value in named]
         self._seen.clear()
         self._watched.clear()
-        return Trace(_needed(self._ops, named), self._state, named, self._inputs)
+        known = {id(parameter) for parameter in trained}
+        if trained and any(tensor.requires_grad and id(tensor) not in known for tensor in self._state):
+            raise CannotCaptureError("uses a tensor with a gradient that is not a parameter of the model")
+        ops = _needed(self._ops, named)
+        return Trace(ops, self._state, named, self._inputs, any(op.func in _READ_GRAD_MODE for op in ops))
 
     def is_result(self, tensor: Tensor) -> bool:
         """Whether the tensor's memory was allocated while tracing, or belongs to an input."""
@@ -114,7 +173,7 @@ class Tracer(TorchDispatchMode):
     def _name(self, tensor: Tensor) -> Value:
         if id(tensor) not in self._seen:
             if self.is_result(tensor):
-                raise CannotCaptureError("it passes a tensor on in a way that cannot be followed")
+                raise self._refuse("passes a tensor on in a way that cannot be followed")
             self._add_state(tensor)
         return self._seen[id(tensor)]
 
@@ -138,6 +197,11 @@ class Tracer(TorchDispatchMode):
             del self._seen[key], self._watched[key]
 
         self._seen[key], self._watched[key] = value, ref(tensor, forget)
+
+
+_WHERE = "torch.where, or a product with the mask, can be captured"
+_RUNNING = ("running_mean", "running_var")  # written by batch_norm, whose schema does not say so
+_READ_GRAD_MODE = (torch.ops.aten.mkldnn_rnn_layer.default,)  # which keeps a workspace for the backward pass
 
 
 def depends_on_values(func: Any, args: Any) -> bool:

@@ -111,6 +111,14 @@ class Recorder:
                     "or clip the gradients with GradientClip"
                 )
 
+    def rewind(self, done: int) -> None:
+        """Forget the losses of this epoch after its first `done` batches, which are trained again."""
+        if (count := self._read - done) > 0:
+            for column in (self.record.lrs, self.record.moms, self.record.batch_losses, self.record.losses):
+                del column[-count:]
+            self._read, self._smoother = done, Smoother()
+            self.prime_smoothing()
+
     def end_epoch(self, epoch: int, batches: int, scores: list[float] | None, seconds: float) -> None:
         """Add the row of an epoch.
 

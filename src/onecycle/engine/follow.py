@@ -1,0 +1,624 @@
+"""Follow a forward pass and a loss while they run, and allow only what a captured step repeats faithfully.
+
+A captured step replays tensor operations and skips all Python. That is right if the Python code, run again, would call
+the same operators on the same tensors with the same numbers, and would change nothing else. `Follower` makes sure of it
+while the code runs once:
+
+- what the code reads besides its arguments becomes a guard (`engine/guards.py`), or is refused;
+- what it calls is followed into (code with a source), or must be in the lists of `engine/allowed.py`, or is refused;
+- what it writes must be a local variable, an object that it created itself, or a tensor in place; else it is refused
+  before it happens.
+
+The code runs rewritten (`engine/instrument.py`). Python's profiler is asked to report any other function that begins,
+so that nothing slips through: a special method, a property, a hook, a function that torch calls.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, ModuleType, TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onecycle.engine.allowed import (
+    CONTAINERS,
+    PLAIN_TYPES,
+    is_allowed_class,
+    is_allowed_function,
+    is_allowed_method,
+    is_allowed_module_method,
+    is_allowed_tensor_attribute,
+    is_layer_of_torch,
+)
+from onecycle.engine.guards import ABSENT, Guards, is_plain_object
+from onecycle.engine.instrument import ABSENT as NO_GLOBAL
+from onecycle.engine.instrument import instrument, is_instrumented, short_path
+from onecycle.engine.trace import CannotCaptureError
+
+_TRUSTED_MODULES = frozenset({"torch", "math", "numpy", "builtins", "operator", "itertools", "functools"})
+_FOLDERS = tuple(
+    f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(np.__file__).parent, Path(__file__).parents[1])
+)
+_STDLIB = sysconfig.get_paths()["stdlib"]
+_IN_PLACE = "what a step keeps must be a buffer that is changed in place, such as self.n.add_(1)"
+_DRAW = "draw with torch, for example torch.rand"
+_WRAPPERS = (type(Tensor.add), type((1).__add__), type(object.__init__))
+
+
+class Follower:
+    """Runs code under the checks above. Raises CannotCaptureError at the first thing that is not allowed.
+
+    Args:
+        functions: What will be called: the model, and functions such as the loss.
+
+    Attributes:
+        guards: What the code read.
+    """
+
+    def __init__(self, *functions: Any) -> None:
+        self.guards = Guards()
+        self._created: dict[int, Any] = {}  # objects that the code created itself, by id
+        self._instrumented: dict[int, tuple[FunctionType, FunctionType]] = {}
+        self._known: set[Any] = set()
+        self._generated: set[CodeType] = set()  # by dataclasses
+        self._refusal: CannotCaptureError | None = None
+        self._where: tuple[str, str] | None = None
+        for i, function in enumerate(functions):
+            label = "model" if not i else _label(function)
+            for name, module in function.named_modules() if isinstance(function, nn.Module) else ():
+                self._guard_module(module, f"{label}.{name}".rstrip("."))
+            self._add(("root", i), partial(_itself, function), function, label)
+
+    @contextmanager
+    def following(self) -> Generator[None]:
+        """Refuse code that runs in the block without being followed, and what changed when it ends."""
+        profile = sys.getprofile()
+        sys.setprofile(self._on_event)
+        try:
+            yield
+        except CannotCaptureError as error:
+            raise self._located(self._refusal or error) from error.__cause__
+        finally:
+            sys.setprofile(profile)
+        if self._refusal is not None:
+            raise self._located(self._refusal)
+        if (label := self.guards.changed()) is not None:
+            raise CannotCaptureError(f"the step changes {label}")
+
+    # --- what rewritten code calls -----------------------------------------------------------------------------------
+
+    def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function, following into it if it is a user's."""
+        self._raise_if_refused()
+        if isinstance(function, nn.Module):
+            return self._call_module(function, args, kwargs)
+        if isinstance(function, FunctionType):
+            if is_instrumented(function.__globals__):
+                return function(*args, **kwargs)
+            if is_allowed_function(function):
+                return function(*self._followed(args), **self._followed(kwargs))
+            if not _can_follow(function):
+                raise self._refuse(f"calls {_name_of(function)}")
+            return self._instrument(function)(*args, **kwargs)
+        if isinstance(function, MethodType):
+            return self._call_method(function, args, kwargs)
+        if isinstance(function, partial):
+            return self.call(function.func, *function.args, *args, **{**function.keywords, **kwargs})  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] -- a user's function
+        if isinstance(function, type):
+            return self._create(function, args, kwargs)
+        if function in (getattr, hasattr, setattr):
+            return self._call_attribute_function(function, args)
+        if is_allowed_function(function):
+            return function(*self._followed(args), **self._followed(kwargs))
+        if isinstance(function, (BuiltinFunctionType, *_WRAPPERS)):
+            return self._call_builtin(function, args, kwargs)
+        method = _static(type(function), "__call__")
+        if isinstance(method, FunctionType) and is_plain_object(function):
+            self._guard_static(type(function), "__call__", method)
+            return self.call(method, function, *args, **kwargs)
+        raise self._refuse(f"calls {_name_of(function)}")
+
+    def get(self, owner: Any, name: str, /) -> Any:
+        """Return an attribute, and guard it."""
+        self._raise_if_refused()
+        if isinstance(owner, Tensor):
+            if not is_allowed_tensor_attribute(name):
+                if name in getattr(owner, "__dict__", ()) and name not in ("grad",):
+                    return self._guarded(owner, name, vars(owner)[name])
+                raise self._refuse(f"uses .{name} of a tensor")
+            return getattr(owner, name)
+        if isinstance(owner, ModuleType):
+            return self._get_from_python_module(owner, name)
+        if isinstance(owner, type):
+            return self._get_from_class(owner, name)
+        if isinstance(owner, super):
+            return self._get_from_super(owner, name)
+        if isinstance(owner, PLAIN_TYPES) or _is_value(owner) or isinstance(owner, CONTAINERS):
+            return getattr(owner, name)
+        if isinstance(owner, (nn.Module, FunctionType, MethodType)) or is_plain_object(owner) or _is_context(owner):
+            return self._get_from_object(owner, name)
+        raise self._refuse(f"reads .{name} of an object of {type(owner).__module__}.{type(owner).__qualname__}")
+
+    def slot(self, owner: Any, name: str, /) -> _Slot:
+        """Return the attribute as an object, to be set or deleted."""
+        return _Slot(self, owner, name)
+
+    def items(self, owner: Any, /) -> _Items:
+        """Return an object with the items of `owner`."""
+        return _Items(self, owner)
+
+    def read_global(self, namespace: dict[str, Any], name: str, value: Any) -> None:
+        """Guard a global; `value` is that of instrument.ABSENT if there is none."""
+        if self._refusal is not None:
+            raise self._refusal
+        key = (id(namespace), name)
+        if key not in self._known:
+            self._known.add(key)
+            value = ABSENT if value is NO_GLOBAL else value
+            self._add(key, partial(namespace.get, name, ABSENT), value, f"the global {name}")
+
+    # --- calls -------------------------------------------------------------------------------------------------------
+
+    def _call_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kind = type(module)
+        if id(module) not in self.guards.persistent and id(module) not in self._created:
+            raise self._refuse(f"calls a {kind.__name__} that is not a part of the model")
+        if isinstance(module, torch.jit.ScriptModule):
+            raise self._refuse("calls a scripted or traced module")
+        if _static(kind, "__call__") is not _static(nn.Module, "__call__"):
+            return self.call(_static(kind, "__call__"), module, *args, **kwargs)
+        if kind.forward is nn.Sequential.forward and not kwargs and len(args) == 1:
+            (output,) = args
+            for layer in module.children() if kind.__iter__ is nn.Sequential.__iter__ else ():  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] -- a Sequential
+                output = self._call_module(layer, (output,), {})
+            return output
+        if is_layer_of_torch(module):
+            return module(*args, **kwargs)
+        return self.call(self._get_from_object(module, "forward"), *args, **kwargs)
+
+    def _call_method(self, method: MethodType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        owner, function = method.__self__, method.__func__
+        if isinstance(owner, nn.Module) and isinstance(function, FunctionType) and is_allowed_module_method(function):
+            return method(*args, **kwargs)
+        if isinstance(owner, torch.autograd.function.FunctionCtx) or _is_context(owner):
+            return method(*args, **kwargs)
+        if isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and function.__name__ == "apply":
+            return self._apply_autograd_function(owner, args)
+        return self.call(function, owner, *args, **kwargs)
+
+    def _apply_autograd_function(self, kind: Any, args: tuple[Any, ...]) -> Any:
+        """Apply a torch.autograd.Function whose methods are followed, in the backward pass too."""
+        methods: dict[str, Any] = {}
+        for name in ("forward", "backward", "setup_context", "vjp"):
+            method = getattr(kind, name)
+            if isinstance(method, FunctionType) and not method.__globals__.get("__name__", "").startswith("torch."):
+                self._guard_static(kind, name, _static(kind, name))
+                methods[name] = staticmethod(self._instrument(method))
+        if "forward" not in methods or "jvp" in vars(kind):
+            raise self._refuse(f"applies {_name_of(kind)}")
+        return type(kind.__name__, (kind,), methods).apply(*args)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType] -- of the base class
+
+    def _create(self, kind: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if kind is type and len(args) != 1:
+            raise self._refuse("creates a class")
+        if is_allowed_function(kind) or is_allowed_class(kind):
+            created = kind(*self._followed(args), **self._followed(kwargs))
+        else:
+            new, init = _static(kind, "__new__"), _static(kind, "__init__")
+            is_plain = type(kind) is type and new is _static(object, "__new__") and not issubclass(kind, nn.Module)
+            if not is_plain or not (isinstance(init, FunctionType) or init is object.__init__):
+                raise self._refuse(f"creates an object of {_name_of(kind)}")
+            created = kind.__new__(kind)
+            self._created[id(created)] = created
+            if isinstance(init, FunctionType):
+                self._guard_static(kind, "__init__", init)
+                is_generated = init.__code__.co_filename == "<string>" and hasattr(kind, "__dataclass_fields__")
+                if is_generated:
+                    self._generated.add(init.__code__)
+                (init if is_generated else self._instrument(init))(created, *args, **kwargs)
+        self._created[id(created)] = created
+        return created
+
+    def _call_attribute_function(self, function: Any, args: tuple[Any, ...]) -> Any:
+        if function is setattr:
+            self.slot(args[0], args[1]).value = args[2]
+            return None
+        try:
+            value = self.get(args[0], args[1])
+        except AttributeError:
+            if function is hasattr:
+                return False
+            if len(args) > 2:
+                return args[2]
+            raise
+        return True if function is hasattr else value
+
+    def _call_builtin(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        owner, name = getattr(function, "__self__", None), function.__name__
+        if isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and name == "apply":
+            return self._apply_autograd_function(owner, args)
+        if isinstance(owner, np.ndarray | np.generic):
+            if name in (
+                "item",
+                "tolist",
+                "mean",
+                "sum",
+                "astype",
+                "reshape",
+                "copy",
+                "max",
+                "min",
+                "std",
+                "__getitem__",
+            ):
+                return function(*args, **kwargs)
+        elif owner is not None and is_allowed_method(owner, name, id(owner) in self.guards.persistent):
+            return function(*self._followed(args), **self._followed(kwargs))
+        elif name in ("__init__", "__setattr__", "__delattr__") and owner is not None and id(owner) in self._created:
+            return function(*args, **kwargs)
+        if owner is not None and type(owner) in CONTAINERS:
+            raise self._refuse(f"changes a {type(owner).__name__} that it did not create ({name})", _IN_PLACE)
+        hint = (
+            _DRAW
+            if type(owner).__module__ in ("random", "numpy.random.mtrand", "numpy.random._generator", "numpy.random")
+            else ""
+        )
+        raise self._refuse(f"calls {_name_of(function)}", hint)
+
+    def _instrument(self, function: FunctionType) -> FunctionType:
+        known = self._instrumented.get(id(function))
+        if known is None:
+            try:
+                rewritten = instrument(function, self)
+            except CannotCaptureError as error:
+                raise self._refuse(str(error)) from error
+            known = self._instrumented[id(function)] = function, rewritten
+            name = function.__qualname__
+            self._add((id(function), "function"), partial(_itself, function), function, name)
+            for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+                if variable != "__class__":
+                    self._add((id(cell), "cell"), partial(_content, cell), _content(cell), f"{variable} of {name}")
+        return known[1]
+
+    def _followed(self, arguments: Any) -> Any:
+        """Replace users' functions among the arguments of an allowed function, such as `key=` of sorted."""
+
+        def followed(value: Any) -> Any:
+            if isinstance(value, FunctionType) and not is_instrumented(value.__globals__):
+                return value if is_allowed_function(value) else self._instrument(value)
+            if isinstance(value, MethodType) and isinstance(value.__func__, FunctionType):
+                return partial(self.call, value)
+            return partial(self.call, value) if isinstance(value, nn.Module | partial) else value
+
+        if isinstance(arguments, dict):
+            return {key: followed(value) for key, value in arguments.items()}  # pyright: ignore[reportUnknownVariableType] -- of any type
+        return tuple(followed(value) for value in arguments)
+
+    # --- attributes --------------------------------------------------------------------------------------------------
+
+    def _get_from_python_module(self, module: ModuleType, name: str) -> Any:
+        value = getattr(module, name)
+        if module.__name__.partition(".")[0] in _TRUSTED_MODULES:
+            return value  # a function, class or constant, which calls and reads check
+        return self._guarded(module, name, value)
+
+    def _get_from_class(self, kind: type, name: str) -> Any:
+        if name in ("__name__", "__qualname__", "__module__", "__class__", "__members__"):
+            return getattr(kind, name)
+        found = _static(kind, name)
+        if found is ABSENT or not _is_of_user(kind):
+            return getattr(kind, name)  # of a metaclass, or of torch's and Python's own classes
+        self._guard_static(kind, name, found)
+        if isinstance(found, classmethod):
+            return MethodType(found.__func__, kind)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] -- a user's
+        return found.__func__ if isinstance(found, staticmethod) else getattr(kind, name)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- a user's
+
+    def _get_from_super(self, owner: super, name: str) -> Any:
+        kinds = type(owner.__self__).__mro__ if not isinstance(owner.__self__, type) else owner.__self__.__mro__
+        following = kinds[kinds.index(owner.__thisclass__) + 1 :]
+        found = next((vars(kind)[name] for kind in following if name in vars(kind)), ABSENT)
+        return self._bound(found, owner.__self__, name) if found is not ABSENT else getattr(owner, name)
+
+    def _get_from_object(self, owner: Any, name: str) -> Any:
+        kind = type(owner)
+        if name in ("__class__", "__dict__"):
+            if name == "__dict__":
+                raise self._refuse("reads __dict__")
+            return kind
+        if not isinstance(owner, FunctionType | MethodType) and _static(kind, "__getattribute__") is not _static(
+            object, "__getattribute__"
+        ):
+            raise self._refuse(f"reads an attribute of {kind.__name__}, which has a __getattribute__")
+        found = _static(kind, name)
+        if isinstance(found, property) or (found is not ABSENT and hasattr(type(found), "__set__")):
+            self._guard_static(kind, name, found)
+            return self._bound(found, owner, name)
+        own: dict[str, Any] = getattr(owner, "__dict__", {})
+        if name in own:
+            return self._guarded(owner, name, own[name])
+        if found is not ABSENT:
+            if id(owner) not in self._created:
+                self._add((id(owner), name, "own"), partial(_own, owner, name), ABSENT, f"{_label(owner)}.{name}")
+            self._guard_static(kind, name, found)
+            return self._bound(found, owner, name)
+        if isinstance(owner, nn.Module):
+            for part in (own["_parameters"], own["_buffers"], own["_modules"]):
+                if name in part:  # the guards of the module compare them
+                    return part[name]
+        getter = _static(kind, "__getattr__")
+        if isinstance(getter, FunctionType) and getter is not nn.Module.__getattr__:
+            self._guard_static(kind, "__getattr__", getter)
+            return self.call(getter, owner, name)
+        if id(owner) not in self._created:
+            self._add((id(owner), name, "own"), partial(_own, owner, name), ABSENT, f"{_label(owner)}.{name}")
+            self._guard_static(kind, name, found)
+        return getattr(owner, name)  # raises the right AttributeError
+
+    def _bound(self, found: Any, owner: Any, name: str) -> Any:
+        """What Python makes of an attribute of the class that is read through an instance."""
+        if isinstance(found, property):
+            if found.fget is None:
+                raise AttributeError(name)
+            return self.call(found.fget, owner)
+        if isinstance(found, FunctionType):
+            return MethodType(found, owner)
+        if isinstance(found, staticmethod):
+            return found.__func__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- a user's
+        if isinstance(found, classmethod):
+            return MethodType(found.__func__, owner if isinstance(owner, type) else type(owner))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] -- a user's
+        if type(found).__name__ == "member_descriptor":  # of __slots__
+            return self._guarded(owner, name, getattr(owner, name))
+        if isinstance(found, _WRAPPERS) or type(found).__name__ in (
+            "builtin_function_or_method",
+            "classmethod_descriptor",
+        ):
+            return found.__get__(owner, type(owner))
+        if hasattr(type(found), "__get__"):
+            if _is_context(owner) or isinstance(found, type(FunctionType.__code__)):
+                return getattr(owner, name)
+            raise self._refuse(f"reads .{name}, a {type(found).__name__}")
+        return found
+
+    def _guarded(self, owner: Any, name: str, value: Any) -> Any:
+        if id(owner) not in self._created:
+            self._add((id(owner), name), partial(getattr, owner, name, ABSENT), value, f"{_label(owner)}.{name}")
+        return value
+
+    def _guard_static(self, kind: type, name: str, found: Any) -> None:
+        self._add((kind, name, "class"), partial(_static, kind, name), found, f"{kind.__name__}.{name}")
+
+    def _guard_module(self, module: nn.Module, name: str) -> None:
+        if id(module) not in self.guards.persistent:
+            self.guards.add_module(module, name, is_layer_of_torch(module))
+
+    def _add(self, key: Any, read: Callable[[], Any], value: Any, label: str) -> None:
+        try:
+            self.guards.add(key, read, value, label)
+        except CannotCaptureError as error:
+            raise self._refuse(str(error).removeprefix("it ")) from error.__cause__
+        if isinstance(value, nn.Module) and id(value) not in self.guards.persistent:
+            raise self._refuse(f"uses a {type(value).__name__} that is not a part of the model")
+
+    # --- writes ------------------------------------------------------------------------------------------------------
+
+    def set(self, owner: Any, name: str, value: Any) -> None:
+        """Set an attribute of an object that the step created; an in-place operation sets what is there already."""
+        self._raise_if_refused()
+        if id(owner) in self._created or isinstance(owner, torch.autograd.function.FunctionCtx):
+            setattr(owner, name, value)
+            return
+        if isinstance(owner, nn.Module) and isinstance(value, Tensor) and value is getattr(owner, name, None):
+            return
+        raise self._refuse(f"sets .{name} of {_label(owner)}", _IN_PLACE)
+
+    def delete(self, owner: Any, name: str) -> None:
+        """Delete an attribute of an object that the step created."""
+        self._raise_if_refused()
+        if id(owner) not in self._created:
+            raise self._refuse(f"deletes .{name} of {_label(owner)}")
+        delattr(owner, name)
+
+    def get_item(self, owner: Any, key: Any) -> Any:
+        """Return an item of a tensor, container or object."""
+        self._raise_if_refused()
+        known = (*PLAIN_TYPES, *CONTAINERS, Tensor, np.ndarray, range, type, torch.Size)
+        if isinstance(owner, known) or (isinstance(owner, tuple) and hasattr(owner, "_fields")):
+            if isinstance(owner, dict) and hasattr(owner, "default_factory") and key not in owner:
+                self._check_local(owner)
+            return owner[key]
+        if isinstance(owner, nn.Module) and is_allowed_module_method(type(owner).__getitem__):  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType, reportUnknownMemberType] -- a container
+            return owner[key]  # pyright: ignore[reportIndexIssue, reportUnknownVariableType] -- the same
+        method = _static(type(owner), "__getitem__")
+        if isinstance(method, FunctionType):
+            return self.call(self._get_from_object(owner, "__getitem__"), key)
+        raise self._refuse(f"reads an item of an object of {type(owner).__module__}.{type(owner).__qualname__}")
+
+    def set_item(self, owner: Any, key: Any, value: Any) -> None:
+        """Set an item of a tensor, or of a container that the step created."""
+        self._raise_if_refused()
+        if not isinstance(owner, Tensor):
+            self._check_local(owner)
+        owner[key] = value
+
+    def delete_item(self, owner: Any, key: Any) -> None:
+        """Delete an item of a container that the step created."""
+        self._raise_if_refused()
+        self._check_local(owner)
+        del owner[key]
+
+    def _check_local(self, owner: Any) -> None:
+        if type(owner) not in CONTAINERS or id(owner) in self.guards.persistent:
+            raise self._refuse(f"changes an item of a {type(owner).__name__} that it did not create", _IN_PLACE)
+
+    # --- refusals ----------------------------------------------------------------------------------------------------
+
+    def _refuse(self, what: str, hint: str = "") -> CannotCaptureError:
+        """Return the error to raise; from now on every check raises it, even if the code catches it.
+
+        Args:
+            what: What the code does, without a subject: the message begins with the name of the function.
+            hint: What to write instead, to have it captured.
+        """
+        if self._refusal is None:
+            self._refusal = CannotCaptureError(what, hint)
+            self._where = _place_of(sys._getframe(1))  # pyright: ignore[reportPrivateUsage] -- documented
+        return self._refusal
+
+    def _raise_if_refused(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+
+    def _located(self, error: CannotCaptureError) -> CannotCaptureError:
+        """Return the error with the function and line that it is about."""
+        place = self._where if error is self._refusal else _place_in(error.__traceback__)
+        text = f"{place[0]} {error} ({place[1]})" if place else f"the step {error}"
+        return CannotCaptureError(f"{text}; {error.hint}" if error.hint else text)
+
+    def _on_event(self, frame: FrameType, event: str, _: Any) -> None:
+        """Refuse a function that begins without being followed."""
+        if event != "call" or is_instrumented(frame.f_globals):
+            return
+        file = frame.f_code.co_filename
+        if file.startswith((*_FOLDERS, "<frozen")) or (file.startswith(_STDLIB) and "-packages" not in file):
+            return
+        module = str(frame.f_globals.get("__name__"))
+        if file.startswith("<") and module.startswith(("torch.", "numpy.", "onecycle.", "namedtuple_")):
+            return
+        if frame.f_code in self._generated:
+            return
+        raise self._refuse(f"runs {frame.f_code.co_qualname} in a way that cannot be followed")
+
+
+class _Slot:
+    """An attribute to be set, deleted, or changed in place."""
+
+    def __init__(self, checks: Follower, owner: Any, name: str) -> None:
+        self._checks, self._owner, self._name = checks, owner, name
+
+    @property
+    def value(self) -> Any:
+        return self._checks.get(self._owner, self._name)
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self._checks.set(self._owner, self._name, value)
+
+    @value.deleter
+    def value(self) -> None:
+        self._checks.delete(self._owner, self._name)
+
+
+class _Items:
+    """The items of an object."""
+
+    def __init__(self, checks: Follower, owner: Any) -> None:
+        self._checks, self._owner = checks, owner
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._checks.get_item(self._owner, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._checks.set_item(self._owner, key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        self._checks.delete_item(self._owner, key)
+
+
+def _static(kind: type, name: str) -> Any:
+    """An attribute of a class as it is stored, or ABSENT."""
+    for base in kind.__mro__:
+        if name in vars(base):
+            return vars(base)[name]
+    return ABSENT
+
+
+def _can_follow(function: FunctionType) -> bool:
+    """Whether a function is a user's, or a method of torch's layers; others of torch and Python are allowed or not."""
+    module = str(function.__globals__.get("__name__"))
+    if module.startswith("torch.nn.modules."):
+        return True
+    is_of_python = (
+        function.__code__.co_filename.startswith(_STDLIB) and "-packages" not in function.__code__.co_filename
+    )
+    return module.partition(".")[0] not in ("torch", "numpy") and not is_of_python
+
+
+def _own(owner: Any, name: str) -> Any:
+    return getattr(owner, "__dict__", {}).get(name, ABSENT)
+
+
+def _itself(function: Any) -> Any:
+    return function
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # still empty
+        return ABSENT
+
+
+def _is_value(value: Any) -> bool:
+    """Whether it is a value of torch, NumPy or Python that does not change."""
+    kind = type(value)
+    named = kind.__module__ in ("torch", "torch.return_types", "numpy", "collections", "enum")
+    return (
+        (named and not isinstance(value, Tensor))
+        or (isinstance(value, tuple) and hasattr(value, "_fields"))
+        or isinstance(value, Enum)
+    )
+
+
+def _is_context(value: Any) -> bool:
+    """Whether it is a context of torch, or the object that a torch.autograd.Function gets."""
+    return isinstance(value, (torch.no_grad, torch.enable_grad, torch.set_grad_enabled, torch.autocast)) or isinstance(
+        value, torch.autograd.function.FunctionCtx
+    )
+
+
+def _is_of_user(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] not in (*_TRUSTED_MODULES, "collections", "enum")
+
+
+def _name_of(function: Any) -> str:
+    owner = getattr(function, "__self__", None)
+    if owner is not None and not isinstance(owner, type | ModuleType):
+        return f"{type(owner).__module__}.{type(owner).__qualname__}.{function.__name__}"
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    module = getattr(function, "__module__", None)
+    return str(name) if module in (None, "builtins") else f"{module}.{name}"
+
+
+def _label(owner: Any) -> str:
+    return getattr(owner, "__name__", None) or type(owner).__name__
+
+
+def _place_of(frame: FrameType | None) -> tuple[str, str] | None:
+    """The followed function nearest to a frame, and its line."""
+    while frame is not None and not is_instrumented(frame.f_globals):
+        frame = frame.f_back
+    return _place(frame.f_code, frame.f_lineno) if frame is not None else None
+
+
+def _place_in(traceback: TracebackType | None) -> tuple[str, str] | None:
+    """The followed function nearest to where an error was raised, and its line."""
+    place = None
+    while traceback is not None:
+        if is_instrumented(traceback.tb_frame.f_globals):
+            place = _place(traceback.tb_frame.f_code, traceback.tb_lineno)
+        traceback = traceback.tb_next
+    return place
+
+
+def _place(code: CodeType, line: int) -> tuple[str, str]:
+    return code.co_qualname, f"{short_path(code)}:{line}"
