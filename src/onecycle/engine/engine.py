@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from onecycle.core.choices import EngineName
-from onecycle.data.loaders import InMemoryLoader, Loader
+from onecycle.data.loaders import Batch, InMemoryLoader, Loader, as_batch
 from onecycle.engine.capture import CapturedScores, CapturedStep
 from onecycle.engine.graph_program import GraphProgram
 from onecycle.engine.optimizer_program import OptimizerProgram, program_of
@@ -68,6 +68,8 @@ class FastEngine:
         if not self._should_capture(epoch):
             yield from eager_steps(epoch, eager_gradients(epoch))
             return
+        if self.captured is not None and (self._check is None or self._check.fit is not fit):
+            self._check = SpotCheck(self.captured, fit)
         if _can_run_together(epoch):
             if fit.num_batch < len(epoch) and not (self._is_captured(epoch) and fit.opt.has_state()):
                 # the first step captures, and creates the optimizer's state
@@ -234,7 +236,6 @@ def _can_run_together(epoch: Epoch) -> bool:
     return loader.shuffle and loader.drop_last and not epoch.has_batch_hooks
 
 
-def _rows(loader: InMemoryLoader, rows: Tensor) -> tuple[Any, Tensor]:
-    """The inputs and targets of some rows."""
-    *x, y = (tensor.index_select(0, rows) for tensor in loader.tensors)
-    return (x if len(x) > 1 else x[0]), y
+def _rows(loader: InMemoryLoader, rows: Tensor) -> Batch:
+    """The batch of some rows."""
+    return as_batch([tensor.index_select(0, rows) for tensor in loader.tensors], scale=loader.pixel_scale)

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from onecycle.engine.allowed import (
     CONTAINERS,
@@ -52,6 +53,7 @@ _FOLDERS = tuple(
 _STDLIB = sysconfig.get_paths()["stdlib"]
 _IN_PLACE = "what a step keeps must be a buffer that is changed in place, such as self.n.add_(1)"
 _DRAW = "draw with torch, for example torch.rand"
+_CONTEXTS = (torch.no_grad, torch.enable_grad, torch.set_grad_enabled, torch.autocast, FunctionCtx)
 _WRAPPERS = (type(Tensor.add), type((1).__add__), type(object.__init__))
 
 
@@ -134,18 +136,20 @@ class Follower:
         if isinstance(owner, Tensor):
             if not is_allowed_tensor_attribute(name):
                 if name in getattr(owner, "__dict__", ()) and name not in ("grad",):
-                    return self._guarded(owner, name, vars(owner)[name])
+                    return self._guarded(owner, name, vars(owner)[name], partial(_own, owner, name))
                 raise self._refuse(f"uses .{name} of a tensor")
             return getattr(owner, name)
         if isinstance(owner, ModuleType):
             return self._get_from_python_module(owner, name)
+        if _is_context(owner):
+            return getattr(owner, name)
         if isinstance(owner, type):
             return self._get_from_class(owner, name)
         if isinstance(owner, super):
             return self._get_from_super(owner, name)
         if isinstance(owner, PLAIN_TYPES) or _is_value(owner) or isinstance(owner, CONTAINERS):
             return getattr(owner, name)
-        if isinstance(owner, (nn.Module, FunctionType, MethodType)) or is_plain_object(owner) or _is_context(owner):
+        if isinstance(owner, (nn.Module, FunctionType, MethodType)) or is_plain_object(owner):
             return self._get_from_object(owner, name)
         raise self._refuse(f"reads .{name} of an object of {type(owner).__module__}.{type(owner).__qualname__}")
 
@@ -153,9 +157,16 @@ class Follower:
         """Return the attribute as an object, to be set or deleted."""
         return _Slot(self, owner, name)
 
-    def items(self, owner: Any, /) -> _Items:
-        """Return an object with the items of `owner`."""
-        return _Items(self, owner)
+    def items(self, owner: Any, in_place: bool = False, /) -> _Items:
+        """Return an object with the items of `owner`; `in_place` if an item is about to be changed."""
+        return _Items(self, owner, in_place)
+
+    def changing(self, value: Any, /) -> Any:
+        """Return a value that is about to be changed in place, as `+=` does."""
+        self._raise_if_refused()
+        if id(value) in self.guards.persistent and not isinstance(value, (Tensor, *PLAIN_TYPES, tuple)):
+            raise self._refuse(f"changes a {type(value).__name__} that it did not create", _IN_PLACE)
+        return value
 
     def read_global(self, namespace: dict[str, Any], name: str, value: Any) -> None:
         """Guard a global; `value` is that of instrument.ABSENT if there is none."""
@@ -173,8 +184,6 @@ class Follower:
         kind = type(module)
         if id(module) not in self.guards.persistent and id(module) not in self._created:
             raise self._refuse(f"calls a {kind.__name__} that is not a part of the model")
-        if isinstance(module, torch.jit.ScriptModule):
-            raise self._refuse("calls a scripted or traced module")
         if _static(kind, "__call__") is not _static(nn.Module, "__call__"):
             return self.call(_static(kind, "__call__"), module, *args, **kwargs)
         if kind.forward is nn.Sequential.forward and not kwargs and len(args) == 1:
@@ -190,7 +199,7 @@ class Follower:
         owner, function = method.__self__, method.__func__
         if isinstance(owner, nn.Module) and isinstance(function, FunctionType) and is_allowed_module_method(function):
             return method(*args, **kwargs)
-        if isinstance(owner, torch.autograd.function.FunctionCtx) or _is_context(owner):
+        if isinstance(owner, FunctionCtx) or _is_context(owner):
             return method(*args, **kwargs)
         if isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and function.__name__ == "apply":
             return self._apply_autograd_function(owner, args)
@@ -218,7 +227,7 @@ class Follower:
             is_plain = type(kind) is type and new is _static(object, "__new__") and not issubclass(kind, nn.Module)
             if not is_plain or not (isinstance(init, FunctionType) or init is object.__init__):
                 raise self._refuse(f"creates an object of {_name_of(kind)}")
-            created = kind.__new__(kind)
+            created = object.__new__(kind)
             self._created[id(created)] = created
             if isinstance(init, FunctionType):
                 self._guard_static(kind, "__init__", init)
@@ -296,9 +305,8 @@ class Follower:
         def followed(value: Any) -> Any:
             if isinstance(value, FunctionType) and not is_instrumented(value.__globals__):
                 return value if is_allowed_function(value) else self._instrument(value)
-            if isinstance(value, MethodType) and isinstance(value.__func__, FunctionType):
-                return partial(self.call, value)
-            return partial(self.call, value) if isinstance(value, nn.Module | partial) else value
+            is_called = isinstance(value, (BuiltinFunctionType, MethodType, partial, *_WRAPPERS))
+            return partial(self.call, value) if is_called and not is_allowed_function(value) else value
 
         if isinstance(arguments, dict):
             return {key: followed(value) for key, value in arguments.items()}  # pyright: ignore[reportUnknownVariableType] -- of any type
@@ -310,7 +318,7 @@ class Follower:
         value = getattr(module, name)
         if module.__name__.partition(".")[0] in _TRUSTED_MODULES:
             return value  # a function, class or constant, which calls and reads check
-        return self._guarded(module, name, value)
+        return self._guarded(module, name, value, partial(vars(module).get, name, ABSENT))
 
     def _get_from_class(self, kind: type, name: str) -> Any:
         if name in ("__name__", "__qualname__", "__module__", "__class__", "__members__"):
@@ -324,10 +332,11 @@ class Follower:
         return found.__func__ if isinstance(found, staticmethod) else getattr(kind, name)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- a user's
 
     def _get_from_super(self, owner: super, name: str) -> Any:
-        kinds = type(owner.__self__).__mro__ if not isinstance(owner.__self__, type) else owner.__self__.__mro__
-        following = kinds[kinds.index(owner.__thisclass__) + 1 :]
+        bound: Any = owner  # pyright does not know the attributes of a super object
+        kinds = (bound.__self__ if isinstance(bound.__self__, type) else type(bound.__self__)).__mro__
+        following = kinds[kinds.index(bound.__thisclass__) + 1 :]
         found = next((vars(kind)[name] for kind in following if name in vars(kind)), ABSENT)
-        return self._bound(found, owner.__self__, name) if found is not ABSENT else getattr(owner, name)
+        return self._bound(found, bound.__self__, name) if found is not ABSENT else getattr(owner, name)
 
     def _get_from_object(self, owner: Any, name: str) -> Any:
         kind = type(owner)
@@ -345,7 +354,7 @@ class Follower:
             return self._bound(found, owner, name)
         own: dict[str, Any] = getattr(owner, "__dict__", {})
         if name in own:
-            return self._guarded(owner, name, own[name])
+            return self._guarded(owner, name, own[name], partial(own.get, name, ABSENT))
         if found is not ABSENT:
             if id(owner) not in self._created:
                 self._add((id(owner), name, "own"), partial(_own, owner, name), ABSENT, f"{_label(owner)}.{name}")
@@ -377,7 +386,7 @@ class Follower:
         if isinstance(found, classmethod):
             return MethodType(found.__func__, owner if isinstance(owner, type) else type(owner))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] -- a user's
         if type(found).__name__ == "member_descriptor":  # of __slots__
-            return self._guarded(owner, name, getattr(owner, name))
+            return self._guarded(owner, name, getattr(owner, name), partial(getattr, owner, name, ABSENT))
         if isinstance(found, _WRAPPERS) or type(found).__name__ in (
             "builtin_function_or_method",
             "classmethod_descriptor",
@@ -389,15 +398,17 @@ class Follower:
             raise self._refuse(f"reads .{name}, a {type(found).__name__}")
         return found
 
-    def _guarded(self, owner: Any, name: str, value: Any) -> Any:
+    def _guarded(self, owner: Any, name: str, value: Any, read: Callable[[], Any]) -> Any:
         if id(owner) not in self._created:
-            self._add((id(owner), name), partial(getattr, owner, name, ABSENT), value, f"{_label(owner)}.{name}")
+            self._add((id(owner), name), read, value, f"{_label(owner)}.{name}")
         return value
 
     def _guard_static(self, kind: type, name: str, found: Any) -> None:
         self._add((kind, name, "class"), partial(_static, kind, name), found, f"{kind.__name__}.{name}")
 
     def _guard_module(self, module: nn.Module, name: str) -> None:
+        if isinstance(module, torch.jit.ScriptModule):
+            raise CannotCaptureError(f"{name} is scripted or traced")
         if id(module) not in self.guards.persistent:
             self.guards.add_module(module, name, is_layer_of_torch(module))
 
@@ -414,7 +425,7 @@ class Follower:
     def set(self, owner: Any, name: str, value: Any) -> None:
         """Set an attribute of an object that the step created; an in-place operation sets what is there already."""
         self._raise_if_refused()
-        if id(owner) in self._created or isinstance(owner, torch.autograd.function.FunctionCtx):
+        if id(owner) in self._created or isinstance(owner, FunctionCtx):
             setattr(owner, name, value)
             return
         if isinstance(owner, nn.Module) and isinstance(value, Tensor) and value is getattr(owner, name, None):
@@ -431,7 +442,7 @@ class Follower:
     def get_item(self, owner: Any, key: Any) -> Any:
         """Return an item of a tensor, container or object."""
         self._raise_if_refused()
-        known = (*PLAIN_TYPES, *CONTAINERS, Tensor, np.ndarray, range, type, torch.Size)
+        known: Any = (*PLAIN_TYPES, *CONTAINERS, Tensor, np.ndarray, range, type, torch.Size)
         if isinstance(owner, known) or (isinstance(owner, tuple) and hasattr(owner, "_fields")):
             if isinstance(owner, dict) and hasattr(owner, "default_factory") and key not in owner:
                 self._check_local(owner)
@@ -489,7 +500,7 @@ class Follower:
         if event != "call" or is_instrumented(frame.f_globals):
             return
         file = frame.f_code.co_filename
-        if file.startswith((*_FOLDERS, "<frozen")) or (file.startswith(_STDLIB) and "-packages" not in file):
+        if file.startswith(_FOLDERS) or _is_of_python(frame.f_code):
             return
         module = str(frame.f_globals.get("__name__"))
         if file.startswith("<") and module.startswith(("torch.", "numpy.", "onecycle.", "namedtuple_")):
@@ -507,7 +518,7 @@ class _Slot:
 
     @property
     def value(self) -> Any:
-        return self._checks.get(self._owner, self._name)
+        return self._checks.changing(self._checks.get(self._owner, self._name))
 
     @value.setter
     def value(self, value: Any) -> None:
@@ -521,11 +532,12 @@ class _Slot:
 class _Items:
     """The items of an object."""
 
-    def __init__(self, checks: Follower, owner: Any) -> None:
-        self._checks, self._owner = checks, owner
+    def __init__(self, checks: Follower, owner: Any, in_place: bool) -> None:
+        self._checks, self._owner, self._in_place = checks, owner, in_place
 
     def __getitem__(self, key: Any) -> Any:
-        return self._checks.get_item(self._owner, key)
+        item = self._checks.get_item(self._owner, key)
+        return self._checks.changing(item) if self._in_place else item
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._checks.set_item(self._owner, key, value)
@@ -547,10 +559,13 @@ def _can_follow(function: FunctionType) -> bool:
     module = str(function.__globals__.get("__name__"))
     if module.startswith("torch.nn.modules."):
         return True
-    is_of_python = (
-        function.__code__.co_filename.startswith(_STDLIB) and "-packages" not in function.__code__.co_filename
-    )
-    return module.partition(".")[0] not in ("torch", "numpy") and not is_of_python
+    return module.partition(".")[0] not in ("torch", "numpy") and not _is_of_python(function.__code__)
+
+
+def _is_of_python(code: CodeType) -> bool:
+    """Whether code belongs to Python's own library."""
+    file = code.co_filename
+    return file.startswith("<frozen") or (file.startswith(_STDLIB) and "-packages" not in file)
 
 
 def _own(owner: Any, name: str) -> Any:
@@ -581,9 +596,7 @@ def _is_value(value: Any) -> bool:
 
 def _is_context(value: Any) -> bool:
     """Whether it is a context of torch, or the object that a torch.autograd.Function gets."""
-    return isinstance(value, (torch.no_grad, torch.enable_grad, torch.set_grad_enabled, torch.autocast)) or isinstance(
-        value, torch.autograd.function.FunctionCtx
-    )
+    return isinstance(value, _CONTEXTS)
 
 
 def _is_of_user(kind: type) -> bool:
@@ -600,7 +613,8 @@ def _name_of(function: Any) -> str:
 
 
 def _label(owner: Any) -> str:
-    return getattr(owner, "__name__", None) or type(owner).__name__
+    named = isinstance(owner, type | ModuleType | FunctionType | BuiltinFunctionType)
+    return str(owner.__name__) if named else type(owner).__name__
 
 
 def _place_of(frame: FrameType | None) -> tuple[str, str] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import operator
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
@@ -25,18 +26,11 @@ from onecycle.engine.trace import CannotCaptureError
 
 _MAX_ITEMS, _MAX_BYTES, _MAX_DEPTH = 1000, 2**16, 6
 _CONSTANTS = (torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size, range, slice, enum.Enum)
-_BY_IDENTITY = (
-    type,
-    ModuleType,
-    ReferenceType,
-    nn.Module,
-    BuiltinFunctionType,
-    np.ufunc,
-    type(Tensor.add),
-    type(torch.ops.aten.add),
-)
+_OPERATORS = (type(Tensor.add), type(torch.ops.aten.add), np.ufunc)
+_BY_IDENTITY = (type, ModuleType, ReferenceType, nn.Module, *_OPERATORS)
+_PYTHON_MODULES = sys.stdlib_module_names - {"__main__", "argparse", "types"}
 _TORCH_ATTRIBUTES = frozenset(vars(nn.Module()))
-_HOOKS = tuple(name for name in vars(nn.Module()) if "hooks" in name and isinstance(vars(nn.Module())[name], dict))
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 ABSENT: Any = object()
 
 
@@ -92,8 +86,7 @@ class Guards:
             form = form_of(value)
         except _NotComparableError as error:
             raise CannotCaptureError(f"it reads {label}, {error}") from None
-        for item in _objects_in(value):
-            self.persistent[id(item)] = item
+        self.persistent |= {id(item): item for item in _objects_in(value)}
         return form
 
 
@@ -110,6 +103,9 @@ def form_of(value: Any, depth: int = 0) -> Any:
         return id(value), value.data_ptr() if value.layout is torch.strided else 0, value.shape, value.dtype
     if value is ABSENT or isinstance(value, _BY_IDENTITY):
         return id(value)
+    if isinstance(value, BuiltinFunctionType):  # perhaps a method of a container
+        owner = value.__self__
+        return id(value), form_of(owner, depth + 1) if isinstance(owner, (*CONTAINERS, np.ndarray)) else id(owner)
     if isinstance(value, _CONSTANTS):
         return kind, repr(value)
     if isinstance(value, np.generic):
@@ -126,16 +122,16 @@ def form_of(value: Any, depth: int = 0) -> Any:
         items: Iterable[Any] = value.items() if isinstance(value, dict) else value
         identity = None if isinstance(value, tuple | frozenset) else id(value)
         return kind, identity, [form_of(item, depth + 1) for item in items]
-    if kind is FunctionType:
+    if isinstance(value, FunctionType):
         return (
             id(value),
             id(value.__code__),
             form_of(value.__defaults__, depth + 1),
             form_of(value.__kwdefaults__, depth + 1),
         )
-    if kind is MethodType:
+    if isinstance(value, MethodType):
         return kind, id(value.__self__), form_of(value.__func__, depth + 1)
-    if kind is partial:
+    if isinstance(value, partial):
         return kind, id(value), form_of(value.func, depth + 1), form_of((value.args, value.keywords), depth + 1)
     if is_plain_object(value):
         return id(value)
@@ -179,6 +175,8 @@ def _objects_in(value: Any) -> Iterable[Any]:
         held: Any = (*value.args, *value.keywords.values(), value.func)
     elif isinstance(value, FunctionType):
         held = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+    elif isinstance(value, BuiltinFunctionType):
+        held = (value.__self__,)
     elif type(value) in CONTAINERS:
         held = value.values() if isinstance(value, dict) else value
     else:

@@ -1,7 +1,7 @@
 """Rewrite a user's function so that it asks before it reads, writes or calls anything outside its local variables.
 
-The function is compiled again from its source, in which `a.b`, `a[i]` and `f(x)` became calls of a `Checks` object. Names
-of globals are looked up in a dict that reports them. Everything else (control flow, arithmetic, local variables,
+The function is compiled again from its source, in which `a.b`, `a[i]` and `f(x)` became calls of a `Checks` object.
+Names of globals are looked up in a dict that reports them. Everything else (control flow, arithmetic, local variables,
 exceptions) is executed by Python itself.
 
 The source is used only if it compiles to the very bytecode of the function: a file that was edited after its import
@@ -37,8 +37,12 @@ class Checks(Protocol):
         """Return an object whose attribute `value` is the attribute `name` of `owner`, to be set or deleted."""
         ...
 
-    def items(self, owner: Any, /) -> Any:
-        """Return an object whose items are those of `owner`."""
+    def items(self, owner: Any, in_place: bool = False, /) -> Any:
+        """Return an object whose items are those of `owner`; `in_place` if an item is about to be changed."""
+        ...
+
+    def changing(self, value: Any, /) -> Any:
+        """Return a value that is about to be changed in place."""
         ...
 
     def read_global(self, namespace: dict[str, Any], name: str, value: Any) -> None:
@@ -217,12 +221,13 @@ class _Rewriter(ast.NodeTransformer):
         if isinstance(node, ast.Lambda):
             node.body = self.visit(node.body)
         else:
-            node.body = [self.visit(statement) for statement in node.body]
+            visited = [self.visit(statement) for statement in node.body]
+            node.body = [part for parts in visited for part in (parts if isinstance(parts, list) else [parts])]  # pyright: ignore[reportUnknownVariableType] -- statements
         for argument in ast.walk(node.args):
             if isinstance(argument, ast.arg):
                 argument.annotation = None
 
-    def _check(self, node: ast.expr, method: str, *args: ast.expr) -> ast.expr:
+    def _check(self, node: ast.expr | ast.stmt, method: str, *args: ast.expr) -> ast.expr:
         function = ast.Attribute(ast.Name(_CHECKS, ast.Load()), method, ast.Load())
         return ast.copy_location(ast.Call(function, list(args), []), node)
 
@@ -238,8 +243,8 @@ class _Rewriter(ast.NodeTransformer):
         slot = self._check(node, "slot", owner, self._name(node.attr))
         return ast.copy_location(ast.Attribute(slot, "value", node.ctx), node)
 
-    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
-        owner = self._check(node, "items", self.visit(node.value))
+    def visit_Subscript(self, node: ast.Subscript, *extra: ast.expr) -> ast.expr:
+        owner = self._check(node, "items", self.visit(node.value), *extra)
         return ast.copy_location(ast.Subscript(owner, self.visit(node.slice), node.ctx), node)
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
@@ -249,6 +254,18 @@ class _Rewriter(ast.NodeTransformer):
         keywords = [ast.keyword(keyword.arg, self.visit(keyword.value)) for keyword in node.keywords]
         function = ast.Attribute(ast.Name(_CHECKS, ast.Load()), "call", ast.Load())
         return ast.copy_location(ast.Call(function, args, keywords), node)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> Any:
+        value = self.visit(node.value)
+        if isinstance(node.target, ast.Name):
+            before = self._check(node, "changing", ast.Name(node.target.id, ast.Load()))
+            load = ast.copy_location(ast.Assign([ast.Name(node.target.id, ast.Store())], before), node)
+            return [load, ast.copy_location(ast.AugAssign(node.target, node.op, value), node)]
+        if isinstance(node.target, ast.Subscript):
+            target: Any = self.visit_Subscript(node.target, ast.Constant(True))
+        else:
+            target = self.visit(node.target)
+        return ast.copy_location(ast.AugAssign(target, node.op, value), node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.stmt:
         if node.decorator_list:

@@ -26,11 +26,12 @@ class SpotCheck:
         fit: The fit that it belongs to.
 
     Attributes:
+        fit: The fit.
         position: Where in the fit that was.
     """
 
     def __init__(self, captured: CapturedStep, fit: Fit) -> None:
-        self._captured = captured
+        self._captured, self.fit = captured, fit
         self._tensors = [*fit.model.parameters(), *fit.model.buffers(), *captured.trace.state]
         self._due, self._on_cpu = 0.0, fit.device.type == "cpu"
         self.save(fit)
