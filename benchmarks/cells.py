@@ -11,6 +11,7 @@ take many times as long; OMP_NUM_THREADS=1 is steadier.
 
 import argparse
 import json
+import linecache
 import os
 import resource
 import statistics
@@ -53,8 +54,9 @@ def run_cells(cells: list[str], folder: Path) -> Figures:
     names: dict[str, Any] = {"__name__": "__main__"}
     found: Figures = {"wall": [time.perf_counter()], "cpu": [time.process_time()], "draw": [0.0]}  # first: the start
     for number, source in enumerate(cells):
-        wall, cpu = time.perf_counter(), time.process_time()
-        exec(compile(source, f"cell {number}", "exec"), names)
+        wall, cpu, name = time.perf_counter(), time.process_time(), f"cell {number}"
+        linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name  # as notebooks do it
+        exec(compile(source, name, "exec"), names)
         ran = time.perf_counter()
         _draw(folder, number)
         found["cpu"].append(time.process_time() - cpu)

@@ -1,5 +1,6 @@
 """The code in README and docs runs, page by page, in an empty folder; what the pages name exists."""
 
+import linecache
 import re
 from pathlib import Path
 
@@ -21,8 +22,10 @@ SOURCE_FILE = re.compile(r"`((?:[\w-]+/)+\w+\.py)`")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_code_of_a_page_runs(page: Path, here: Path):
     namespace: dict[str, object] = {}
-    for block in BLOCK.findall(page.read_text()):
-        exec(compile(block, page.name, "exec"), namespace)
+    for i, block in enumerate(BLOCK.findall(page.read_text())):
+        name = f"{page.name} {i}"
+        linecache.cache[name] = len(block), None, block.splitlines(keepends=True), name  # as notebooks do it
+        exec(compile(block, name, "exec"), namespace)
         plt.close("all")
 
 

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import io
+import linecache
 import re
 from collections.abc import Generator
 from pathlib import Path
@@ -32,12 +33,14 @@ class Ran(NamedTuple):
 
 def run_cell(source: str, names: dict[str, Any]) -> Ran:
     """Run a cell as a notebook does, `names` being the notebook's variables."""
+    name = f"cell {len(names)}"
+    linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name  # as notebooks do it
     lines = ast.parse(source).body
     last = lines.pop() if lines and isinstance(lines[-1], ast.Expr) else None
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
-        exec(compile(ast.Module(lines, []), "cell", "exec"), names)
-        value = eval(compile(ast.Expression(last.value), "cell", "eval"), names) if last else None
+        exec(compile(ast.Module(lines, []), name, "exec"), names)
+        value = eval(compile(ast.Expression(last.value), name, "eval"), names) if last else None
     figures = [plt.figure(number) for number in plt.get_fignums()]
     plt.close("all")
     return Ran(value, text.getvalue(), figures)

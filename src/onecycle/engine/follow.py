@@ -72,13 +72,14 @@ class Follower:
         self._created: dict[int, Any] = {}  # objects that the code created itself, by id
         self._instrumented: dict[int, tuple[FunctionType, FunctionType]] = {}
         self._known: set[Any] = set()
+        self._guarded_modules: set[int] = set()
         self._generated: set[CodeType] = set()  # by dataclasses
         self._refusal: CannotCaptureError | None = None
         self._where: tuple[str, str] | None = None
         for i, function in enumerate(functions):
             label = "model" if not i else _label(function)
-            for name, module in function.named_modules() if isinstance(function, nn.Module) else ():
-                self._guard_module(module, f"{label}.{name}".rstrip("."))
+            if isinstance(function, nn.Module):
+                self._guard_modules(function, label)
             self._add(("root", i), partial(_itself, function), function, label)
 
     @contextmanager
@@ -182,8 +183,7 @@ class Follower:
 
     def _call_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kind = type(module)
-        if id(module) not in self.guards.persistent and id(module) not in self._created:
-            raise self._refuse(f"calls a {kind.__name__} that is not a part of the model")
+        self._guard_modules(module, kind.__name__)
         if _static(kind, "__call__") is not _static(nn.Module, "__call__"):
             return self.call(_static(kind, "__call__"), module, *args, **kwargs)
         if kind.forward is nn.Sequential.forward and not kwargs and len(args) == 1:
@@ -220,7 +220,9 @@ class Follower:
     def _create(self, kind: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if kind is type and len(args) != 1:
             raise self._refuse("creates a class")
-        if is_allowed_function(kind) or is_allowed_class(kind):
+        if is_allowed_function(kind):
+            return kind(*self._followed(args), **self._followed(kwargs))  # perhaps something that existed: type(x)
+        if is_allowed_class(kind):
             created = kind(*self._followed(args), **self._followed(kwargs))
         else:
             new, init = _static(kind, "__new__"), _static(kind, "__init__")
@@ -290,7 +292,7 @@ class Follower:
             try:
                 rewritten = instrument(function, self)
             except CannotCaptureError as error:
-                raise self._refuse(str(error)) from error
+                raise self._refuse(f"calls {function.__qualname__}: {error}", error.hint) from error
             known = self._instrumented[id(function)] = function, rewritten
             name = function.__qualname__
             self._add((id(function), "function"), partial(_itself, function), function, name)
@@ -406,19 +408,24 @@ class Follower:
     def _guard_static(self, kind: type, name: str, found: Any) -> None:
         self._add((kind, name, "class"), partial(_static, kind, name), found, f"{kind.__name__}.{name}")
 
-    def _guard_module(self, module: nn.Module, name: str) -> None:
-        if isinstance(module, torch.jit.ScriptModule):
-            raise CannotCaptureError(f"{name} is scripted or traced")
-        if id(module) not in self.guards.persistent:
-            self.guards.add_module(module, name, is_layer_of_torch(module))
+    def _guard_modules(self, root: nn.Module, label: str) -> None:
+        """Guard a module and all inside it, once."""
+        if id(root) in self._guarded_modules or id(root) in self._created:
+            return
+        for name, module in root.named_modules():
+            if id(module) not in self._guarded_modules:
+                if isinstance(module, torch.jit.ScriptModule):
+                    raise self._refuse(f"uses {f'{label}.{name}'.rstrip('.')}, which is scripted or traced")
+                self._guarded_modules.add(id(module))
+                self.guards.add_module(module, f"{label}.{name}".rstrip("."), is_layer_of_torch(module))
 
     def _add(self, key: Any, read: Callable[[], Any], value: Any, label: str) -> None:
         try:
             self.guards.add(key, read, value, label)
         except CannotCaptureError as error:
             raise self._refuse(str(error).removeprefix("it ")) from error.__cause__
-        if isinstance(value, nn.Module) and id(value) not in self.guards.persistent:
-            raise self._refuse(f"uses a {type(value).__name__} that is not a part of the model")
+        if isinstance(value, nn.Module):
+            self._guard_modules(value, label)
 
     # --- writes ------------------------------------------------------------------------------------------------------
 

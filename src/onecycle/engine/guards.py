@@ -143,10 +143,7 @@ def is_plain_object(value: Any) -> bool:
     kind = type(value)
     if isinstance(value, SimpleNamespace | property | staticmethod | classmethod | super):
         return True
-    if (
-        kind.__module__.partition(".")[0] in ("torch", "numpy", "threading", "random")
-        or not kind.__flags__ & _HEAP_TYPE
-    ):
+    if kind.__module__.partition(".")[0] in {"torch", "numpy", *_PYTHON_MODULES}:
         return issubclass(kind, torch.autograd.Function)
     written = (base for base in kind.__mro__ if base is not object)
     return all(base.__flags__ & _HEAP_TYPE and not _is_of_c(base) for base in written)

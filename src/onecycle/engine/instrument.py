@@ -101,7 +101,7 @@ def _rewritten(code: CodeType) -> CodeType:
         flags = code.co_flags & _FUTURES
         rewritten = _find(compile(tree, code.co_filename, "exec", flags, dont_inherit=True), code)
         assert rewritten is not None  # it was found before it was rewritten
-        _code_of[code] = rewritten
+        _code_of[code] = rewritten.replace(co_qualname=code.co_qualname)
     return _code_of[code]
 
 
@@ -112,7 +112,7 @@ def _node_of(code: CodeType) -> ast.FunctionDef | ast.Lambda:
     """Return the node of a function in the syntax tree of its file, which must not be shared: it will be changed."""
     lines = linecache.getlines(code.co_filename)
     if not lines:
-        raise CannotCaptureError(f"the source of {code.co_qualname} is not at hand")
+        raise CannotCaptureError(f"the source of {code.co_qualname} is not at hand", "define it in a file or notebook")
     known = _tree_of.get(code.co_filename)
     if known is None or known[0] is not lines:
         try:

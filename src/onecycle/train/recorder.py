@@ -112,7 +112,11 @@ class Recorder:
                 )
 
     def rewind(self, done: int) -> None:
-        """Forget the losses of this epoch after its first `done` batches, which are trained again."""
+        """Forget the last losses of this epoch, whose batches are trained again.
+
+        Args:
+            done: Number of batches of the epoch to keep.
+        """
         if (count := self._read - done) > 0:
             for column in (self.record.lrs, self.record.moms, self.record.batch_losses, self.record.losses):
                 del column[-count:]
