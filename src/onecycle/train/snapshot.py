@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
+from operator import is_
 from pathlib import Path
 from types import BuiltinMethodType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, TypeAlias
@@ -24,7 +25,8 @@ Undo: TypeAlias = Callable[[], object]
 
 _ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), torch.Size, torch.dtype, torch.device})
 _CONTAINERS: tuple[type[Any], ...] = (OrderedDict, dict, list, deque, set)
-_LIBRARIES = (sys.stdlib_module_names | {"onecycle", "torch"}) - {"argparse", "collections", "types"}  # namespaces
+_PLAIN = {"argparse", "collections", "types"}  # packages of Python whose objects are namespaces and containers
+_LIBRARIES = sys.stdlib_module_names | {"onecycle", "torch"}
 _GLOBAL_OPS = ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL")
 
 
@@ -45,8 +47,10 @@ def restoring(*objects: Any, generators: torch.device | None = None) -> Generato
     with ExitStack() as stack:  # each part is restored, even if Ctrl-C or an error interrupts another
         if generators is not None:
             stack.enter_context(preserve_all_rng_states(generators))
+        stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
         for undo in _Snapshot(objects).undo:
             stack.callback(undo)
+        stack.callback(torch.set_grad_enabled, False)  # the last is called first
         yield
 
 
@@ -58,21 +62,29 @@ class _Snapshot:
     """
 
     def __init__(self, objects: Iterable[Any]) -> None:
-        self.undo: list[Undo] = []
+        self._empty: list[Any] = []  # containers
+        self.undo: list[Undo] = [partial(_clear, self._empty)]
         roots = [*objects]
         modules = [module for root in roots if isinstance(root, nn.Module) for module in root.modules()]
         self._roots = {id(root) for root in roots}
-        self._packages = {_package(type(module).__module__) for module in modules} - _LIBRARIES
+        self._packages = _PLAIN | {_package(type(module).__module__) for module in modules} - _LIBRARIES
         seen: dict[int, Any] = {}  # the objects too, so that no other gets an id of theirs
         pending = [*roots, *modules]
         while pending:
             value = pending.pop()
-            if type(value) not in _ATOMS and id(value) not in seen:
-                seen[id(value)] = value
-                pending += self._save(value)
+            kind = type(value)
+            if kind in _ATOMS or id(value) in seen:
+                continue
+            if kind in _CONTAINERS and not value:  # a module has a dozen for its hooks
+                self._empty.append(value)
+                continue
+            seen[id(value)] = value
+            pending += self._save_container(value, kind) if kind in _CONTAINERS else self._save(value)
 
     def _save(self, value: Any) -> Iterable[Any]:
         """Copy what one object holds, and return the objects that it refers to."""
+        if isinstance(value, nn.Module | Optimizer):
+            return self._save_attributes(value)
         if isinstance(value, Tensor):
             self.undo += _undo_tensor(value)
             return ()
@@ -93,46 +105,33 @@ class _Snapshot:
             return () if _is_installed(value.__module__) else self._save_class(value)
         if isinstance(value, ModuleType | Dataset):
             return ()
-        return [*self._save_content(value), *self._save_attributes(value)]
+        if isinstance(value, bytearray | array):
+            self.undo.append(partial(value.__setitem__, slice(None), value[:]))  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType] -- the same
+            return ()
+        kind = next((kind for kind in _CONTAINERS if isinstance(value, kind)), None)
+        content = () if kind is None else self._save_container(value, kind)
+        is_known = id(value) in self._roots or _package(type(value).__module__) in self._packages
+        return [
+            *content,
+            *(self._save_attributes(value) if is_known or not _is_installed(type(value).__module__) else ()),
+        ]
 
     def _save_array(self, value: Any) -> Iterable[Any]:
         if value.flags.writeable and not isinstance(value, np.memmap):
             self.undo.append(partial(value.__setitem__, ..., value.copy()))
         return value.ravel().tolist() if value.dtype.hasobject else ()
 
-    def _save_content(self, value: Any) -> Iterable[Any]:
-        if isinstance(value, bytearray | array):
-            self.undo.append(partial(value.__setitem__, slice(None), value[:]))  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType] -- the same
-            return ()
-        kind = next((kind for kind in _CONTAINERS if isinstance(value, kind)), None)
-        return () if kind is None else self._save_container(value, kind)
-
     def _save_container(self, value: Any, kind: type[Any] = dict) -> Iterable[Any]:
         is_dict = issubclass(kind, dict)
-
-        def content() -> list[Any]:
-            return [*kind.items(value)] if is_dict else [*kind.__iter__(value)]
-
-        before = content()
-
-        def put_back() -> None:
-            now = content()
-            if len(now) == len(before) and all(map(_is_same_item if is_dict else _is_same, now, before)):
-                return
-            kind.clear(value)  # not those of a subclass, which may do more
-            (kind.update if is_dict or kind is set else kind.extend)(value, before)
-
-        self.undo.append(put_back)
-        return [item for _, item in before] if is_dict else before
+        before = dict(kind.items(value)) if is_dict else [*kind.__iter__(value)]
+        self.undo.append(partial(_put_back_dict if is_dict else _put_back_items, kind, value, before))
+        return before.values() if isinstance(before, dict) else before
 
     def _save_attributes(self, value: Any) -> Iterable[Any]:
-        kind, held = type(value), list[Any]()
-        is_known = isinstance(value, nn.Module | Optimizer) or id(value) in self._roots
-        if not is_known and _package(kind.__module__) not in self._packages and _is_installed(kind.__module__):
-            return held
+        held = list[Any]()
         if isinstance(attributes := getattr(value, "__dict__", None), dict):
             held += self._save_container(attributes)
-        for base in kind.__mro__:
+        for base in type(value).__mro__:
             if not _is_installed(base.__module__):
                 held.append(base)
                 held += self._save_slots(value, base)
@@ -184,41 +183,58 @@ class _Snapshot:
         return [*before.values(), *dunders, *inner]
 
 
-def _is_same(a: object, b: object) -> bool:
-    return a is b
+def _clear(containers: list[Any]) -> None:
+    for container in containers:
+        if container:
+            container.clear()
 
 
-def _is_same_item(a: tuple[object, object], b: tuple[object, object]) -> bool:
-    return a[0] is b[0] and a[1] is b[1]
+# the methods of the built-in type, since those of a subclass may do more
+def _put_back_dict(kind: type[Any], value: Any, before: dict[Any, Any]) -> None:
+    is_same = all(map(is_, kind.keys(value), before)) and all(map(is_, kind.values(value), before.values()))
+    if len(value) != len(before) or not is_same:
+        kind.clear(value)
+        kind.update(value, before)
+
+
+def _put_back_items(kind: type[Any], value: Any, before: list[Any]) -> None:
+    if len(value) != len(before) or not all(map(is_, kind.__iter__(value), before)):
+        kind.clear(value)
+        (kind.update if kind is set else kind.extend)(value, before)
 
 
 def _undo_tensor(tensor: Tensor) -> list[Undo]:
     """Return functions that restore a tensor's memory, values and gradient; none if torch cannot write to it."""
     if tensor.is_inference() or nn.parameter.is_lazy(tensor):
         return []
-    is_strided = tensor.layout == torch.strided
-    if is_strided and not all(stride or size < 2 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
+    if tensor.layout == torch.strided and not all(
+        stride or size < 2 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    ):
         return []  # expanded
-    memory, value = tensor.detach(), tensor.detach().clone()
-    is_leaf, requires_grad = tensor.is_leaf, tensor.requires_grad
-    grad = tensor.grad if is_leaf else None
-    grad_value = None if grad is None else grad.clone()
+    undo: list[Undo] = [partial(_put_back_values, tensor, tensor.detach(), tensor.detach().clone())]
+    if tensor.is_leaf:
+        grad = tensor.grad
+        undo.append(partial(_put_back_grad, tensor, tensor.requires_grad, grad, None if grad is None else grad.clone()))
+    return undo
 
-    @torch.no_grad()
-    def put_back() -> None:
-        if is_leaf and not tensor.is_leaf:
-            tensor.detach_()
-        if is_strided and (tensor.dtype, tensor.shape, tensor.stride(), tensor.data_ptr()) != (
-            *(memory.dtype, memory.shape, memory.stride(), memory.data_ptr()),
-        ):
-            tensor.data = memory
-        tensor.copy_(value)
-        if is_leaf:
-            if tensor.requires_grad != requires_grad:
-                tensor.requires_grad = requires_grad
-            tensor.grad = grad if grad is None or grad_value is None else grad.copy_(grad_value)
 
-    return [put_back]
+def _put_back_values(tensor: Tensor, memory: Tensor, values: Tensor) -> None:
+    if tensor.layout == torch.strided and _layout(tensor) != _layout(memory):
+        tensor.data = memory
+    tensor.copy_(values)
+
+
+def _layout(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _put_back_grad(tensor: Tensor, requires_grad: bool, grad: Tensor | None, values: Tensor | None) -> None:
+    """Restore the gradient of a tensor that was a leaf."""
+    if not tensor.is_leaf:
+        tensor.detach_()
+    if tensor.requires_grad != requires_grad:
+        tensor.requires_grad = requires_grad
+    tensor.grad = grad if grad is None or values is None else grad.copy_(values)
 
 
 def _undo_generator(value: Any) -> Undo | None:
