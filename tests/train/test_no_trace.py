@@ -553,6 +553,114 @@ def test_mixed_dtypes_that_autocast_joins_are_no_error(data: DataBunch):
     learner(DataBunch.create((x.half(), y), bs=16, seed=1), Net(), precision="bf16").fit(1, 0.1)
 
 
+# --- the data are the user's ------------------------------------------------------------------------------------------
+
+
+class Multiplies(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mul_(2))
+
+
+class Subtracts(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        x -= 1
+        return super().forward(x)
+
+
+def relu_first() -> nn.Module:
+    return nn.Sequential(nn.ReLU(inplace=True), Net())
+
+
+class Flips(Callback):
+    def on_batch_begin(self, fit: Any) -> None:
+        fit.xb.neg_()
+        fit.yb.zero_()
+
+
+def loss_that_writes(preds: Tensor, targets: Tensor) -> Tensor:
+    loss = F.cross_entropy(preds, targets.clone())
+    targets.zero_()
+    return loss
+
+
+def metric_that_writes(preds: Tensor, targets: Tensor) -> Tensor:
+    value = (preds.argmax(1) == targets).float().mean()
+    targets.zero_()
+    preds.detach().zero_()
+    return value
+
+
+@pytest.mark.parametrize("make", [Multiplies, Subtracts, relu_first])
+@pytest.mark.parametrize("numpy", [False, True])
+def test_what_is_written_to_a_batch_does_not_reach_the_data(make: Any, numpy: bool):
+    arrays = [*toy_arrays(FULL), *toy_arrays(FULL + 3, seed=1), *toy_arrays(7, seed=2)]
+    arrays = [array.numpy() for array in arrays] if numpy else arrays
+    before = [np.asarray(array).copy() for array in arrays]
+    x, y, xv, yv, xt, yt = arrays
+    data = DataBunch.create((x, y), (xv, yv), (xt, yt), bs=16, seed=1)
+    options = {"loss_func": loss_that_writes, "metrics": [metric_that_writes, accuracy], "callbacks": Flips()}
+    learn = learner(data, seeded(make()), engine="eager", **options)
+    first = learn.validate()
+    for _ in range(2):
+        assert learn.validate() == first
+    predicted = learn.get_preds(xv)[0]
+    learn.fit(1, 0.1)
+    learn.lr_find(num_it=4)
+    for which in ("train", "valid", "test", "fix"):
+        learn.validate(which)
+        learn.get_preds(which)
+        xb, yb = data.one_batch(which)
+        xb.zero_()
+        yb.zero_()
+    learn.predict(xv[0])
+    learn.predict_rows(xt)
+    assert all(map(np.array_equal, map(np.asarray, arrays), before))
+    model = seeded(make())
+    with torch.no_grad():
+        expected = model(torch.tensor(np.asarray(xv)))  # of a loss of the user, outputs are what is predicted
+    assert torch.allclose(predicted, expected, atol=1e-6)
+
+
+def test_a_model_that_writes_to_its_input_trains_and_validates_as_in_a_loop(data: DataBunch):
+    model = seeded(Multiplies())
+    opt = torch.optim.SGD(model.parameters(), 0.1)
+    for x, y in data.train_dl.epoch(0):
+        F.cross_entropy(model(x), y).backward()
+        opt.step()
+        opt.zero_grad()
+    with torch.no_grad():
+        losses = [F.cross_entropy(model(x), y).item() for x, y in data.valid_dl.epoch(0)]
+    learn = learner(data, seeded(Multiplies()), engine="eager")
+    learn.fit(1, 0.1)
+    assert all(map(torch.equal, learn.model.parameters(), model.parameters()))
+    assert learn.recorder.val_losses == pytest.approx([np.mean(losses)], rel=1e-6)
+
+
+def test_arrays_that_need_no_conversion_are_shared_until_the_fit():
+    x, y = (part.numpy() for part in toy_arrays(FULL))
+    data = DataBunch.create((x, y), bs=16, seed=1)
+    x[:] = 7
+    assert (data.one_batch()[0] == 7).all()
+
+
+def test_an_error_is_explained_without_a_trace(data: DataBunch):
+    class Breaks(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training and self.count == 2:
+                random.random()
+                raise RuntimeError("mine")
+            return super().forward(x)
+
+    learn = learner(data, Breaks())
+    expected = random.Random(5)
+    expected.random()  # the one before the error
+    random.seed(5)
+    with pytest.raises(RuntimeError, match="mine"):
+        learn.fit(1, 0.1)
+    assert learn.model.count == 2
+    assert random.getstate() == expected.getstate()
+
+
 # --- what restoring leaves alone --------------------------------------------------------------------------------------
 
 

@@ -118,12 +118,19 @@ def explain(
 ) -> Exception:
     """Return the error to raise for `error`, which batch (xb, yb) raised: ours if the cause is known, else `error`.
 
-    `loss_func` is None if only the model was run.
+    `loss_func` is None if only the model was run. It is run again here; what that changes is restored.
     """
     if isinstance(error, OneCycleError):
         return error
     if loss_func is not None and yb is None:
         return _no_targets(name)
+    with restoring(model, loss_func, generators=torch.device("cpu")):
+        return _explain_again(error, model, loss_func, xb, yb, name, forward)
+
+
+def _explain_again(
+    error: Exception, model: nn.Module, loss_func: LossFunc | None, xb: Any, yb: Any, name: str, forward: Forward
+) -> Exception:
     calls: list[tuple[nn.Linear, Tensor]] = []  # the Linear layers that the model reaches, and their inputs
 
     def record_call(linear: nn.Linear, args: tuple[Any, ...]) -> None:
