@@ -1,6 +1,7 @@
 """What the library tries (a check before a fit, the LR finder) leaves no trace in what models, losses and metrics hold."""
 
 import gc
+import itertools
 import os
 import random
 import signal
@@ -8,6 +9,7 @@ from array import array
 from collections import Counter, OrderedDict, UserList, deque
 from dataclasses import dataclass, field
 from functools import partial
+from queue import SimpleQueue
 from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any, ClassVar
 
@@ -518,20 +520,62 @@ def test_an_optimizer_with_a_state_of_its_own_is_restored_after_finding(data: Da
 
 
 def test_the_check_runs_one_whole_batch_of_each_set():
-    def receive() -> Any:
-        while True:
-            rows.append((yield))
-
     class Watch(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sizes = SimpleQueue()  # between threads, which is not restored
+
         def forward(self, x: Tensor) -> Tensor:
-            sizes.send(len(x))  # the variables of a generator are not restored
+            self.sizes.put(len(x))
             return super().forward(x)
 
-    rows, sizes = [], receive()
-    next(sizes)
     bunch = DataBunch.create(toy_arrays(FULL), toy_arrays(40, seed=1), bs=16, val_bs=20, seed=3)
-    learner(bunch, Watch()).fit(0, 0.1)
-    assert rows == [16, 20]
+    learn = learner(bunch, Watch())
+    learn.fit(0, 0.1)
+    assert [learn.model.sizes.get(), learn.model.sizes.get()] == [16, 20]
+    assert learn.model.sizes.empty()
+
+
+@pytest.mark.parametrize("where", ["model", "loss", "metric"])
+def test_what_cannot_be_restored_is_not_tried(data: DataBunch, where: str):
+    class Numbers(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.numbers, self.source = itertools.count(), [iter([1, 2])]
+
+        def forward(self, x: Tensor) -> Tensor:
+            next(self.numbers)
+            return super().forward(x)
+
+    def metric(preds: Tensor, targets: Tensor) -> float:
+        return next(values)
+
+    def loss(preds: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(preds, targets) * next(values)
+
+    values = (float(i) for i in range(100))
+    options = {"loss": {"loss_func": loss}, "metric": {"metrics": metric}, "model": {}}[where]
+    learn = learner(data, Numbers() if where == "model" else Net(), **options)
+    learn.fit(0, 0.1)
+    assert next(learn.model.numbers if where == "model" else values) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_the_weights_and_buffers_of_a_scripted_model_are_restored(data: DataBunch):
+    class Scripted(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("n", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.n = self.n + 1
+            return self.lin2(torch.relu(self.lin1(x)))
+
+    learn = learner(data, torch.jit.script(seeded(Scripted())))
+    before = {name: value.clone() for name, value in learn.model.state_dict().items()}
+    learn.lr_find(num_it=4)
+    learn.fit(0, 0.1)
+    assert all(torch.equal(value, before[name]) for name, value in learn.model.state_dict().items())
 
 
 def test_the_check_runs_the_forward_that_training_runs(data: DataBunch):

@@ -7,7 +7,6 @@ leaves no trace. `explain` finds the cause of an error that a batch raised.
 import reprlib
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -71,8 +70,9 @@ def check_opt_func(opt_func: Any, groups: Sequence[LayerGroup]) -> None:
 def check_before_fit(model: nn.Module, objective: Objective, train_dl: Loader, valid_dl: Loader | None) -> None:
     """Run model, loss and metrics once on the first rows of each set, in eval mode, and check all labels.
 
-    Nothing remains of it: what it changes is restored, the global random generators too. Loaders that are not in memory
-    are skipped; their errors come with the batch that has them.
+    Nothing remains of it: what it changes is restored, the global random generators too. Skipped are loaders that are
+    not in memory, and what holds a state that cannot be restored, such as an iterator: their errors come with the batch
+    that has them.
 
     Raises:
         ModelError: If the model cannot take the rows.
@@ -85,10 +85,10 @@ def check_before_fit(model: nn.Module, objective: Objective, train_dl: Loader, v
         )
     for name, loader in (("train", train_dl), ("valid", valid_dl)):
         if isinstance(loader, InMemoryLoader):
-            metrics = objective.metrics if loader is valid_dl else ()
-            trial = replace(objective, metrics=metrics)
-            with restoring(model, objective.loss_func, *metrics, generators=loader.device), torch.no_grad():
-                _try_batch(model.eval(), trial, loader, name)
+            trial = restoring(model, objective.loss_func, generators=loader.device)
+            with torch.no_grad(), trial as can_be_restored:
+                if can_be_restored:
+                    _try_batch(model.eval(), objective, loader, name)
 
 
 def _try_batch(model: nn.Module, objective: Objective, loader: InMemoryLoader, name: str) -> None:
@@ -100,7 +100,10 @@ def _try_batch(model: nn.Module, objective: Objective, loader: InMemoryLoader, n
         preds = objective.forward(model, xb)
         _check_targets(loss_func, preds, loader.tensors[-1], name)
         _check_loss(loss_func, preds, yb)
-        check_metrics(objective, model, loader, preds, yb)
+        for metric in objective.metrics if name == "valid" else ():
+            with restoring(metric) as can_be_restored:
+                if can_be_restored:
+                    _check_metric(metric, objective, model, loader, preds, yb)
     except OneCycleError:
         raise
     except FAILURES as error:
@@ -253,17 +256,18 @@ def _suggest_loss(preds: Tensor, targets: Tensor) -> str:
     return f"expected targets like the outputs: use y{fix}" if fix else "expected a function of (outputs, targets)"
 
 
-def check_metrics(objective: Objective, model: nn.Module, loader: InMemoryLoader, preds: Any, yb: Any) -> None:
-    """Try the metrics on the outputs and targets of a batch, and on all batches if one that sees them all fails there.
+def _check_metric(
+    metric: Metric, objective: Objective, model: nn.Module, loader: InMemoryLoader, preds: Any, yb: Any
+) -> None:
+    """Try a metric on the outputs and targets of a batch, and on all batches if it fails there but sees them all.
 
     Raises SettingError, or what the library's own metrics raise, if it fails again or does not return a number.
     """
-    for metric in objective.metrics:
-        failure = _metric_failure(metric, objective, [(preds, yb)])
-        if failure and not is_batchwise([metric]):  # perhaps these rows are too few
-            failure = _metric_failure(metric, objective, ((objective.forward(model, x), y) for x, y in loader.epoch(0)))
-        if failure:
-            raise failure
+    failure = _metric_failure(metric, objective, [(preds, yb)])
+    if failure and not is_batchwise([metric]):  # perhaps these rows are too few
+        failure = _metric_failure(metric, objective, ((objective.forward(model, x), y) for x, y in loader.epoch(0)))
+    if failure:
+        raise failure
 
 
 def _metric_failure(metric: Metric, objective: Objective, batches: Iterable[tuple[Any, Any]]) -> SettingError | None:

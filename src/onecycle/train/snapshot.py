@@ -3,9 +3,10 @@
 import dis
 import random
 import sys
+import sysconfig
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from operator import is_
@@ -26,32 +27,37 @@ Undo: TypeAlias = Callable[[], object]
 _ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), torch.Size, torch.dtype, torch.device})
 _CONTAINERS: tuple[type[Any], ...] = (OrderedDict, dict, list, deque, set)
 _PLAIN = {"argparse", "collections", "types"}  # packages of Python whose objects are namespaces and containers
-_LIBRARIES = sys.stdlib_module_names | {"onecycle", "torch"}
+_PYTHON = sysconfig.get_path("stdlib")
 _GLOBAL_OPS = ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL")
 
 
 @contextmanager
-def restoring(*objects: Any, generators: torch.device | None = None) -> Generator[None]:
+def restoring(*objects: Any, generators: torch.device | None = None) -> Generator[bool]:
     """Restore, however the block ends, what the objects hold. The same objects hold what they held before.
 
     Restored are tensors with their gradients, NumPy arrays, containers, random generators, the attributes of modules,
     of optimizers and of the user's own objects, what the user's own functions refer to (closures and globals), and the
     class attributes of the user's own classes; all of it however deeply nested. Of other objects, such as those of
-    installed packages, files, data sets, threads and iterators, an attribute refers to the same object again, whose own
-    state is not restored.
+    installed packages, data sets and threads, an attribute refers to the same object again, whose own state is not
+    restored.
 
     Args:
         objects: Modules, optimizers, functions, or other objects, whose attributes are restored whatever their class.
         generators: Restore the global generators of Python, NumPy and torch too, torch's also on this device.
+
+    Yields:
+        Whether the objects hold nothing that cannot be restored although they are likely to change it: iterators, files
+        and models of TorchScript.
     """
     with ExitStack() as stack:  # each part is restored, even if Ctrl-C or an error interrupts another
         if generators is not None:
             stack.enter_context(preserve_all_rng_states(generators))
         stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
-        for undo in _Snapshot(objects).undo:
+        snapshot = _Snapshot(objects)
+        for undo in snapshot.undo:
             stack.callback(undo)
         stack.callback(torch.set_grad_enabled, False)  # the last is called first
-        yield
+        yield snapshot.is_complete
 
 
 class _Snapshot:
@@ -59,15 +65,17 @@ class _Snapshot:
 
     Attributes:
         undo: Functions that put it back.
+        is_complete: Whether no iterator or the like was found, which cannot be copied.
     """
 
     def __init__(self, objects: Iterable[Any]) -> None:
         self._empty: list[Any] = []  # containers
         self.undo: list[Undo] = [partial(_clear, self._empty)]
+        self.is_complete = True
         roots = [*objects]
         modules = [module for root in roots if isinstance(root, nn.Module) for module in root.modules()]
         self._roots = {id(root) for root in roots}
-        self._packages = _PLAIN | {_package(type(module).__module__) for module in modules} - _LIBRARIES
+        self._packages = _PLAIN | {_package(type(module).__module__) for module in modules} - {"torch", "onecycle"}
         seen: dict[int, Any] = {}  # the objects too, so that no other gets an id of theirs
         pending = [*roots, *modules]
         while pending:
@@ -83,11 +91,13 @@ class _Snapshot:
 
     def _save(self, value: Any) -> Iterable[Any]:
         """Copy what one object holds, and return the objects that it refers to."""
+        if isinstance(value, torch.jit.ScriptModule):
+            return self._save_script(value)
         if isinstance(value, nn.Module | Optimizer):
             return self._save_attributes(value)
         if isinstance(value, Tensor):
             self.undo += _undo_tensor(value)
-            return ()
+            return (value.__dict__,)
         if isinstance(value, np.ndarray):
             return self._save_array(value)  # pyright: ignore[reportUnknownArgumentType] -- of a user's object
         if (undo := _undo_generator(value)) is not None:
@@ -108,13 +118,22 @@ class _Snapshot:
         if isinstance(value, bytearray | array):
             self.undo.append(partial(value.__setitem__, slice(None), value[:]))  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType] -- the same
             return ()
-        kind = next((kind for kind in _CONTAINERS if isinstance(value, kind)), None)
-        content = () if kind is None else self._save_container(value, kind)
-        is_known = id(value) in self._roots or _package(type(value).__module__) in self._packages
-        return [
-            *content,
-            *(self._save_attributes(value) if is_known or not _is_installed(type(value).__module__) else ()),
-        ]
+        return self._save_object(value)
+
+    def _save_object(self, value: Any) -> Iterable[Any]:
+        kind, module = next((kind for kind in _CONTAINERS if isinstance(value, kind)), None), type(value).__module__
+        held = [] if kind is None else [*self._save_container(value, kind)]
+        if id(value) in self._roots or _package(module) in self._packages or not _is_installed(module):
+            held += self._save_attributes(value)
+        elif isinstance(value, Iterator):
+            self.is_complete = False
+        return held
+
+    def _save_script(self, module: torch.jit.ScriptModule) -> Iterable[Any]:
+        self.is_complete = False  # its other attributes are out of reach
+        tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        self.undo += [partial(setattr, module, name, tensor) for name, tensor in tensors]
+        return [module.__dict__, *(tensor for _, tensor in tensors)]
 
     def _save_array(self, value: Any) -> Iterable[Any]:
         if value.flags.writeable and not isinstance(value, np.memmap):
@@ -192,27 +211,31 @@ def _clear(containers: list[Any]) -> None:
 # the methods of the built-in type, since those of a subclass may do more
 def _put_back_dict(kind: type[Any], value: Any, before: dict[Any, Any]) -> None:
     is_same = all(map(is_, kind.keys(value), before)) and all(map(is_, kind.values(value), before.values()))
-    if len(value) != len(before) or not is_same:
+    if kind.__len__(value) != len(before) or not is_same:
         kind.clear(value)
         kind.update(value, before)
 
 
 def _put_back_items(kind: type[Any], value: Any, before: list[Any]) -> None:
-    if len(value) != len(before) or not all(map(is_, kind.__iter__(value), before)):
+    if kind.__len__(value) != len(before) or not all(map(is_, kind.__iter__(value), before)):
         kind.clear(value)
         (kind.update if kind is set else kind.extend)(value, before)
 
 
 def _undo_tensor(tensor: Tensor) -> list[Undo]:
     """Return functions that restore a tensor's memory, values and gradient; none if torch cannot write to it."""
-    if tensor.is_inference() or nn.parameter.is_lazy(tensor):
+    if tensor.is_inference() or tensor.is_nested or nn.parameter.is_lazy(tensor):
         return []
     if tensor.layout == torch.strided and not all(
         stride or size < 2 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
     ):
         return []  # expanded
+    try:
+        is_leaf = tensor.is_leaf
+    except RuntimeError:  # one of several views of a tensor that was written to, which torch does not take any more
+        return []
     undo: list[Undo] = [partial(_put_back_values, tensor, tensor.detach(), tensor.detach().clone())]
-    if tensor.is_leaf:
+    if is_leaf:
         grad = tensor.grad
         undo.append(partial(_put_back_grad, tensor, tensor.requires_grad, grad, None if grad is None else grad.clone()))
     return undo
@@ -259,10 +282,10 @@ def _package(module: str) -> str:
 @cache
 def _is_installed(module: str | None) -> bool:
     """Return whether a module belongs to Python, to this library or to an installed package, not to the user."""
-    if module is None or _package(module) in _LIBRARIES:
-        return module is not None
-    file = getattr(sys.modules.get(module), "__file__", None) or ""
-    return not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
+    package, file = _package(module or ""), getattr(sys.modules.get(module or ""), "__file__", None)
+    if package in ("onecycle", "torch") or file is None:
+        return package in ("onecycle", "torch", *sys.builtin_module_names)
+    return Path(file).is_relative_to(_PYTHON) or not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
 
 
 @cache
