@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -47,7 +48,7 @@ from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs
 from onecycle.train.metrics import Metric, metric_name
 from onecycle.train.recorder import Recorder
 from onecycle.train.signals import FINISHED, INTERRUPTED, RESUMABLE
-from onecycle.train.snapshot import copy_callbacks, restoring
+from onecycle.train.snapshot import restoring
 from onecycle.train.step import LossFunc, Objective, forward_in
 
 DEFAULT_LR = slice(3e-3)
@@ -293,11 +294,14 @@ class Learner(Predictor):
         opt = self.opt or self._make_opt()
         range_test, recorder = RangeTest(num_it, stop_div), Recorder(stop_at_nan=False)
         display = make_display(self.silent, table=False)
-        with restoring(self.model, self.loss_func, opt=opt):
+        with ExitStack() as trial:
+            trial.enter_context(restoring(self.model, self.loss_func, opt, generators=self.device))
+            callbacks = self._resolve_callbacks(None)
+            trial.enter_context(restoring(*callbacks))
             objective = replace(self._objective, metrics=())
             check_before_fit(self.model, objective, self.data.train_dl, None)
             fit = self._new_fit(range_epochs(num_it, batches), ExponentialRamp(starts, ends, num_it), opt, wd, recorder)
-            hooks = collect_hooks([range_test, *copy_callbacks(self._resolve_callbacks(None))]) | {"on_epoch_end": ()}
+            hooks = collect_hooks([range_test, *callbacks]) | {"on_epoch_end": ()}
             run_fit(
                 Run(
                     fit=fit,

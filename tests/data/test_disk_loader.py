@@ -173,6 +173,20 @@ def test_small_buffers_mix_blocks_from_everywhere(tmp_path: Path):
     assert abs(np.corrcoef(places, again)[0, 1]) < 0.05
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_writing_to_a_batch_reaches_neither_the_file_nor_later_batches(stream: TableStream, shuffle: bool):
+    dl = loader(stream, shuffle=shuffle, buffer_bytes=2_000)
+    expected, content = order(dl.epoch(0)), rows_on(stream)
+    found = []
+    for x, y in dl.epoch(0):
+        found.append(number(x))
+        x.zero_()
+        y.zero_()
+    dl.peek()[0].zero_()
+    assert found == expected
+    assert rows_on(stream) == content
+
+
 # --- ends in the middle ----------------------------------------------------------------------------------------------
 
 

@@ -116,6 +116,73 @@ def test_bytes_become_floats_a_batch_at_a_time():
     assert next(iter(dl))[0].tolist() == [[200.0, 200.0]] * 2
 
 
+# a batch is the caller's to write to
+
+
+class Batches(Dataset):
+    """A data set whose rows are batches, as views of its tensors."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, dict[str, torch.Tensor], np.ndarray]:
+        rows = slice(i, i + 1)
+        return self.x[rows], {"again": self.x[rows]}, self.y[rows].numpy()
+
+
+def overwrite(batch) -> None:
+    for part in batch:
+        if isinstance(part, torch.Tensor | np.ndarray):
+            part[...] = 0
+        elif part is not None:
+            overwrite(part.values() if isinstance(part, dict) else part)
+
+
+X, Y = torch.arange(1, 13).float().reshape(4, 3), torch.arange(1, 5)
+
+
+@pytest.mark.parametrize("kind", ["float32", "int64", "uint8", "bool", "strided", "two inputs", "no targets"])
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("bs", [4, 3, 1])
+def test_writing_to_a_batch_does_not_write_to_the_data(kind: str, shuffle: bool, bs: int):
+    x = {"int64": X.long(), "uint8": X.byte(), "bool": X > 2, "strided": torch.cat([X, X], 1)[:, 1:4]}.get(kind, X)
+    tensors = {"two inputs": (x.clone(), X.clone(), Y.clone()), "no targets": (x.clone(),)}.get(kind, (x, Y.clone()))
+    before = [tensor.clone() for tensor in tensors]
+    dl = InMemoryLoader(TensorDataset(*tensors), bs, CPU, 5, shuffle=shuffle)
+    expected = [[part.clone() for part in batch if isinstance(part, torch.Tensor)] for batch in dl.epoch(0)]
+    for batch in (*dl.epoch(0), *dl, dl.peek(), dl.peek(bs), *dl.unshuffled()):
+        overwrite(batch)
+    assert all(map(torch.equal, tensors, before))
+    found = [[part for part in batch if isinstance(part, torch.Tensor)] for batch in dl.epoch(0)]
+    assert all(
+        torch.equal(a, b) for old, new in zip(expected, found, strict=True) for a, b in zip(old, new, strict=True)
+    )
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_nor_does_it_write_to_the_rows_of_a_torch_loader(by_hand: bool):
+    rows = Batches(X.clone(), Y.clone())
+    given = DataLoader(rows, 1, collate_fn=lambda rows: rows[0]) if by_hand else DataLoader(rows, None)
+    dl = TorchLoader(given, CPU, 0)
+    first = [(x[0].tolist(), x[1]["again"].tolist(), np.asarray(y).tolist()) for x, y in dl]
+    for batch in dl:
+        overwrite(batch)
+    assert torch.equal(rows.x, X)
+    assert torch.equal(rows.y, Y)
+    assert [(x[0].tolist(), x[1]["again"].tolist(), np.asarray(y).tolist()) for x, y in dl] == first
+
+
+def test_batches_have_the_same_layout_shuffled_or_not():
+    x = torch.arange(24).float().reshape(4, 6)[:, 1:4]
+    for shuffle in (False, True):
+        dl = InMemoryLoader(TensorDataset(x, Y), 2, CPU, 5, shuffle=shuffle)
+        assert all(batch.stride() == (3, 1) for batch, _ in dl)
+        assert torch.equal(torch.cat([batch for batch, _ in dl.unshuffled()]), x)
+
+
 class Noisy(Dataset):
     """A data set that draws from torch's global generator, as augmentation does."""
 

@@ -5,6 +5,7 @@ import warnings
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torchmetrics import classification
 from conftest import Net, seeded, toy_arrays
 from onecycle import DataBunch, Learner, accuracy, epoch_metric, error_rate, mean_squared_error
 from onecycle.errors import DataError, SettingError
-from onecycle.train.checks import check_metrics
+from onecycle.train.checks import check_before_fit
 from onecycle.train.step import Objective
 
 ADAM = "expected .*opt_func=torch.optim.Adam"
@@ -53,12 +54,12 @@ def of_one(preds: Tensor) -> float:
 @pytest.mark.parametrize(
     ("learn", "said"),
     [
-        (learner(VALUE, 1, metrics=accuracy), "accuracy: the model returns (2, 1) for targets (2,) of float32; accuracy is"),
+        (learner(VALUE, 1, metrics=accuracy), "accuracy: the model returns (64, 1) for targets (64,) of float32; accuracy is"),
         (learner(VALUE, 1, metrics=error_rate), "error_rate is for classes, with outputs (n, classes) for labels (n,)."),
         (learner(LABELS, loss_func=nn.BCEWithLogitsLoss(), metrics=accuracy), "several labels of 0 and 1 f1_score, roc_auc"),
-        (learner(Y, metrics=mean_squared_error), "mean_squared_error: the model returns (2, 4) for targets (2,); expected"),
-        (learner(Y, metrics=of_each_row), 'metric "of_each_row" returns 2 numbers (shape (2,)); expected one'),
-        (learner(Y, metrics=epoch_metric(of_each_row)), 'metric "of_each_row" returns 2 numbers (shape (2,))'),
+        (learner(Y, metrics=mean_squared_error), "mean_squared_error: the model returns (64, 4) for targets (64,); expected"),
+        (learner(Y, metrics=of_each_row), 'metric "of_each_row" returns 64 numbers (shape (64,)); expected one'),
+        (learner(Y, metrics=epoch_metric(of_each_row)), 'metric "of_each_row" returns 64 numbers (shape (64,))'),
         (
             learner(Y, metrics=[accuracy, broken]),
             'metric "broken" fails on outputs (64, 4) of float32 and targets (64,) of int64 (ZeroDivisionError: division by '
@@ -76,11 +77,11 @@ def test_a_metric_that_does_not_fit(learn: Learner, said: str):
 @pytest.mark.parametrize(
     ("y", "outputs", "loss", "said"),
     [
-        (Y, 4, nn.MSELoss(), "the loss MSELoss does not fit outputs (2, 4) of float32 and targets (2,) of int64; for class labels use nn.CrossEntropyLoss()"),
-        (Y, 4, partial(F.l1_loss), "the loss l1_loss does not fit outputs (2, 4) of float32 and targets (2,) of int64; for cla"),
-        (Y, 4, nn.BCEWithLogitsLoss(), "(ValueError: Target size (torch.Size([2])) must be the same as input size (torch.Size([2, 4]))); for class labels"),
-        (VALUE, 1, nn.MSELoss(), "targets (2,) of float32; expected targets like the outputs: use y.reshape(-1, 1)"),
-        (X[:, :3], 1, nn.MSELoss(), "targets (2, 3) of float32; expected one output per column of y"),
+        (Y, 4, nn.MSELoss(), "the loss MSELoss does not fit outputs (64, 4) of float32 and targets (64,) of int64; for class labels use nn.CrossEntropyLoss()"),
+        (Y, 4, partial(F.l1_loss), "the loss l1_loss does not fit outputs (64, 4) of float32 and targets (64,) of int64; for cla"),
+        (Y, 4, nn.BCEWithLogitsLoss(), "(ValueError: Target size (torch.Size([64])) must be the same as input size (torch.Size([64, 4]))); for class labels"),
+        (VALUE, 1, nn.MSELoss(), "targets (64,) of float32; expected targets like the outputs: use y.reshape(-1, 1)"),
+        (X[:, :3], 1, nn.MSELoss(), "targets (64, 3) of float32; expected one output per column of y"),
         (Y % 2, 1, nn.BCEWithLogitsLoss(), "expected targets like the outputs: use y.reshape(-1, 1).float()"),
         (Y, 4, broken, "(ZeroDivisionError: division by zero)"),
         (VALUE[:, None], 1, broken, "(ZeroDivisionError: division by zero); expected a function of (outputs, targets)"),
@@ -108,22 +109,28 @@ def test_the_users_own_error_is_the_cause():
         assert isinstance(raised.value.__cause__, ZeroDivisionError)
 
 
+def check(learn: Learner, **options: Any) -> None:
+    """The check before a fit of a learner that measures `options`."""
+    check_before_fit(
+        learn.model, Objective(learn.loss_func, learn.metrics, **options), learn.data.train_dl, learn.data.valid_dl
+    )
+
+
 def needs_rows(preds: Tensor, targets: Tensor) -> float:
-    if len(targets) < 30:
+    if len(targets) < 90:
         raise ValueError("too few rows")
     warnings.warn("heard", stacklevel=2)
     return 0.5
 
 
-@pytest.mark.parametrize("metric", [needs_rows, epoch_metric(needs_rows)])
-def test_a_metric_that_needs_more_than_a_few_rows_gets_them(metric: Any):
-    learn = learner(Y, metrics=metric)
-    check_metrics(
-        Objective(learn.loss_func, [metric]), learn.model.eval(), learn.data.valid_dl
-    )  # and its warning is suppressed
+def test_a_metric_that_needs_all_rows_gets_them():
+    learn = learner(Y, metrics=epoch_metric(needs_rows))
+    check(learn)  # and its warning is suppressed
     with pytest.warns(UserWarning, match="heard"):
         learn.fit(1, 1e-3)
     assert learn.recorder.metrics == [[0.5]]
+    with pytest.raises(SettingError, match='metric "needs_rows" fails on outputs .64, 4.*too few rows'):
+        check(learner(Y, metrics=needs_rows))
 
 
 def test_metrics_see_the_inverse_transform():
@@ -131,12 +138,15 @@ def test_metrics_see_the_inverse_transform():
         assert targets.min() > 0
         return preds.mean()
 
-    learn = learner(VALUE, 1)
-    loader = learn.data.valid_dl
-    shifted = Objective(learn.loss_func, [positive], inverse_transform=lambda values: values + 100)
-    check_metrics(shifted, learn.model.eval(), loader)
+    learn = learner(VALUE, 1, metrics=positive)
+    check(learn, inverse_transform=lambda values: values + 100)
     with pytest.raises(SettingError, match="AssertionError"):
-        check_metrics(Objective(learn.loss_func, [positive]), learn.model.eval(), loader)
+        check(learn)
+
+
+def test_metrics_with_a_state_are_tried_too():
+    with pytest.raises(SettingError, match=r'metric "MulticlassF1Score" fails on outputs \(64, 4\) .*ValueError'):
+        learner(Y, metrics=classification.MulticlassF1Score(3)).fit(1, 1e-3)
 
 
 def test_trying_metrics_leaves_no_trace():
@@ -146,19 +156,17 @@ def test_trying_metrics_leaves_no_trace():
         calls.append(len(preds))
         return 0.0
 
-    def noisy(preds: Tensor, targets: Tensor) -> Tensor:
-        return torch.rand(())
+    def noisy(preds: Tensor, targets: Tensor) -> float:
+        return float(torch.rand(())) + random.random() + np.random.rand()
 
     running = classification.MulticlassF1Score(4)
     running.update(torch.eye(4), torch.arange(4))
     learn = learner(Y, metrics=[counts, running, noisy])
-    torch.manual_seed(3)
-    before, python = torch.get_rng_state(), random.getstate()
-    check_metrics(Objective(learn.loss_func, learn.metrics), learn.model.eval(), learn.data.valid_dl)
+    before = [str(torch.get_rng_state().tolist()), str(np.random.get_state()), random.getstate()]
+    check(learn)
     assert calls == []
     assert running.compute() == 1
-    assert torch.equal(torch.get_rng_state(), before)
-    assert random.getstate() == python
+    assert [str(torch.get_rng_state().tolist()), str(np.random.get_state()), random.getstate()] == before
 
 
 @pytest.mark.parametrize(

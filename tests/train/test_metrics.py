@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torchmetrics
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import classification
 
 from onecycle.errors import DataError, SettingError
@@ -17,7 +17,6 @@ from onecycle.train.metrics import (
     epoch_metric,
     error_rate,
     is_epoch_metric,
-    is_stateless,
     mean_absolute_error,
     mean_squared_error,
     metric_name,
@@ -128,20 +127,3 @@ def test_metrics_of_values_refuse_classes(metric: Any):
         f"{name}: the model returns (64, 4) for targets (64,); expected one output per target. {name} is for regression "
         '(task="regression"); for classes use accuracy, f1_score or roc_auc'
     )
-
-
-def test_which_metrics_are_stateless():
-    scale, seen = 2.0, []
-
-    def scaled(preds: Tensor, targets: Tensor) -> float:
-        return scale
-
-    def counts(preds: Tensor, targets: Tensor) -> float:
-        seen.append(preds)
-        return len(seen)
-
-    for metric in (accuracy, f1_score, partial(f1_score), partial(top_k_accuracy, k=2), scaled, max):
-        assert is_stateless(metric)
-    f1 = classification.BinaryF1Score()
-    for metric in (counts, partial(counts), epoch_metric(counts), f1, f1.update, epoch_metric(f1), nn.L1Loss()):
-        assert not is_stateless(metric)

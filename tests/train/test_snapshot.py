@@ -105,3 +105,40 @@ def test_it_is_restored_after_an_error():
         raise ZeroDivisionError
     assert model.seen == []
     assert not hasattr(model, "first")
+
+
+def test_memory_dtype_flags_and_attributes_of_tensors_are_restored():
+    model = nn.Linear(4, 4)
+    model.views = model.weight.chunk(2)
+    model.weight.steps = [0]
+    weight, memory = model.weight, model.weight.data_ptr()
+    before = weight.tolist()
+    for _ in range(2):
+        with restoring(model):
+            model.half()
+            model.weight.requires_grad = False
+            model.weight.steps.append(1)
+            model.bias.data = torch.ones(4)
+    assert model.weight is weight
+    assert (weight.dtype, weight.data_ptr(), weight.requires_grad, weight.steps) == (torch.float32, memory, True, [0])
+    assert weight.tolist() == before
+    assert (model.bias != 1).all()
+
+
+def test_a_buffer_that_a_step_made_part_of_its_graph_is_out_of_it_again():
+    model = nn.Linear(4, 2)
+    model.mean = torch.zeros(2)
+    with restoring(model):
+        model.mean.mul_(0.9).add_(model(torch.ones(3, 4)).mean(0))
+        assert model.mean.grad_fn is not None
+    assert model.mean.is_leaf
+    assert model.mean.tolist() == [0, 0]
+
+
+def test_the_mode_of_autograd_is_that_of_the_caller():
+    with torch.no_grad(), restoring(nn.Linear(2, 2)):
+        torch.set_grad_enabled(True)
+    assert torch.is_grad_enabled()
+    with pytest.raises(ZeroDivisionError), restoring(nn.Linear(2, 2)):
+        raise ZeroDivisionError
+    assert torch.is_grad_enabled()

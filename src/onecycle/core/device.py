@@ -2,6 +2,7 @@
 
 import os
 import platform
+import random
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -93,6 +94,18 @@ def preserve_rng_state(device: torch.device) -> Generator[None]:
         yield
     finally:
         set_rng_states(states, device)
+
+
+@contextmanager
+def preserve_all_rng_states(device: torch.device) -> Generator[None]:
+    """Restore the global generators of Python, NumPy and torch when the block ends."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with preserve_rng_state(device):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def get_rng_states(device: torch.device) -> dict[str, torch.Tensor]:

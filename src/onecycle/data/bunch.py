@@ -100,6 +100,10 @@ class DataBunch:
         a `__getitem__` of its own among them, goes through torch's DataLoader. float64 becomes torch's default dtype,
         integer targets become int64.
 
+        An array or tensor that needs no conversion is not copied: change it later, and the fit trains on what it holds
+        then. The library does not write to it, and batches are copies: what models, losses, metrics and callbacks
+        write to them stays in the batch.
+
         Args:
             train_ds: Rows to train on: a pair (x, y) of arrays or tensors, x alone, or a torch Dataset.
             valid_ds: Rows to validate with.

@@ -20,6 +20,7 @@ from torch.utils.data import (
     Subset,
     SubsetRandomSampler,
     TensorDataset,
+    default_collate,
 )
 
 from onecycle.core.device import derived_seed
@@ -101,12 +102,13 @@ class RowLoader(ABC):
 class InMemoryLoader(RowLoader):
     """Batches of a TensorDataset whose tensors are moved to `device` once; a batch is one `index_select`.
 
-    Takes the arguments of `RowLoader`. Inputs that are bytes stay bytes on the device.
+    A batch is a copy: what a model, loss or metric writes to it does not reach the data set. Takes the arguments of
+    `RowLoader`. Inputs that are bytes stay bytes on the device.
     """
 
     def __init__(self, dataset: TensorDataset, *args: Any, **settings: Any) -> None:
         super().__init__(dataset, *args, **settings)
-        self.tensors: list[Tensor] = [tensor.to(self.device) for tensor in dataset.tensors]
+        self.tensors: list[Tensor] = [tensor.to(self.device).contiguous() for tensor in dataset.tensors]
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield the batches of epoch `number`, counted from 0."""
@@ -115,7 +117,7 @@ class InMemoryLoader(RowLoader):
                 yield as_batch([tensor.index_select(0, rows) for tensor in self.tensors], scale=self.pixel_scale)
         else:
             for tensors in islice(zip(*(t.split(self.batch_size) for t in self.tensors), strict=True), len(self)):
-                yield as_batch(tensors, scale=self.pixel_scale)
+                yield as_batch(tensors, scale=self.pixel_scale, copy=True)
 
     def order(self, number: int) -> Tensor:
         """Return the order of the rows in epoch `number`, on the device."""
@@ -123,9 +125,10 @@ class InMemoryLoader(RowLoader):
         # waits for the device, from pageable memory, once an epoch
         return torch.randperm(len(self.tensors[0]), generator=generator).to(self.device)
 
-    def peek(self) -> Batch:
-        """Return up to two rows, the first of the data set, without changing any state."""
-        return as_batch([tensor[: min(2, self.batch_size)] for tensor in self.tensors], scale=self.pixel_scale)
+    def peek(self, rows: int = 2) -> Batch:
+        """Return the first rows of the data set, at most a batch, without changing any state."""
+        first = [tensor[: min(rows, self.batch_size)] for tensor in self.tensors]
+        return as_batch(first, scale=self.pixel_scale, copy=True)
 
 
 class TorchLoader:
@@ -165,6 +168,7 @@ class TorchLoader:
         generators = [self.loader.generator, getattr(self.loader.sampler, "generator", None)]
         states = [(generator, generator.get_state()) for generator in generators if generator is not None]
         global_rng = SeededGlobalRNG(seed)
+        may_be_views = self.loader.collate_fn is not default_collate  # of the data set, as the rows that it returns
         try:
             with global_rng:
                 for generator, _ in states:
@@ -179,7 +183,7 @@ class TorchLoader:
                     raise DataError(
                         "the DataLoader returned None for a batch; expected tensors: see what its collate_fn returns"
                     )
-                yield as_batch(batch if isinstance(batch, list | tuple) else [batch], self.device)
+                yield as_batch(batch if isinstance(batch, list | tuple) else [batch], self.device, copy=may_be_views)
         finally:
             for generator, state in states:
                 generator.set_state(state)
@@ -237,32 +241,35 @@ def _set_global_rng(states: tuple[Any, Any, Any]) -> None:
     random.setstate(states[2])
 
 
-def as_batch(values: Sequence[Any], device: torch.device | None = None, scale: float | None = None) -> Batch:
-    """Return (x, y): the last value is y, a single x is not in a list, uint8 and bool inputs become floats."""
-    if device is not None:
-        values = [_to_device(value, device) for value in values]
-    if len(values) == 1:
-        return _as_input(values[0], scale), None
-    if len(values) == 2:
-        return _as_input(values[0], scale), values[1]
-    return [_as_input(value, scale) for value in values[:-1]], values[-1]
+def as_batch(
+    values: Sequence[Any], device: torch.device | None = None, scale: float | None = None, copy: bool = False
+) -> Batch:
+    """Return (x, y): the last value is y, a single x is not in a list, uint8 and bool inputs become floats.
+
+    With `copy` the batch shares no memory with the values.
+    """
+    *inputs, y = values if len(values) > 1 else (*values, None)
+    x = [_as_input(value, device, scale, copy) for value in inputs]
+    return x if len(x) > 1 else x[0], _moved(y, device, copy)
 
 
-def _as_input(x: Any, scale: float | None) -> Any:
+def _as_input(x: Any, device: torch.device | None, scale: float | None, copy: bool) -> Any:
     if isinstance(x, Tensor) and x.dtype in (torch.uint8, torch.bool):
-        x = x.to(torch.get_default_dtype())
+        x = _moved(x, device, copy=False).to(torch.get_default_dtype())  # which copies
         return x if scale is None else x / scale
-    return x
+    return _moved(x, device, copy)
 
 
-def _to_device(value: Any, device: torch.device) -> Any:
+def _moved(value: Any, device: torch.device | None, copy: bool) -> Any:
+    if device is None and not copy:
+        return value
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+        return value.to(device or value.device, non_blocking=True, copy=copy)
     if isinstance(value, dict):
-        return {key: _to_device(item, device) for key, item in value.items()}
+        return {key: _moved(item, device, copy) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_to_device(item, device) for item in value]
-    return value
+        return [_moved(item, device, copy) for item in value]
+    return value.copy() if copy and isinstance(value, np.ndarray) else value
 
 
 def data_fingerprint(loader: Loader | None) -> dict[str, Any]:

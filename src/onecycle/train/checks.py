@@ -1,13 +1,12 @@
 """Checks before a fit, and explanations of what fails in it: do model, loss, metrics, optimizer and data fit?
 
-`check_arguments` and `check_opt_func` look at types. `check_before_fit` runs model, loss and metrics on a few rows,
-before anything is changed. `explain` finds the cause of an error that a batch raised.
+`check_arguments` and `check_opt_func` look at types. `check_before_fit` runs model, loss and metrics on a batch, and
+leaves no trace. `explain` finds the cause of an error that a batch raised.
 """
 
 import reprlib
 import warnings
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from typing import Any
 
 import torch
@@ -15,14 +14,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from onecycle.core.checks import unwrap_partial
-from onecycle.core.device import preserve_rng_state
 from onecycle.data.loaders import InMemoryLoader, Loader
 from onecycle.errors import DataError, ModelError, OneCycleError, SettingError
 from onecycle.optim.groups import LayerGroup
 from onecycle.train.losses import is_classification, loss_name
-from onecycle.train.metrics import Metric, is_epoch_metric, is_stateless, metric_name
-from onecycle.train.scores import EpochScores
-from onecycle.train.step import LossFunc, Objective, plain_forward
+from onecycle.train.metrics import Metric, metric_name
+from onecycle.train.scores import EpochScores, is_batchwise
+from onecycle.train.snapshot import restoring
+from onecycle.train.step import Forward, LossFunc, Objective, plain_forward
 
 FAILURES = (RuntimeError, IndexError, ValueError, TypeError)  # what torch raises for arguments that do not fit
 
@@ -69,53 +68,72 @@ def check_opt_func(opt_func: Any, groups: Sequence[LayerGroup]) -> None:
 
 
 def check_before_fit(model: nn.Module, objective: Objective, train_dl: Loader, valid_dl: Loader | None) -> None:
-    """Run model, loss and metrics on a few rows in eval mode, and check all labels.
+    """Run model, loss and metrics once on the first rows of each set, in eval mode, and check all labels.
 
-    Loaders that are not in memory are skipped; their errors come with the batch that has them.
+    Nothing remains of it: what it changes is restored, the global random generators too. Skipped are loaders that are
+    not in memory, and what holds a state that cannot be restored, such as an iterator: their errors come with the batch
+    that has them.
 
     Raises:
         ModelError: If the model cannot take the rows.
         DataError: If the targets do not fit the outputs, or there are no batches.
         SettingError: If the loss or a metric fails.
     """
-    loss_func = objective.loss_func
     if not len(train_dl):
         raise DataError(
             "the training loader has no batches: fewer rows than a batch, and the last short one is dropped"
         )
     for name, loader in (("train", train_dl), ("valid", valid_dl)):
-        if not isinstance(loader, InMemoryLoader):
-            continue
-        xb, yb = loader.peek()
-        if yb is None:
-            raise _no_targets(name)
-        modes = [(module, module.training) for module in model.modules()]
-        model.eval()
-        try:
-            with torch.no_grad():
-                preds = plain_forward(model, xb)
-                _check_targets(loss_func, preds, loader.tensors[-1], name)
-                _check_loss(loss_func, preds, yb)
-                if loader is valid_dl:
-                    check_metrics(objective, model, loader)
-        except OneCycleError:
-            raise
-        except FAILURES as error:
-            raise explain(error, model, loss_func, xb, yb, name) from error
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        if isinstance(loader, InMemoryLoader):
+            trial = restoring(model, objective.loss_func, generators=loader.device)
+            with torch.no_grad(), trial as can_be_restored:
+                if can_be_restored:
+                    _try_batch(model.eval(), objective, loader, name)
 
 
-def explain(error: Exception, model: nn.Module, loss_func: LossFunc | None, xb: Any, yb: Any, name: str) -> Exception:
+def _try_batch(model: nn.Module, objective: Objective, loader: InMemoryLoader, name: str) -> None:
+    """Run model, loss and metrics on the first rows, as many as a batch has: a model may be built for that number."""
+    loss_func, (xb, yb) = objective.loss_func, loader.peek(loader.batch_size)
+    if yb is None:
+        raise _no_targets(name)
+    try:
+        preds = objective.forward(model, xb)
+        _check_targets(loss_func, preds, loader.tensors[-1], name)
+        _check_loss(loss_func, preds, yb)
+        for metric in objective.metrics if name == "valid" else ():
+            with restoring(metric) as can_be_restored:
+                if can_be_restored:
+                    _check_metric(metric, objective, model, loader, preds, yb)
+    except OneCycleError:
+        raise
+    except FAILURES as error:
+        raise explain(error, model, loss_func, xb, yb, name, objective.forward) from error
+
+
+def explain(
+    error: Exception,
+    model: nn.Module,
+    loss_func: LossFunc | None,
+    xb: Any,
+    yb: Any,
+    name: str,
+    forward: Forward = plain_forward,
+) -> Exception:
     """Return the error to raise for `error`, which batch (xb, yb) raised: ours if the cause is known, else `error`.
 
-    `loss_func` is None if only the model was run.
+    `loss_func` is None if only the model was run. It is run again here; what that changes is restored.
     """
     if isinstance(error, OneCycleError):
         return error
     if loss_func is not None and yb is None:
         return _no_targets(name)
+    with restoring(model, loss_func, generators=torch.device("cpu")):
+        return _explain_again(error, model, loss_func, xb, yb, name, forward)
+
+
+def _explain_again(
+    error: Exception, model: nn.Module, loss_func: LossFunc | None, xb: Any, yb: Any, name: str, forward: Forward
+) -> Exception:
     calls: list[tuple[nn.Linear, Tensor]] = []  # the Linear layers that the model reaches, and their inputs
 
     def record_call(linear: nn.Linear, args: tuple[Any, ...]) -> None:
@@ -125,7 +143,7 @@ def explain(error: Exception, model: nn.Module, loss_func: LossFunc | None, xb: 
     hooks = [linear.register_forward_pre_hook(record_call) for linear in linears]
     try:
         with torch.no_grad():
-            preds = plain_forward(model, xb)
+            preds = forward(model, xb)
     except FAILURES:
         if not calls:
             return error
@@ -238,31 +256,28 @@ def _suggest_loss(preds: Tensor, targets: Tensor) -> str:
     return f"expected targets like the outputs: use y{fix}" if fix else "expected a function of (outputs, targets)"
 
 
-def check_metrics(objective: Objective, model: nn.Module, loader: InMemoryLoader) -> None:
-    """Try metrics without a state on a few rows, the model in eval mode.
+def _check_metric(
+    metric: Metric, objective: Objective, model: nn.Module, loader: InMemoryLoader, preds: Any, yb: Any
+) -> None:
+    """Try a metric on the outputs and targets of a batch, and on all batches if it fails there but sees them all.
 
-    A metric that fails there is tried on a batch, or if it is marked with `epoch_metric` on all rows. Raises
-    SettingError, or what the library's own metrics raise, if it fails again or does not return a number.
+    Raises SettingError, or what the library's own metrics raise, if it fails again or does not return a number.
     """
-    with preserve_rng_state(loader.tensors[0].device):
-        for metric in filter(is_stateless, objective.metrics):
-            if _metric_failure(metric, objective, model, [loader.peek()]):  # perhaps these rows are too few
-                batches = islice(loader.epoch(0), None if is_epoch_metric(metric) else 1)
-                if failure := _metric_failure(metric, objective, model, batches):
-                    raise failure
+    failure = _metric_failure(metric, objective, [(preds, yb)])
+    if failure and not is_batchwise([metric]):  # perhaps these rows are too few
+        failure = _metric_failure(metric, objective, ((objective.forward(model, x), y) for x, y in loader.epoch(0)))
+    if failure:
+        raise failure
 
 
-def _metric_failure(
-    metric: Metric, objective: Objective, model: nn.Module, batches: Iterable[tuple[Any, Any]]
-) -> SettingError | None:
-    """Return the error for a metric that fails on these batches, or None. Errors of the library are raised."""
+def _metric_failure(metric: Metric, objective: Objective, batches: Iterable[tuple[Any, Any]]) -> SettingError | None:
+    """Return the error for a metric that fails on these outputs and targets, or None. The library's are raised."""
     preds = yb = None
     scores = EpochScores([metric], objective.inverse_transform)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a warning about a few rows need not apply to all
-            for xb, yb in batches:
-                preds = plain_forward(model, xb)
+            for preds, yb in batches:
                 scores.add(torch.zeros(()), preds, yb, 1)
             scores.result()
     except OneCycleError:

@@ -34,7 +34,7 @@ def evaluate(
             preds = objective.forward(model, xb)
             loss = objective.loss_func(preds, yb)
         except FAILURES as error:
-            raise explain(error, model, objective.loss_func, xb, yb, "valid") from error
+            raise explain(error, model, objective.loss_func, xb, yb, "valid", objective.forward) from error
         scores.add(loss, preds, yb, len(yb[0]) if isinstance(yb, list | tuple) else len(yb))
     return scores.result()  # waits for the device, once
 
@@ -54,7 +54,7 @@ def predict(
         try:
             outputs.append(forward(model, xb))
         except FAILURES as error:
-            raise explain(error, model, None, xb, yb, "x") from error
+            raise explain(error, model, None, xb, yb, "x", forward) from error
         if yb is not None:
             targets.append(yb)
     return torch.cat(outputs).cpu(), torch.cat(targets).cpu() if targets else None

@@ -6,10 +6,8 @@ function is called with each batch, and its values are averaged, weighted by bat
 batch (`scores.py`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import wraps
-from inspect import getclosurevars, unwrap
-from types import BuiltinFunctionType, FunctionType
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from torch import Tensor
@@ -206,20 +204,6 @@ def epoch_metric(metric: Callable[_P, _R]) -> Callable[_P, _R]:
 def is_epoch_metric(metric: Metric) -> bool:
     """Return whether a metric, or the function of a partial, is marked with `epoch_metric`."""
     return getattr(unwrap_partial(metric), "is_epoch_metric", False)
-
-
-def is_stateless(metric: Metric) -> bool:
-    """Return whether a metric is a function (or a partial of one) that has no visible state between calls.
-
-    Objects may have one, such as those of torchmetrics, and so may a function whose closure has a container or an
-    iterator.
-    """
-    inner = unwrap(unwrap_partial(metric))
-    if not isinstance(inner, FunctionType):
-        return isinstance(inner, BuiltinFunctionType)
-    return not any(
-        isinstance(value, list | dict | set | Iterator) for value in getclosurevars(inner).nonlocals.values()
-    )
 
 
 def metric_name(metric: Callable[..., Any]) -> str:

@@ -1,100 +1,296 @@
-"""Restore everything that a training step can change."""
+"""Restore everything that a trial of models, losses, metrics, callbacks and optimizers changes."""
 
-import copy
-from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
-from typing import Any
+import dis
+import random
+import sys
+import sysconfig
+from array import array
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache, partial
+from operator import is_
+from pathlib import Path
+from types import BuiltinMethodType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import Dataset
 
-from onecycle.optim.optimizer import GroupedOptimizer
-from onecycle.train.callbacks.base import Callback
+from onecycle.core.device import preserve_all_rng_states
 
-_CONTAINERS = frozenset({list, dict, set, deque, OrderedDict, defaultdict, Counter})  # but no subclasses of them
-_HOOKS = frozenset(name for name in vars(nn.Module()) if "hook" in name)  # torch's own, which steps do not change
+Undo: TypeAlias = Callable[[], object]
+
+_ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), torch.Size, torch.dtype, torch.device})
+_CONTAINERS: tuple[type[Any], ...] = (OrderedDict, dict, list, deque, set)
+_PLAIN = {"argparse", "collections", "types"}  # packages of Python whose objects are namespaces and containers
+_PYTHON = sysconfig.get_path("stdlib")
+_GLOBAL_OPS = ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL")
 
 
 @contextmanager
-def restoring(*objects: Any, opt: GroupedOptimizer | None = None) -> Generator[None]:
-    """Restore, however the block ends, what the objects hold, and the state of the optimizer.
+def restoring(*objects: Any, generators: torch.device | None = None) -> Generator[bool]:
+    """Restore, however the block ends, what the objects hold. The same objects hold what they held before.
 
-    Restored are attributes, parameters with their gradients, buffers, and the contents of tensors and of (nested)
-    containers. The same objects hold what they held before. An attribute of any other type refers to the same object
-    again, whose own state is not restored. Hooks of modules are left alone.
+    Restored are tensors with their gradients, NumPy arrays, containers, random generators, the attributes of modules,
+    of optimizers and of the user's own objects, what the user's own functions refer to (closures and globals), and the
+    class attributes of the user's own classes; all of it however deeply nested. Of other objects, such as those of
+    installed packages, data sets and threads, an attribute refers to the same object again, whose own state is not
+    restored.
 
     Args:
-        objects: Modules, and functions or other objects that have attributes.
-        opt: Optimizer whose state is restored too.
+        objects: Modules, optimizers, functions, or other objects, whose attributes are restored whatever their class.
+        generators: Restore the global generators of Python, NumPy and torch too, torch's also on this device.
+
+    Yields:
+        Whether the objects hold nothing that cannot be restored although they are likely to change it: iterators, files
+        and models of TorchScript.
     """
-    opt_state = copy.deepcopy(opt.state_dict()) if opt is not None else {}
-    roots = [obj for obj in objects if isinstance(obj, nn.Module)]
-    modules = [module for root in roots for module in root.modules()]
-    parameters = [parameter for root in roots for parameter in root.parameters()]
-    grads = [(p, p.requires_grad, p.grad, None if p.grad is None else p.grad.clone()) for p in parameters]
-    contents: dict[int, tuple[Any, Any]] = {}
-    tensors: dict[int, tuple[Tensor, Tensor]] = {}
-    for holder in (*modules, *(obj for obj in objects if hasattr(obj, "__dict__"))):
-        attributes = vars(holder)
-        contents[id(attributes)] = attributes, attributes.copy()
-        _collect((value for name, value in attributes.items() if name not in _HOOKS), contents, tensors)
-    try:
-        yield
-    finally:
-        for container, content in contents.values():
-            container.clear()
-            (container.extend if isinstance(container, list | deque) else container.update)(content)
-        with torch.no_grad():
-            for tensor, value in tensors.values():
-                tensor.copy_(value)
-            for parameter, requires_grad, grad, grad_value in grads:
-                parameter.requires_grad = requires_grad
-                parameter.grad = grad if grad is None or grad_value is None else grad.copy_(grad_value)
-        if opt is not None:
-            opt.load_state_dict(opt_state)
+    with ExitStack() as stack:  # each part is restored, even if Ctrl-C or an error interrupts another
+        if generators is not None:
+            stack.enter_context(preserve_all_rng_states(generators))
+        stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
+        snapshot = _Snapshot(objects)
+        for undo in snapshot.undo:
+            stack.callback(undo)
+        stack.callback(torch.set_grad_enabled, False)  # the last is called first
+        yield snapshot.is_complete
 
 
-def _collect(
-    values: Iterable[Any], contents: dict[int, tuple[Any, Any]], tensors: dict[int, tuple[Tensor, Tensor]]
-) -> None:
-    """Add copies of the containers and tensors among and inside `values` to `contents` and `tensors`."""
-    for value in values:
+class _Snapshot:
+    """Copies of all that some objects hold.
+
+    Attributes:
+        undo: Functions that put it back.
+        is_complete: Whether no iterator or the like was found, which cannot be copied.
+    """
+
+    def __init__(self, objects: Iterable[Any]) -> None:
+        self._empty: list[Any] = []  # containers
+        self.undo: list[Undo] = [partial(_clear, self._empty)]
+        self.is_complete = True
+        roots = [*objects]
+        modules = [module for root in roots if isinstance(root, nn.Module) for module in root.modules()]
+        self._roots = {id(root) for root in roots}
+        self._packages = _PLAIN | {_package(type(module).__module__) for module in modules} - {"torch", "onecycle"}
+        seen: dict[int, Any] = {}  # the objects too, so that no other gets an id of theirs
+        pending = [*roots, *modules]
+        while pending:
+            value = pending.pop()
+            kind = type(value)
+            if kind in _ATOMS or id(value) in seen:
+                continue
+            if kind in _CONTAINERS and not value:  # a module has a dozen for its hooks
+                self._empty.append(value)
+                continue
+            seen[id(value)] = value
+            pending += self._save_container(value, kind) if kind in _CONTAINERS else self._save(value)
+
+    def _save(self, value: Any) -> Iterable[Any]:
+        """Copy what one object holds, and return the objects that it refers to."""
+        if isinstance(value, torch.jit.ScriptModule):
+            return self._save_script(value)
+        if isinstance(value, nn.Module | Optimizer):
+            return self._save_attributes(value)
         if isinstance(value, Tensor):
-            if id(value) not in tensors and _is_writable(value):
-                tensors[id(value)] = value, value.detach().clone()
-        elif isinstance(value, tuple):
-            _collect(value, contents, tensors)  # pyright: ignore[reportUnknownArgumentType] -- of a user's module
-        elif type(value) in _CONTAINERS and id(value) not in contents:
-            contents[id(value)] = value, value.copy()
-            _collect(value.values() if isinstance(value, dict) else value, contents, tensors)  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType] -- the same
+            self.undo += _undo_tensor(value)
+            return (value.__dict__,)
+        if isinstance(value, np.ndarray):
+            return self._save_array(value)  # pyright: ignore[reportUnknownArgumentType] -- of a user's object
+        if (undo := _undo_generator(value)) is not None:
+            self.undo.append(undo)
+            return ()
+        if isinstance(value, tuple | frozenset):
+            return value  # pyright: ignore[reportUnknownVariableType] -- the same
+        if isinstance(value, partial):
+            return (value.func, value.args, value.keywords)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] -- the same
+        if isinstance(value, MethodType | BuiltinMethodType):
+            return (value.__self__, getattr(value, "__func__", None))
+        if isinstance(value, FunctionType):
+            return () if _is_installed(value.__module__) else self._save_function(value)
+        if isinstance(value, type):
+            return () if _is_installed(value.__module__) else self._save_class(value)
+        if isinstance(value, ModuleType | Dataset):
+            return ()
+        if isinstance(value, bytearray | array):
+            self.undo.append(partial(value.__setitem__, slice(None), value[:]))  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType] -- the same
+            return ()
+        return self._save_object(value)
+
+    def _save_object(self, value: Any) -> Iterable[Any]:
+        kind, module = next((kind for kind in _CONTAINERS if isinstance(value, kind)), None), type(value).__module__
+        held = [] if kind is None else [*self._save_container(value, kind)]
+        if id(value) in self._roots or _package(module) in self._packages or not _is_installed(module):
+            held += self._save_attributes(value)
+        elif isinstance(value, Iterator):
+            self.is_complete = False
+        return held
+
+    def _save_script(self, module: torch.jit.ScriptModule) -> Iterable[Any]:
+        self.is_complete = False  # its other attributes are out of reach
+        tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        self.undo += [partial(setattr, module, name, tensor) for name, tensor in tensors]
+        return [module.__dict__, *(tensor for _, tensor in tensors)]
+
+    def _save_array(self, value: Any) -> Iterable[Any]:
+        if value.flags.writeable and not isinstance(value, np.memmap):
+            self.undo.append(partial(value.__setitem__, ..., value.copy()))
+        return value.ravel().tolist() if value.dtype.hasobject else ()
+
+    def _save_container(self, value: Any, kind: type[Any] = dict) -> Iterable[Any]:
+        is_dict = issubclass(kind, dict)
+        before = dict(kind.items(value)) if is_dict else [*kind.__iter__(value)]
+        self.undo.append(partial(_put_back_dict if is_dict else _put_back_items, kind, value, before))
+        return before.values() if isinstance(before, dict) else before
+
+    def _save_attributes(self, value: Any) -> Iterable[Any]:
+        held = list[Any]()
+        if isinstance(attributes := getattr(value, "__dict__", None), dict):
+            held += self._save_container(attributes)
+        for base in type(value).__mro__:
+            if not _is_installed(base.__module__):
+                held.append(base)
+                held += self._save_slots(value, base)
+        return held
+
+    def _save_slots(self, value: Any, base: type) -> Iterable[Any]:
+        for slot in vars(base).values():
+            if isinstance(slot, MemberDescriptorType):
+                try:
+                    held = slot.__get__(value)
+                except AttributeError:  # it is empty
+                    continue
+                self.undo.append(partial(slot.__set__, value, held))
+                yield held
+
+    def _save_function(self, function: FunctionType) -> Iterable[Any]:
+        held = [function.__defaults__, function.__kwdefaults__, function.__dict__]
+        for cell in function.__closure__ or ():
+            try:
+                held.append(cell.cell_contents)
+            except ValueError:  # it is empty
+                continue
+            self.undo.append(partial(setattr, cell, "cell_contents", held[-1]))
+        names = function.__globals__
+        for name in _global_names(function.__code__):
+            if name in names:
+                self.undo.append(partial(names.__setitem__, name, names[name]))
+                held.append(names[name])
+        return held
+
+    def _save_class(self, cls: type) -> Iterable[Any]:
+        def attributes() -> dict[str, Any]:
+            return {name: held for name, held in vars(cls).items() if not (name[:2] == name[-2:] == "__")}
+
+        before = attributes()
+
+        def put_back() -> None:
+            now = attributes()
+            for name in now.keys() - before.keys():
+                delattr(cls, name)
+            for name, held in before.items():
+                if name not in now or now[name] is not held:
+                    setattr(cls, name, held)
+
+        self.undo.append(put_back)
+        dunders = (held for held in vars(cls).values() if isinstance(held, FunctionType))
+        # the functions of static and class methods and properties
+        inner = (getattr(held, "__func__", None) or getattr(held, "fget", None) for held in before.values())
+        return [*before.values(), *dunders, *inner]
 
 
-def _is_writable(tensor: Tensor) -> bool:
-    """Return whether torch can write to a tensor: not one of inference mode, nor an expanded one."""
-    if tensor.is_inference():
-        return False
-    if tensor.layout != torch.strided:
-        return True
-    return all(stride or size < 2 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+def _clear(containers: list[Any]) -> None:
+    for container in containers:
+        if container:
+            container.clear()
 
 
-def copy_callbacks(callbacks: Sequence[Callback]) -> list[Callback]:
-    """Return copies to run instead of `callbacks`, whose state then stays as it is.
-
-    Tensors and containers among the attributes are copied; models, learners, files and the like are shared.
-    """
-    copies = [copy.copy(callback) for callback in callbacks]
-    for duplicate, callback in zip(copies, callbacks, strict=True):
-        vars(duplicate).update({name: _copy_value(value) for name, value in vars(callback).items()})
-    return copies
+# the methods of the built-in type, since those of a subclass may do more
+def _put_back_dict(kind: type[Any], value: Any, before: dict[Any, Any]) -> None:
+    is_same = all(map(is_, kind.keys(value), before)) and all(map(is_, kind.values(value), before.values()))
+    if kind.__len__(value) != len(before) or not is_same:
+        kind.clear(value)
+        kind.update(value, before)
 
 
-def _copy_value(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, list | tuple | set):
-        return type(value)(_copy_value(item) for item in value)
-    if isinstance(value, dict):
-        return {key: _copy_value(item) for key, item in value.items()}
-    return value
+def _put_back_items(kind: type[Any], value: Any, before: list[Any]) -> None:
+    if kind.__len__(value) != len(before) or not all(map(is_, kind.__iter__(value), before)):
+        kind.clear(value)
+        (kind.update if kind is set else kind.extend)(value, before)
+
+
+def _undo_tensor(tensor: Tensor) -> list[Undo]:
+    """Return functions that restore a tensor's memory, values and gradient; none if torch cannot write to it."""
+    if tensor.is_inference() or tensor.is_nested or nn.parameter.is_lazy(tensor):
+        return []
+    if tensor.layout == torch.strided and not all(
+        stride or size < 2 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    ):
+        return []  # expanded
+    try:
+        is_leaf = tensor.is_leaf
+    except RuntimeError:  # one of several views of a tensor that was written to, which torch does not take any more
+        return []
+    undo: list[Undo] = [partial(_put_back_values, tensor, tensor.detach(), tensor.detach().clone())]
+    if is_leaf:
+        grad = tensor.grad
+        undo.append(partial(_put_back_grad, tensor, tensor.requires_grad, grad, None if grad is None else grad.clone()))
+    return undo
+
+
+def _put_back_values(tensor: Tensor, memory: Tensor, values: Tensor) -> None:
+    if tensor.layout == torch.strided and _layout(tensor) != _layout(memory):
+        tensor.data = memory
+    tensor.copy_(values)
+
+
+def _layout(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _put_back_grad(tensor: Tensor, requires_grad: bool, grad: Tensor | None, values: Tensor | None) -> None:
+    """Restore the gradient of a tensor that was a leaf."""
+    if not tensor.is_leaf:
+        tensor.detach_()
+    if tensor.requires_grad != requires_grad:
+        tensor.requires_grad = requires_grad
+    tensor.grad = grad if grad is None or values is None else grad.copy_(values)
+
+
+def _undo_generator(value: Any) -> Undo | None:
+    """Return a function that restores the state of a random generator; None for another object."""
+    if isinstance(value, torch.Generator):
+        return partial(value.set_state, value.get_state())
+    if isinstance(value, np.random.Generator):
+        value = value.bit_generator
+    if isinstance(value, np.random.BitGenerator):
+        return partial(setattr, value, "state", value.state)
+    if isinstance(value, np.random.RandomState):
+        return partial(value.set_state, value.get_state())
+    if isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
+        return partial(value.setstate, value.getstate())
+    return None
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+@cache
+def _is_installed(module: str | None) -> bool:
+    """Return whether a module belongs to Python, to this library or to an installed package, not to the user."""
+    package, file = _package(module or ""), getattr(sys.modules.get(module or ""), "__file__", None)
+    if package in ("onecycle", "torch") or file is None:
+        return package in ("onecycle", "torch", *sys.builtin_module_names)
+    return Path(file).is_relative_to(_PYTHON) or not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
+
+
+@cache
+def _global_names(code: CodeType) -> list[str]:
+    """Return the names of the globals that a function's code reads or writes."""
+    names = [str(step.argval) for step in dis.get_instructions(code) if step.opname in _GLOBAL_OPS]
+    nested = [name for part in code.co_consts if isinstance(part, CodeType) for name in _global_names(part)]
+    return [*dict.fromkeys(names + nested)]
