@@ -44,7 +44,7 @@ from onecycle.train.fit import Fit, Position
 from onecycle.train.loop import Run, run_fit
 from onecycle.train.losses import NamedLoss, default_loss, loss_by_name, loss_name
 from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs
-from onecycle.train.metrics import Metric, metric_name
+from onecycle.train.metrics import Metric, metric_names
 from onecycle.train.recorder import Recorder
 from onecycle.train.signals import FINISHED, INTERRUPTED, RESUMABLE
 from onecycle.train.snapshot import copy_callbacks, restoring
@@ -425,7 +425,7 @@ class Learner(Predictor):
         done, batches = len(fit.record.epochs), len(self.data.train_dl)
         if fit.record.stopped or done != fit.epochs:
             raise SettingError("extend: the last fit was stopped; continue it (resume), or end it with anneal_now")
-        if fit.record.metric_names != [metric_name(metric) for metric in self.metrics]:
+        if fit.record.metric_names != metric_names(self.metrics):
             raise SettingError(f"extend: the fit's metrics were {fit.record.metric_names}; expected the same")
         plan.epochs, plan.schedule = fit.epochs + epochs, extended(fit.schedule, fit.iteration, epochs * batches)
         plan.start, plan.first_epoch = Position(done, 0, fit.iteration), self.epochs_trained - done
@@ -639,7 +639,7 @@ class Learner(Predictor):
             "bn_wd": self.bn_wd,
             "precision": self.precision,
         }
-        names = [metric_name(metric) for metric in self.metrics]
+        names = metric_names(self.metrics)
         return Recorder(Record(metric_names=names, settings=settings, versions=versions(self.device)))
 
     def _resume_signature(self) -> dict[str, Any]:
@@ -664,7 +664,7 @@ class Learner(Predictor):
             "loss": {"function": loss_name(self.loss_func)},
             "optimizer": {"class": type(opt.torch_opt).__name__, "groups": groups, **options},
             "machine": {"device": self.device.type, "threads": torch.get_num_threads(), "torch": torch.__version__},
-            "settings": {**settings, "metrics": [metric_name(metric) for metric in self.metrics]},
+            "settings": {**settings, "metrics": metric_names(self.metrics)},
         }
 
     def _make_opt(self) -> GroupedOptimizer:
