@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from onecycle.checkpoint.resume import ResumePoint
 from onecycle.checkpoint.state import restore_state
 from onecycle.checkpoint.weights import load_checkpoint, save_checkpoint, weights_of
 from onecycle.checkpoint.writer import CheckpointConfig, CheckpointWriter, acquire_run_lock
+from onecycle.core.archives import as_place, place_name
 from onecycle.core.checks import as_list, check_int
 from onecycle.core.choices import EngineName, Precision, SetName
 from onecycle.core.device import pick_device, versions
@@ -495,15 +496,15 @@ class Learner(Predictor):
 
     # --- files -------------------------------------------------------------------------------------------------------
 
-    def save(self, name: str, with_opt: bool = True) -> Path:
+    def save(self, name: str | Path | IO[bytes], with_opt: bool = True) -> Path:
         """Save the model's weights. An earlier save of that name is replaced.
 
         Args:
-            name: Name of the folder, in `path / model_dir`.
+            name: Name of the folder, in `path / model_dir`; or a file-like object such as BytesIO.
             with_opt: Save the optimizer's state too.
 
         Returns:
-            The folder.
+            The folder; for a file-like object a name for messages, such as <BytesIO>.
 
         Raises:
             OutputError: If it cannot be written.
@@ -511,15 +512,15 @@ class Learner(Predictor):
         Example:
             >>> learn.save("mini_train")
         """
-        folder = self.path / self.model_dir / name
-        save_checkpoint(folder, self.model, self.opt if with_opt else None, self.epochs_trained)
-        return folder
+        place = as_place(name, self.path / self.model_dir)
+        save_checkpoint(place, self.model, self.opt if with_opt else None, self.epochs_trained)
+        return place_name(place)
 
-    def load(self, name: str, with_opt: bool = True) -> Learner:
+    def load(self, name: str | Path | IO[bytes], with_opt: bool = True) -> Learner:
         """Load what `save` wrote.
 
         Args:
-            name: The name given to `save`.
+            name: The name given to `save`, or a file-like object that stands where `save` began to write.
             with_opt: Load the optimizer's state too, if it was saved.
 
         Returns:
@@ -533,7 +534,7 @@ class Learner(Predictor):
             >>> learn.load("mini_train")
         """
         opt = (self.opt or self._make_opt()) if with_opt else None
-        has_opt, epochs_trained = load_checkpoint(self.path / self.model_dir / name, self.model, opt)
+        has_opt, epochs_trained = load_checkpoint(as_place(name, self.path / self.model_dir), self.model, opt)
         if has_opt:
             self.opt, self.epochs_trained = opt, epochs_trained
         return self
@@ -679,7 +680,7 @@ class Learner(Predictor):
 
 
 def load_learner(
-    path: str | Path,
+    path: str | Path | IO[bytes],
     model: nn.Module | type[nn.Module] | None = None,
     data: DataBunch | None = None,
     device: str | None = None,
@@ -691,7 +692,7 @@ def load_learner(
     `loss_func` before training.
 
     Args:
-        path: The bundle: a folder or a .zip file.
+        path: The bundle: a folder, a .zip file, or a file-like object that stands where the bundle begins.
         model: The model's class or an instance, if the bundle asks for it. A traced model cannot be trained.
         data: Data to train on.
         device: Where to predict; by default the data's device, else the fastest there is.

@@ -60,7 +60,7 @@ _COMMENT_LENGTH = _DIGEST_SIZE.to_bytes(2, "little")
 
 
 def as_place(place: Any, folder: Path | None = None) -> Place:
-    """Return a path, relative to `folder`, as a Path, and a file-like object as it is. Raises SettingError otherwise."""
+    """Return a path, relative to `folder`, or a file-like object as it is. Raises SettingError for anything else."""
     if isinstance(place, str | os.PathLike):
         return (folder or Path()) / place
     if hasattr(place, "read") or hasattr(place, "write"):
@@ -130,8 +130,17 @@ def write_archive(
         return
     content = io.BytesIO()
     _write_zip(content, kind, tensors, state)
+    write_bytes(place, content.getvalue())
+
+
+def write_bytes(place: Place, content: bytes) -> None:
+    """Write a file, atomically, or to a file-like object. Raises OutputError if that fails."""
+    if isinstance(place, Path):
+        with atomic_write(place) as file:
+            file.write(content)
+        return
     try:
-        place.write(content.getvalue())
+        place.write(content)
     except (OSError, ValueError, TypeError, AttributeError) as error:  # closed, not for writing, or of text
         raise OutputError(
             f"{place_name(place)}: cannot be written ({error}); expected a file that is open for writing bytes"
@@ -245,7 +254,7 @@ def read_archive(place: Place, kind: str) -> Content:
     except (OSError, ValueError, AttributeError) as error:  # closed, or not for reading
         raise FileError(f"{name}: cannot be read ({error}); expected a file that is open for reading bytes") from error
     if not isinstance(content, bytes | bytearray | memoryview):
-        raise FileError(f"{name}: holds text; expected bytes: open the file with mode \"rb\"")
+        raise FileError(f'{name}: holds text; expected bytes: open the file with mode "rb"')
     if not content:
         raise FileError(f"{name}: nothing is left to read; go to where the {kind} begins: seek(0)")
     return _read_zip(name, io.BytesIO(content), kind)

@@ -40,7 +40,11 @@ def map_leaves(function: Callable[..., Any], value: Any, *others: Any) -> Any:
 
 def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
     """Return `value` with `function` applied to each tensor in it."""
-    return map_leaves(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, value)
+
+    def applied(leaf: Any) -> Any:
+        return function(leaf) if isinstance(leaf, Tensor) else leaf
+
+    return map_leaves(applied, value)
 
 
 def leaves_by_path(value: Any, path: str = "") -> dict[str, Any]:
@@ -55,6 +59,16 @@ def leaves_by_path(value: Any, path: str = "") -> dict[str, Any]:
     else:
         return {path: value}
     return {path: leaf for path, part in parts.items() for path, leaf in leaves_by_path(part, path).items()}
+
+
+def with_leaves(value: Any, leaves: Sequence[Any]) -> Any:
+    """Return `value` with other leaves, in the order of `leaves_by_path`."""
+    others = iter(leaves)
+
+    def following(_: Any) -> Any:
+        return next(others)
+
+    return map_leaves(following, value)
 
 
 def tensors_in(value: Any) -> list[Tensor]:
@@ -85,8 +99,8 @@ def concatenate(batches: Sequence[Any], name: str, sizes: Sequence[int | None] |
     if any(part.keys() != parts[0].keys() for part in parts):
         different = next(part for part in parts if part.keys() != parts[0].keys())
         raise DataError(f"{name} has the parts {_listed(parts[0])} in one batch and {_listed(different)} in another")
-    joined = iter([_joined([part[path] for part in parts], f"{name}{path}", counts) for path in parts[0]])
-    return map_leaves(lambda _: next(joined), batches[0])
+    joined = [_joined([part[path] for part in parts], f"{name}{path}", counts) for path in parts[0]]
+    return with_leaves(batches[0], joined)
 
 
 def _joined(leaves: list[Any], name: str, counts: Sequence[int | None]) -> Any:

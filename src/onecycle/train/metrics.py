@@ -254,5 +254,8 @@ def _arguments(metric: Any) -> str:
     inner = metric if isinstance(metric, partial) else getattr(metric, "__wrapped__", None)
     if not isinstance(inner, partial):
         return ""
-    values = [*map(reprlib.repr, inner.args), *(f"{key}={reprlib.repr(value)}" for key, value in inner.keywords.items())]
+    values = [
+        *map(reprlib.repr, inner.args),
+        *(f"{key}={reprlib.repr(value)}" for key, value in inner.keywords.items()),
+    ]
     return f"({', '.join(values)})" if values else ""
