@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 
 from onecycle.checkpoint.resume import ResumePoint
 from onecycle.checkpoint.state import restore_state
-from onecycle.checkpoint.weights import load_checkpoint, save_checkpoint, weights_of
+from onecycle.checkpoint.weights import find_nan, load_checkpoint, save_checkpoint, weights_of
 from onecycle.checkpoint.writer import CheckpointConfig, CheckpointWriter, acquire_run_lock
 from onecycle.core.archives import as_place, place_name
 from onecycle.core.checks import as_list, check_int
@@ -513,6 +514,8 @@ class Learner(Predictor):
             >>> learn.save("mini_train")
         """
         place = as_place(name, self.path / self.model_dir)
+        if found := find_nan(self.model):
+            warnings.warn(f"{place_name(place)}: the weights that are saved contain NaN ({found})", stacklevel=2)
         save_checkpoint(place, self.model, self.opt if with_opt else None, self.epochs_trained)
         return place_name(place)
 

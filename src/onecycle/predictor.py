@@ -238,6 +238,24 @@ class Predictor:
         names = self.classes or []
         return [name for name, is_there in zip(names, (pred > LABEL_THRESHOLD).tolist(), strict=True) if is_there]
 
+    def main_output(self, outputs: Any) -> Tensor:
+        """Return the one of a model's outputs that is the prediction: the only one, or the one called logits.
+
+        Args:
+            outputs: Outputs of the model.
+
+        Raises:
+            ModelError: If it is not clear which that is.
+        """
+        if (output := _main_output(outputs)) is not None:
+            return output
+        shapes = [f"{path} {tuple(part.shape)}" for path, part in _tensors_by_path(outputs).items()]
+        raise ModelError(
+            f"the model returns {len(shapes)} outputs ({', '.join(shapes)}), and it is not known which is the "
+            "prediction; get_preds returns all of them, or let forward return one in eval mode, or a dict in which it "
+            "is called logits"
+        )
+
     def check_predictions(self, preds: Tensor) -> None:
         """Raise ModelError if predictions of classes or labels contain NaN, of which argmax would make a class.
 
@@ -333,23 +351,10 @@ class Predictor:
         return predict(self.model, batches, self._forward)
 
     def _single_output(self, outputs: Any) -> Any:
-        """Return the predictions of the output that is the prediction: the only one, or the one called logits.
-
-        All of them if that is not clear, and no class or unit depends on it. Raises ModelError otherwise.
-        """
-        if isinstance(outputs, Tensor):
-            return self.as_predictions(outputs)
-        parts = {path: part for path, part in leaves_by_path(outputs).items() if isinstance(part, Tensor)}
-        called = [part for path, part in parts.items() if path.endswith((".logits", "['logits']"))]
-        if len(parts) == 1 or len(called) == 1:
-            return self.as_predictions((called or [*parts.values()])[0])
-        if self._is_regression() and self.target is None:
+        """Return the predictions of the main output; all outputs of a regression that has none."""
+        if self._is_regression() and self.target is None and _main_output(outputs) is None:
             return outputs
-        shapes = ", ".join(f"{path} {tuple(part.shape)}" for path, part in parts.items())
-        raise ModelError(
-            f"the model returns {len(parts)} outputs ({shapes}), and it is not known which is the prediction; get_preds "
-            "returns all of them, or let forward return one in eval mode, or a dict in which it is called logits"
-        )
+        return self.as_predictions(self.main_output(outputs))
 
     def _class_index(self, pred: Tensor) -> Tensor:
         """Return the index of the predicted class, or one for each position that has classes, as in an image."""
@@ -605,6 +610,17 @@ def _reshaped(x: Tensor, spec: RowSpec) -> Tensor:
         hint = ": use get_preds for several rows" if x.shape[2:] == spec.shape else ""
         raise DataError(f"row has shape {tuple(x.shape[1:])}; expected one row of shape {tuple(spec.shape)}{hint}")
     return x.reshape(1, *spec.shape)  # for example an image if the model takes it flat
+
+
+def _main_output(outputs: Any) -> Tensor | None:
+    parts = _tensors_by_path(outputs)
+    called = [part for path, part in parts.items() if path.endswith((".logits", "['logits']"))]
+    candidates = called or [*parts.values()]
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def _tensors_by_path(outputs: Any) -> dict[str, Tensor]:
+    return {path: part for path, part in leaves_by_path(outputs).items() if isinstance(part, Tensor)}
 
 
 def _as_numbers(pred: Tensor) -> Any:

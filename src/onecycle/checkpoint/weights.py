@@ -60,17 +60,21 @@ def load_checkpoint(place: Place, model: nn.Module, opt: GroupedOptimizer | None
 
 def check_weights(model: nn.Module, consequence: str) -> None:
     """Raise ModelError if a parameter contains NaN; the message says which, and the consequence."""
+    if found := find_nan(model):
+        raise ModelError(
+            f"the model's weights contain NaN ({found}), as a step with a loss of NaN leaves them: {consequence}; load "
+            "earlier weights (learn.load), or train a new model with a lower learning rate"
+        )
+
+
+def find_nan(model: nn.Module) -> str | None:
+    """Return which parameter is the first that contains NaN, or None if none does."""
     parameters = {name: p.detach() for name, p in model.named_parameters() if not is_lazy(p) and p.dtype in _WITH_NAN}
     suspects = [tensor.sum().isnan() for tensor in parameters.values()]  # one pass, no copy; inf - inf is looked at
     if not suspects or not bool(torch.stack([suspect.to(suspects[0].device) for suspect in suspects]).any()):
-        return
-    for name, tensor in parameters.items():
-        if count := int(tensor.isnan().sum()):
-            raise ModelError(
-                f"the model's weights contain NaN (first in {name}: {count:,} of {tensor.numel():,} numbers), as a "
-                f"step with a loss of NaN leaves them: {consequence}; load earlier weights (learn.load), or train a "
-                "new model with a lower learning rate"
-            )
+        return None
+    counts = ((name, int(tensor.isnan().sum()), tensor.numel()) for name, tensor in parameters.items())
+    return next((f"first in {name}: {count:,} of {size:,} numbers" for name, count, size in counts if count), None)
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:

@@ -82,8 +82,8 @@ def is_zip(path: Path) -> bool:
 def describe_folder(path: Path) -> str | None:
     """Return what `path` holds and which function reads it, or None if it is missing or nothing of ours."""
     with suppress(OSError, ValueError, KeyError, TypeError, UnicodeDecodeError):
-        if path.is_file() and zipfile.is_zipfile(path):
-            return "a zip file; that of a bundle has a name that ends in .zip" if not is_zip(path) else None
+        if path.is_file() and zipfile.is_zipfile(path) and MANIFEST in zipfile.ZipFile(path).namelist():
+            return "a zip file of onecycle's; give it a name that ends in .zip"
         if path.is_file():
             return "a file; if torch.save wrote it, use learn.model.load_state_dict(torch.load(...))"
         if (path / MANIFEST).is_file():

@@ -190,11 +190,12 @@ class TorchLoader:
         loader, dataset = self.loader, self.dataset
         if type(loader.batch_sampler) is not BatchSampler or not hasattr(dataset, "__getitem__"):
             return None
-        if isinstance(dataset, IterableDataset):  # its order is the only one
-            return None if loader.drop_last else TorchLoader(loader, self.device, self.seed)
         if isinstance(loader.sampler, SubsetRandomSampler):
             dataset = Subset(dataset, sorted(loader.sampler.indices))
-        elif not isinstance(loader.sampler, SequentialSampler | RandomSampler):
+        elif not isinstance(loader.sampler, SequentialSampler | RandomSampler) and not isinstance(
+            dataset,
+            IterableDataset,  # whose order is the only one
+        ):
             return None
         in_order = DataLoader(
             dataset,

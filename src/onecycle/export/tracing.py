@@ -181,9 +181,11 @@ def _describe(exported: Any, model: nn.Module, rows: list[Any]) -> tuple[dict[st
 
 
 def _output_to_json(structure: Any, results: Iterator[Any]) -> dict[str, Any]:
-    """Return the output as JSON, nested like `structure`: a dataclass as a dict, a namedtuple as a tuple."""
+    """Return the output as JSON, nested like `structure`: a dataclass and a namedtuple as a dict."""
     if isinstance(structure, Tensor):
         return {"of": next(results).name}
+    if hasattr(structure, "_asdict"):  # of a namedtuple
+        structure = structure._asdict()
     if isinstance(structure, list | tuple):
         kind = "list" if isinstance(structure, list) else "tuple"
         return {kind: [_output_to_json(item, results) for item in structure]}
