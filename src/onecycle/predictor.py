@@ -441,7 +441,9 @@ class Predictor:
             return as_tensor(part[None] if isinstance(part, Tensor) else [part], name)
 
         x, specs = self._parts(row, "row", one), self._input_specs()
-        return x if specs is None or self.features is not None else map_leaves(_reshaped, x, specs)
+        if specs is None or self.features is not None:
+            return x
+        return _reshaped(x, specs, is_only=True) if isinstance(specs, RowSpec) else map_leaves(_reshaped, x, specs)
 
     def _parts(self, value: Any, name: str, convert: Any) -> Any:
         """Return `value`, one input or as many as the model takes, as tensors that `convert(part, name)` makes.
@@ -467,10 +469,10 @@ class Predictor:
         except OneCycleError:
             raise
         except (ValueError, KeyError) as error:
-            expected = ", ".join(path for path in leaves_by_path(specs))
+            keys = ", ".join(map(str, specs))
+            expected = f"a dict with {keys}" if isinstance(specs, dict) else f"a tuple of {len(specs)} inputs"
             raise DataError(
-                f"{name} is a {type(value).__name__} without the inputs that the model takes ({error}); expected a "
-                f"{'dict' if isinstance(specs, dict) else 'tuple'} with {expected}"
+                f"{name} is a {type(value).__name__}; expected {expected}, nested as the model was trained with"
             ) from error
 
     def _input_specs(self, read: bool = False) -> Any:
@@ -602,11 +604,14 @@ def _qualified_metric_name(metric: Metric) -> str:
     return metric_name(metric) if module.startswith("onecycle.") else f"{module}.{metric_name(metric)}"
 
 
-def _reshaped(x: Tensor, spec: RowSpec) -> Tensor:
-    """Return a batch of one row in the shape of the rows trained on. Raises DataError if it has other numbers."""
+def _reshaped(x: Tensor, spec: RowSpec, is_only: bool = False) -> Tensor:
+    """Return a batch of one row in the shape of the rows trained on. Raises DataError if it has other numbers.
+
+    If it is not the only input, its shape must be that of those rows: inputs in another order are not accepted.
+    """
     if spec.shape is None or x.shape[1:] == spec.shape:
         return x
-    if x.numel() != spec.shape.numel():
+    if not is_only or x.numel() != spec.shape.numel():
         hint = ": use get_preds for several rows" if x.shape[2:] == spec.shape else ""
         raise DataError(f"row has shape {tuple(x.shape[1:])}; expected one row of shape {tuple(spec.shape)}{hint}")
     return x.reshape(1, *spec.shape)  # for example an image if the model takes it flat
