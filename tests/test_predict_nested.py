@@ -180,7 +180,7 @@ def test_a_regression_of_several_outputs():
 
 
 def test_a_tables_units_are_not_guessed():
-    table = pd.DataFrame({"a": range(100), "y": [5.0 * i + 100 for i in range(100)]})
+    table = pd.DataFrame({"a": [i % 53 / 2 for i in range(100)], "y": [5.0 * (i % 53) + 100 for i in range(100)]})
     data = DataBunch.from_table(table, "y", device="cpu", seed=1)
 
     class Named(nn.Module):
@@ -194,7 +194,7 @@ def test_a_tables_units_are_not_guessed():
 
     learn = trained(Named(True), data, lambda out, y: F.mse_loss(out["mean"].flatten(), y.flatten()))
     with pytest.warns(
-        UserWarning, match="several outputs, which are as in training: standardised, not in the units of y"
+        UserWarning, match="returns a dict, whose parts are as in training: standardised, not in the units of y"
     ):
         learn.get_preds()
     with pytest.raises(ModelError, match="it is not known which is the prediction"):
@@ -204,7 +204,7 @@ def test_a_tables_units_are_not_guessed():
     encoded = learn.model(data.valid_ds.tensors[0])["mean"]
     with pytest.warns(UserWarning, match="standardised"):
         assert torch.allclose(learn.get_preds()[0]["mean"], encoded)
-    assert learn.predict({"a": 3})[0] == pytest.approx(learn.predict_rows(table[3:4])[0])
+    assert learn.predict({"a": 1.5})[0] == pytest.approx(learn.predict_rows(table[3:4])[0])
     assert 0 < learn.predict({"a": 50})[0] < 1000
 
 
@@ -487,6 +487,9 @@ class Stream(IterableDataset[Any]):
 class Once(Stream):
     def __iter__(self) -> Any:
         return self
+
+    def __next__(self) -> Any:
+        raise AssertionError("a row was taken")
 
 
 @pytest.mark.parametrize("make", ["create", "loaders"])

@@ -160,8 +160,8 @@ class Predictor:
         if not isinstance(outputs, Tensor):
             if target is not None and target.task == "regression":
                 warnings.warn(
-                    "the model returns several outputs, which are as in training: standardised, not in the units of "
-                    f"{', '.join(target.names)}; learn.target.inverse_transform converts them",
+                    f"the model returns a {type(outputs).__name__}, whose parts are as in training: standardised, not in "
+                    f"the units of {', '.join(target.names)}; learn.target.inverse_transform converts them",
                     stacklevel=3,
                 )
             return outputs

@@ -390,7 +390,7 @@ def _first_row(dataset: Any) -> Any:
     if not isinstance(dataset, IterableDataset):
         return dataset[0]
     rows: Any = iter(dataset)  # pyright: ignore[reportUnknownArgumentType] -- of whatever
-    if rows is dataset:
+    if iter(dataset) is rows:
         raise DataError(
             f"{type(dataset).__name__} can be read only once, so that its first row cannot tell classes from values; "
             "give the learner a loss_func"
