@@ -160,8 +160,8 @@ class Predictor:
         if not isinstance(outputs, Tensor):
             if target is not None and target.task == "regression":
                 warnings.warn(
-                    f"the model returns a {type(outputs).__name__}, whose parts are as in training: standardised, not in "
-                    f"the units of {', '.join(target.names)}; learn.target.inverse_transform converts them",
+                    f"the model returns a {type(outputs).__name__}, whose parts are as in training: standardised, not "
+                    f"in the units of {', '.join(target.names)}; learn.target.inverse_transform converts them",
                     stacklevel=3,
                 )
             return outputs
@@ -201,7 +201,7 @@ class Predictor:
         if self._is_regression():
             return self.decode_prediction(pred), pred, pred
         index = self._class_index(pred)
-        return self._class_names(index.tolist()), index, pred
+        return _class_names(index.tolist(), self.classes or []), index, pred
 
     def predict_rows(self, rows: Any) -> list[Any]:
         """Predict many rows: for each its class, its value (or list of values), or its labels.
@@ -233,7 +233,7 @@ class Predictor:
         if self._is_regression():
             return map_tensors(_as_numbers, pred)
         if not self._is_multilabel():
-            return self._class_names(self._class_index(pred).tolist())
+            return _class_names(self._class_index(pred).tolist(), self.classes or [])
         self.check_predictions(pred)
         names = self.classes or []
         return [name for name, is_there in zip(names, (pred > LABEL_THRESHOLD).tolist(), strict=True) if is_there]
@@ -373,12 +373,6 @@ class Predictor:
             )
         return pred.argmax(0)
 
-    def _class_names(self, index: Any) -> Any:
-        if isinstance(index, list):
-            return [self._class_names(item) for item in index]
-        names = self.classes or []
-        return names[index] if index < len(names) else index
-
     # --- rows --------------------------------------------------------------------------------------------------------
 
     def _loader(self, which: SetName | Loader) -> Loader:
@@ -491,7 +485,9 @@ class Predictor:
         if is_in_memory(source.train_ds):
             x, _ = as_batch([tensor[:1] for tensor in source.train_ds.tensors])
             return map_tensors(lambda part: RowSpec(part.shape[1:], part.dtype), x)
-        if read and self._first_batch[0] is not source and type(self.model) not in (MLP, TabularModel):
+        if type(self.model) in (MLP, TabularModel):
+            return RowSpec(None, torch.get_default_dtype())
+        if read and self._first_batch[0] is not source:
             specs = map_tensors(lambda part: RowSpec(None, part.dtype), self._example())
             is_known = all(isinstance(spec, RowSpec) for spec in leaves_by_path(specs).values())
             self._first_batch = source, specs if is_known else None
@@ -514,13 +510,8 @@ class Predictor:
         generator = torch.Generator().manual_seed(0)
 
         def made(spec: RowSpec) -> Tensor:
-            size = (_TRACE_ROWS, *(spec.shape or ()))
-            is_float = spec.dtype.is_floating_point
-            return (
-                torch.rand(size, generator=generator).to(spec.dtype)
-                if is_float
-                else torch.zeros(size, dtype=spec.dtype)
-            )
+            size, is_float = (_TRACE_ROWS, *(spec.shape or ())), spec.dtype.is_floating_point
+            return (torch.rand(size, generator=generator) if is_float else torch.zeros(size)).to(spec.dtype)
 
         x = map_leaves(made, specs)
         return x if isinstance(x, list) else [x]
@@ -615,6 +606,13 @@ def _reshaped(x: Tensor, spec: RowSpec, is_only: bool = False) -> Tensor:
         hint = ": use get_preds for several rows" if x.shape[2:] == spec.shape else ""
         raise DataError(f"row has shape {tuple(x.shape[1:])}; expected one row of shape {tuple(spec.shape)}{hint}")
     return x.reshape(1, *spec.shape)  # for example an image if the model takes it flat
+
+
+def _class_names(index: Any, names: list[Any]) -> Any:
+    """Return the name of a class, or of each class in nested lists; its number if it has no name."""
+    if isinstance(index, list):
+        return [_class_names(item, names) for item in index]
+    return names[index] if index < len(names) else index
 
 
 def _main_output(outputs: Any) -> Tensor | None:

@@ -383,3 +383,18 @@ def test_each_wrong_place_is_named_with_what_reads_it(toy: DataBunch, here: Path
             FileError, match=rf"{place}: holds no checkpoints \({found}\); expected the folder that a fit"
         ):
             learn.resume(place)
+
+
+def test_numbers_that_safetensors_cannot_hold(toy: DataBunch, here: Path):
+    class Complex(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.phase = nn.Parameter(torch.ones(3, dtype=torch.complex128))
+
+    learn = learner(toy, Complex())
+    for write in (learn.save, learn.export):
+        with pytest.raises(
+            ModelError, match="the model's phase is complex128, which safetensors files cannot hold; .*64"
+        ):
+            write("a")
+    assert not list(here.iterdir())

@@ -78,13 +78,19 @@ def find_nan(model: nn.Module) -> str | None:
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return the model's state by name. Raises ModelError if not all of it is tensors, which needs code to load."""
+    """Return the model's state by name. Raises ModelError if not all of it can be saved without code."""
     state: dict[str, Any] = model.state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise ModelError(
                 f"the model's {name} is of type {type(value).__name__}; expected a tensor, which can be saved without "
                 "code: let get_extra_state return one, or use register_buffer"
+            )
+        if value.dtype is torch.complex128 or value.layout is not torch.strided:
+            kind = "complex128" if value.layout is torch.strided else str(value.layout).removeprefix("torch.")
+            raise ModelError(
+                f"the model's {name} is {kind}, which safetensors files cannot hold; expected dense numbers: use "
+                "complex64, or to_dense()"
             )
     return state
 

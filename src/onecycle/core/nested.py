@@ -106,7 +106,8 @@ def concatenate(batches: Sequence[Any], name: str, sizes: Sequence[int | None] |
 def _joined(leaves: list[Any], name: str, counts: Sequence[int | None]) -> Any:
     if not all(isinstance(leaf, Tensor) for leaf in leaves):
         first = leaves[0]
-        if all(leaf is first or (type(leaf) is type(first) and bool(leaf == first)) for leaf in leaves):
+        is_plain = isinstance(first, str | int | float)
+        if all(leaf is first or (is_plain and leaf == first) for leaf in leaves):
             return first
         raise DataError(f"{name} is of type {type(first).__name__}, and not the same in each batch; expected a tensor")
     for leaf, count in zip(leaves, counts, strict=True):
