@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import torch
 from torch import nn
 
 from onecycle.checkpoint.resume import ResumePoint
 from onecycle.checkpoint.state import restore_state
-from onecycle.checkpoint.weights import load_checkpoint, save_checkpoint, weights_of
+from onecycle.checkpoint.weights import find_nan, load_checkpoint, save_checkpoint, weights_of
 from onecycle.checkpoint.writer import CheckpointConfig, CheckpointWriter, acquire_run_lock
+from onecycle.core.archives import as_place, place_name
 from onecycle.core.checks import as_list, check_int
 from onecycle.core.choices import EngineName, Precision, SetName
 from onecycle.core.device import pick_device, versions
@@ -45,7 +47,7 @@ from onecycle.train.fit import Fit, Position
 from onecycle.train.loop import Run, run_fit
 from onecycle.train.losses import NamedLoss, default_loss, loss_by_name, loss_name
 from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs
-from onecycle.train.metrics import Metric, metric_name
+from onecycle.train.metrics import Metric, metric_names
 from onecycle.train.recorder import Recorder
 from onecycle.train.signals import FINISHED, INTERRUPTED, RESUMABLE
 from onecycle.train.snapshot import restoring
@@ -429,7 +431,7 @@ class Learner(Predictor):
         done, batches = len(fit.record.epochs), len(self.data.train_dl)
         if fit.record.stopped or done != fit.epochs:
             raise SettingError("extend: the last fit was stopped; continue it (resume), or end it with anneal_now")
-        if fit.record.metric_names != [metric_name(metric) for metric in self.metrics]:
+        if fit.record.metric_names != metric_names(self.metrics):
             raise SettingError(f"extend: the fit's metrics were {fit.record.metric_names}; expected the same")
         plan.epochs, plan.schedule = fit.epochs + epochs, extended(fit.schedule, fit.iteration, epochs * batches)
         plan.start, plan.first_epoch = Position(done, 0, fit.iteration), self.epochs_trained - done
@@ -499,15 +501,15 @@ class Learner(Predictor):
 
     # --- files -------------------------------------------------------------------------------------------------------
 
-    def save(self, name: str, with_opt: bool = True) -> Path:
+    def save(self, name: str | Path | IO[bytes], with_opt: bool = True) -> Path:
         """Save the model's weights. An earlier save of that name is replaced.
 
         Args:
-            name: Name of the folder, in `path / model_dir`.
+            name: Name of the folder, in `path / model_dir`; or a file-like object such as BytesIO.
             with_opt: Save the optimizer's state too.
 
         Returns:
-            The folder.
+            The folder; for a file-like object a name for messages, such as <BytesIO>.
 
         Raises:
             OutputError: If it cannot be written.
@@ -515,15 +517,17 @@ class Learner(Predictor):
         Example:
             >>> learn.save("mini_train")
         """
-        folder = self.path / self.model_dir / name
-        save_checkpoint(folder, self.model, self.opt if with_opt else None, self.epochs_trained)
-        return folder
+        place = as_place(name, self.path / self.model_dir)
+        if found := find_nan(self.model):
+            warnings.warn(f"{place_name(place)}: the weights that are saved contain NaN ({found})", stacklevel=2)
+        save_checkpoint(place, self.model, self.opt if with_opt else None, self.epochs_trained)
+        return place_name(place)
 
-    def load(self, name: str, with_opt: bool = True) -> Learner:
+    def load(self, name: str | Path | IO[bytes], with_opt: bool = True) -> Learner:
         """Load what `save` wrote.
 
         Args:
-            name: The name given to `save`.
+            name: The name given to `save`, or a file-like object that stands where `save` began to write.
             with_opt: Load the optimizer's state too, if it was saved.
 
         Returns:
@@ -537,7 +541,7 @@ class Learner(Predictor):
             >>> learn.load("mini_train")
         """
         opt = (self.opt or self._make_opt()) if with_opt else None
-        has_opt, epochs_trained = load_checkpoint(self.path / self.model_dir / name, self.model, opt)
+        has_opt, epochs_trained = load_checkpoint(as_place(name, self.path / self.model_dir), self.model, opt)
         if has_opt:
             self.opt, self.epochs_trained = opt, epochs_trained
         return self
@@ -643,7 +647,7 @@ class Learner(Predictor):
             "bn_wd": self.bn_wd,
             "precision": self.precision,
         }
-        names = [metric_name(metric) for metric in self.metrics]
+        names = metric_names(self.metrics)
         return Recorder(Record(metric_names=names, settings=settings, versions=versions(self.device)))
 
     def _resume_signature(self) -> dict[str, Any]:
@@ -668,7 +672,7 @@ class Learner(Predictor):
             "loss": {"function": loss_name(self.loss_func)},
             "optimizer": {"class": type(opt.torch_opt).__name__, "groups": groups, **options},
             "machine": {"device": self.device.type, "threads": torch.get_num_threads(), "torch": torch.__version__},
-            "settings": {**settings, "metrics": [metric_name(metric) for metric in self.metrics]},
+            "settings": {**settings, "metrics": metric_names(self.metrics)},
         }
 
     def _make_opt(self) -> GroupedOptimizer:
@@ -683,7 +687,7 @@ class Learner(Predictor):
 
 
 def load_learner(
-    path: str | Path,
+    path: str | Path | IO[bytes],
     model: nn.Module | type[nn.Module] | None = None,
     data: DataBunch | None = None,
     device: str | None = None,
@@ -695,7 +699,7 @@ def load_learner(
     `loss_func` before training.
 
     Args:
-        path: The bundle: a folder or a .zip file.
+        path: The bundle: a folder, a .zip file, or a file-like object that stands where the bundle begins.
         model: The model's class or an instance, if the bundle asks for it. A traced model cannot be trained.
         data: Data to train on.
         device: Where to predict; by default the data's device, else the fastest there is.

@@ -98,7 +98,12 @@ def test_with_an_average_it_keeps_that(toy: DataBunch, here: Path, ema_first: bo
 def test_a_fit_without_a_good_epoch_leaves_the_model_alone(toy: DataBunch, here: Path):
     save = SaveBest("best", "score")
     learn = learner(toy, save, metrics=ups_and_downs(math.nan, math.nan))
-    learn.fit(2, 1e-2)
+    with pytest.warns(
+        UserWarning,
+        match="SaveBest's monitor 'score' was NaN after each of 2 epochs, so that no weights were saved in best; "
+        "the model is as the last step left it: monitor another number",
+    ):
+        learn.fit(2, 1e-2)
     assert not Path("best").exists()
     learn.fit(0, 1e-2)
     learn.lr_find(num_it=20)

@@ -1,5 +1,6 @@
 """Weights and optimizer state: written, damaged, read again."""
 
+import io
 import json
 import shutil
 from functools import partial
@@ -12,9 +13,9 @@ import torch
 from torch import nn
 
 from conftest import Net, seeded
-from onecycle import MLP, DataBunch, Learner, accuracy
+from onecycle import MLP, DataBunch, Learner, accuracy, load_learner, load_predictor
 from onecycle.core.files import with_checksum
-from onecycle.errors import FileError, ModelError, OutputError
+from onecycle.errors import FileError, ModelError, OutputError, SettingError
 
 
 def learner(data: DataBunch, model: nn.Module | None = None, **options) -> Learner:
@@ -255,3 +256,145 @@ def test_a_models_extra_state_that_cannot_be_kept(toy: DataBunch, here: Path, ma
     assert all(torch.equal(a, b) for a, b in zip(weights, learn.model.parameters(), strict=True))
     assert not any(here.iterdir())
     learn.fit(1, 1e-2)
+
+
+# --- file-like objects, and places that hold something else -----------------------------------------------------------
+
+
+def test_weights_in_memory(toy: DataBunch, here: Path):
+    first, file = learner(toy), io.BytesIO(b"before")
+    first.fit(1, 1e-2)
+    file.seek(0, 2)
+    assert str(first.save(file)) == "<BytesIO>"
+    file.seek(6)
+    second = learner(toy, Net()).load(file)
+    for learn in (first, second):
+        learn.fit(1, 1e-3)
+    assert second.recorder.record.batch_losses == first.recorder.record.batch_losses
+    Path("a.zip").write_bytes(file.getvalue()[6:])
+    file.seek(6)
+    from_disk, from_memory = learner(toy, Net()).load(here / "a.zip"), learner(toy, Net()).load(file)
+    assert torch.equal(from_disk.model.lin1.weight, from_memory.model.lin1.weight)
+    with Path("b").open("wb") as opened:
+        first.save(opened)
+    with Path("b").open("rb") as opened:
+        learner(toy, Net()).load(opened)
+    assert not Path("models").exists()
+
+
+def test_a_bundle_in_memory(toy: DataBunch, here: Path):
+    learn = Learner(toy, MLP(20, 8, 4), silent=True)
+    learn.fit(1, 1e-2)
+    file = io.BytesIO()
+    learn.export(file)
+    learn.export("a.zip")
+    assert file.getvalue() == Path("a.zip").read_bytes()
+    x = toy.valid_ds.tensors[0]
+    for load in (load_predictor, load_learner):
+        file.seek(0)
+        assert torch.equal(load(file, device="cpu").get_preds(x)[0], learn.get_preds(x)[0])
+
+
+def closed() -> io.BytesIO:
+    file = io.BytesIO()
+    file.close()
+    return file
+
+
+@pytest.mark.parametrize(
+    ("file", "written", "read"),
+    [
+        (
+            io.StringIO(),
+            "<StringIO>: cannot be written .*open for writing bytes",
+            "<StringIO>: holds text; expected bytes",
+        ),
+        (closed(), "<BytesIO>: cannot be written .*closed file", "<BytesIO>: cannot be read .*closed file"),
+        (3, "a int is no place for a file; expected a path, or an open file", "a int is no place for a file"),
+        (b"PK", r"a bytes is no place .*; give io.BytesIO\(data\)", r"a bytes is no place .*; give io.BytesIO\(data\)"),
+    ],
+)
+def test_what_is_no_file(toy: DataBunch, here: Path, file: Any, written: str, read: str):
+    learn = learner(toy)
+    for write in (learn.save, learn.export):
+        with pytest.raises((OutputError, SettingError), match=written):
+            write(file)
+    for load in (learn.load, load_predictor, load_learner):
+        with pytest.raises((FileError, SettingError), match=read):
+            load(file)
+
+
+def test_a_file_in_memory_is_checked_as_one_on_the_disk(toy: DataBunch):
+    file = io.BytesIO()
+    learn = learner(toy)
+    learn.save(file)
+    with pytest.raises(FileError, match=r"<BytesIO>: nothing is left to read; .*seek\(0\)"):
+        learn.load(file)
+    content = file.getvalue()
+    before = {name: value.clone() for name, value in learn.model.state_dict().items()}
+    for damaged in (content[:-9], content[:300] + b"!" + content[301:], b"hello", content * 2):
+        with pytest.raises(FileError, match="<BytesIO>"):
+            learn.load(io.BytesIO(damaged))
+    with pytest.raises(FileError, match="<BytesIO>: holds a checkpoint; expected a bundle; learn.load reads it"):
+        load_predictor(io.BytesIO(content))
+    assert all(torch.equal(value, before[name]) for name, value in learn.model.state_dict().items())
+
+
+def test_each_wrong_place_is_named_with_what_reads_it(toy: DataBunch, here: Path):
+    learn = learner(toy, MLP(20, 8, 4))
+    learn.fit(1, 1e-2, checkpoint="run")
+    learn.export("run2/model")
+    learn.fit(1, 1e-2, checkpoint="run2")
+    learn.save(here / "saved")
+    learn.export("bundle")
+    learn.export("b.zip")
+    Path("renamed").write_bytes(Path("b.zip").read_bytes())
+    torch.save(learn.model.state_dict(), "w.pt")
+    for folder in ("empty", "other", "saves"):
+        Path(folder).mkdir()
+    Path("other/notes.txt").write_text("mine")
+    learn.save(here / "saves/a")
+    checkpoint, bundle = "expected a checkpoint", "expected a bundle"
+    torchs = "a file; if torch.save wrote it, use learn.model.load_state_dict"
+    places = {
+        "bundle": ("holds a bundle; expected a checkpoint; load_predictor and load_learner read it", None),
+        "b.zip": ("holds a bundle; expected a checkpoint; load_predictor and load_learner read it", None),
+        "saved": (None, "holds a checkpoint; expected a bundle; learn.load reads it"),
+        "run": ("the folder of a run; learn.resume continues it; " + checkpoint, "the folder of a run; .*; " + bundle),
+        "run2": ("the folder of a run; ", "learn.resume continues it, and load_predictor.'run2/model'. its model; "),
+        f"run/checkpoints/{next(Path('run/checkpoints').iterdir()).name}": ("holds a fit; .*; learn.resume", "a fit; "),
+        "empty": ("empty; " + checkpoint, "empty; " + bundle),
+        "other": ("a folder without manifest.json; " + checkpoint, "a folder without manifest.json; " + bundle),
+        "saves": ("a folder that holds a; name one of them; " + checkpoint, "a folder that holds a; name one"),
+        "renamed": ("a zip file of onecycle's; give it a name that ends in .zip", "a zip file of onecycle's; "),
+        "w.pt": (torchs, torchs),
+        "nowhere": ("no such folder; " + checkpoint, "no such folder; " + bundle),
+    }
+    for place, (loading, predicting) in places.items():
+        if loading is not None:
+            with pytest.raises(FileError, match=f"{place}: {loading}"):
+                learn.load(here / place)
+        for load in (load_predictor, load_learner):
+            if predicting is not None:
+                with pytest.raises(FileError, match=f"{place}: .*{predicting}"):
+                    load(place)
+    for place, found in {"bundle": "a bundle; load_predictor and load_learner read it", "empty": "empty"}.items():
+        with pytest.raises(
+            FileError, match=rf"{place}: holds no checkpoints \({found}\); expected the folder that a fit"
+        ):
+            learn.resume(place)
+
+
+def test_numbers_that_safetensors_cannot_hold(toy: DataBunch, here: Path):
+    class Complex(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.phase = nn.Parameter(torch.ones(3, dtype=torch.complex128))
+
+    learn = learner(toy, Complex())
+    for write in (learn.save, learn.export):
+        with pytest.raises(
+            ModelError, match="the model's phase is complex128, which safetensors files cannot hold; .*64"
+        ):
+            write("a")
+    assert not list(here.iterdir())

@@ -56,6 +56,18 @@ def test_the_newest_stay_and_the_best(tmp_path: Path):
     assert RunFolder(tmp_path).read_best()["value"] == min(losses)
 
 
+def test_a_best_that_is_nan_throughout_is_said(tmp_path: Path):
+    learn = learner()
+    learn.metrics = [lambda preds, targets: float("nan")]
+    config = CheckpointConfig(tmp_path / "a", best="<lambda>")
+    with pytest.warns(
+        UserWarning, match="CheckpointConfig's best='<lambda>' was NaN after each of 2 epochs, so that no"
+    ):
+        learn.fit(2, 1e-2, checkpoint=config)
+    assert RunFolder(tmp_path / "a").owner_pid() is None
+    learn.fit(0, 1e-2, checkpoint=CheckpointConfig(tmp_path / "b", best="<lambda>"))
+
+
 def test_an_unknown_best_is_refused_before_the_first_step(tmp_path: Path):
     learn = learner()
     with pytest.raises(SettingError, match="CheckpointConfig's monitor is 'acuracy'; .*did you mean \"accuracy\""):

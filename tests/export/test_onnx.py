@@ -78,3 +78,44 @@ def test_other_numbers_are_not_written(toy: DataBunch, here: Path, monkeypatch: 
     ):
         Learner(toy, seeded(Net()), silent=True).to_onnx("a.onnx")
     assert not list(here.iterdir())
+
+
+@pytest.mark.slow
+def test_columns_of_a_table_and_weights_that_are_transposed(here: Path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+
+    class Transposed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.rand(4, 20).t())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.weight
+
+    table = np.random.RandomState(0).normal(size=(64, 21)).astype(np.float32)
+    x, y = table[:, :-1], np.arange(64) % 4
+    for model in (Net(), Transposed()):
+        learn = Learner(DataBunch.create((x, y), bs=16, device="cpu"), model, silent=True)
+        path = learn.to_onnx("a.onnx", overwrite=True)
+        rows = torch.from_numpy(x[:5].copy())
+        assert np.allclose(run(path, rows), learn.model(rows).detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_model_without_onnx_is_explained_in_a_line_without_colours(toy: DataBunch, here: Path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+
+    class Singular(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + torch.linalg.svdvals(x[:, None])
+
+    with pytest.raises(ModelError) as raised:
+        Learner(toy, Singular(), silent=True).to_onnx("a.onnx")
+    message = str(raised.value)
+    assert "torch.onnx fails (" in message
+    assert message.endswith("write it with other operators, or as a bundle (learn.export), which needs no ONNX")
+    assert "svd" in message
+    assert not {"\x1b", "\n"} & {*message}
+    assert not list(here.iterdir())

@@ -72,6 +72,14 @@ for _ in range(100):
         (field("output", {"of": "nothing"}), "output is {'of': 'nothing'}"),
         (field("output", {}), "output is {}"),
         (field("output", {"dtype": "float32"}), "output is"),
+        (field("output", {"list": []}), "output is {'list': \\[\\]}"),
+        (field("output", {"dict": {"logits": {"of": "nothing"}}}), "output is {'of': 'nothing'}"),
+        (
+            field("output", {"tuple": [{"tuple": [{"tuple": [{"tuple": [{"tuple": [{"of": "linear_1"}]}]}]}]}]}),
+            "output",
+        ),
+        (field("paths", ["[0]", "[1]"]), "paths is"),
+        (field("paths", [3]), "paths is 3"),
         (first_call(0, 3), r"calls\[0\] is 3"),
         (first_call(0, "x"), r"calls\[0\] is 'x'"),
         (first_call(2, [{"of": "linear_1"}]), r"calls\[0\] is {'of': 'linear_1'}"),
@@ -103,10 +111,10 @@ def test_what_onecycle_never_writes(bundle: Path, change: Callable[[dict[str, An
         load_predictor(bundle)
 
 
-@pytest.mark.parametrize("format", [2, None, "1", [1]])
+@pytest.mark.parametrize("format", [3, None, "1", [1]])
 def test_another_format(bundle: Path, format: Any):
     changed(bundle, field("format", format))
-    with pytest.raises(FileError, match="b: the program has format .*; this onecycle reads 1; upgrade it"):
+    with pytest.raises(FileError, match="b: the program has format .*; this onecycle reads 1 and 2; upgrade it"):
         load_predictor(bundle)
 
 

@@ -9,8 +9,10 @@ import torchmetrics
 from torch import Tensor
 from torchmetrics import classification
 
+from onecycle import DataBunch, EarlyStopping, Learner
 from onecycle.errors import DataError, SettingError
 from onecycle.train import epoch_metrics, metrics
+from onecycle.train.callbacks.monitor import Monitor
 from onecycle.train.epoch_metrics import f1_score, r2_score, roc_auc
 from onecycle.train.metrics import (
     accuracy,
@@ -20,6 +22,7 @@ from onecycle.train.metrics import (
     mean_absolute_error,
     mean_squared_error,
     metric_name,
+    metric_names,
     root_mean_squared_error,
     top_k_accuracy,
 )
@@ -85,6 +88,48 @@ def test_marked_functions_can_be_pickled():
 )
 def test_names_of_columns(metric: Any, name: str):
     assert metric_name(metric) == name
+
+
+def score(preds: Tensor, targets: Tensor, k: int = 1) -> float:
+    return 0.25 * k
+
+
+class Score:
+    def __call__(self, preds: Tensor, targets: Tensor) -> float:
+        return 0.5
+
+
+def test_names_of_several_columns_are_different(toy: DataBunch):
+    named = partial(score, k=3)
+    named.__name__ = "mine"  # pyright: ignore[reportAttributeAccessIssue] -- a partial takes any
+
+    def valid_loss(preds: Tensor, targets: Tensor) -> float:
+        return 9.0
+
+    by_name: dict[str, Any] = {
+        "score(k=1)": partial(score, k=1),
+        "score(k=2)": partial(score, k=2),
+        "mine": named,
+        "score": score,
+        "<lambda>": lambda preds, targets: 0.1,
+        "<lambda>_2": lambda preds, targets: 0.2,
+        "Score": Score(),
+        "Score_2": Score(),
+        "score(k=4)": epoch_metric(partial(score, k=4)),
+        "valid_loss_2": valid_loss,
+    }
+    assert metric_names([*by_name.values()]) == [*by_name]
+    assert metric_names([partial(score, k=2)]) == ["score"]
+    assert metric_names([score, score]) == ["score", "score_2"]
+    learn = Learner(toy, nn.Linear(20, 4), metrics=[*by_name.values()], silent=True)
+    best = Monitor("score(k=2)", None, "test")
+    learn.fit(1, 1e-2, callbacks=EarlyStopping("mine", patience=1))
+    record = learn.recorder.record
+    assert record.metric_names == [*by_name]
+    found = dict(zip(record.metric_names, record.metrics[-1], strict=True))
+    assert (found["score(k=2)"], found["mine"], found["valid_loss_2"]) == (0.5, 0.75, 9)
+    assert record.val_losses[-1] < 9
+    assert not best.is_lower_better
 
 
 @pytest.mark.parametrize("metric", [accuracy, error_rate, top_k_accuracy])

@@ -1,5 +1,5 @@
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -131,7 +131,7 @@ def test_predictions_are_stored_only_for_metrics_over_the_epoch_and_without_thei
 def test_outputs_and_targets_may_be_lists_of_tensors():
     @epoch_metric
     def of_two(preds: Any, targets: Any) -> Any:
-        assert [type(preds), type(targets)] == [list, list]
+        assert [type(preds), type(targets)] == [tuple, list]
         return len(preds[0]) + len(targets[1]) / 10
 
     scores = EpochScores([of_two])
@@ -298,9 +298,27 @@ def test_batches_that_cannot_be_joined_are_explained():
     ):
         scores.result()
     scores = EpochScores([epoch_metric(third)])
-    scores.add(torch.zeros(()), {"logits": torch.rand(2)}, torch.rand(2), 2)
-    with pytest.raises(DataError, match="expected tensors, or lists of them, of the same shape for each row$"):
+    for name in ("logits", "other"):
+        scores.add(torch.zeros(()), {name: torch.rand(2)}, torch.rand(2), 2)
+    with pytest.raises(
+        DataError, match="expected tensors, or lists and dicts of them, of the same shape for each row$"
+    ):
         scores.result()
+
+
+def test_outputs_of_an_epoch_keep_their_names():
+    class Output(NamedTuple):
+        logits: Tensor
+        aux: Tensor
+
+    @epoch_metric
+    def by_name(preds: Any, targets: Any) -> Any:
+        return preds.logits.sum() + preds.aux.mean() + targets["y"].sum()
+
+    scores = EpochScores([by_name], inverse_transform=lambda values: values + 1)
+    for rows in (3, 2):
+        scores.add(torch.zeros(()), Output(torch.ones(rows), torch.zeros(rows, 2)), {"y": torch.ones(rows)}, rows)
+    assert scores.result() == [0, 10 + 1 + 10]
 
 
 @pytest.mark.parametrize("parts", [[200], [1, 63, 64, 72]])

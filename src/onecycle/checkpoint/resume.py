@@ -10,6 +10,7 @@ from typing import Any
 from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.checkpoint.state import FitState
 from onecycle.checkpoint.writer import CheckpointConfig
+from onecycle.core.archives import describe_folder
 from onecycle.core.files import Lock
 from onecycle.core.record import Record
 from onecycle.errors import FileError, SettingError
@@ -53,7 +54,10 @@ class ResumePoint:
         """
         run = RunFolder(folder)
         if not run.names():
-            raise FileError(f"{run.path}: holds no checkpoints; expected the folder that a fit had as checkpoint=")
+            found = f" ({found})" if (found := describe_folder(run.path)) else ""
+            raise FileError(
+                f"{run.path}: holds no checkpoints{found}; expected the folder that a fit had as checkpoint="
+            )
         lock = run.lock()
         try:
             name, (values, tensors) = run.read_latest()

@@ -7,14 +7,15 @@ from onecycle.checkpoint.weights import KIND, load_checkpoint, save_checkpoint
 from onecycle.core.archives import check_replaceable
 from onecycle.core.choices import Mode
 from onecycle.train.callbacks.base import Callback
-from onecycle.train.callbacks.monitor import Monitor
+from onecycle.train.callbacks.monitor import Monitor, warn_of_nan
 from onecycle.train.fit import Fit
 
 
 class SaveBest(Callback):
     """Save the model's weights after every epoch whose `monitor` is the best so far.
 
-    With EMA the weights are those of the average.
+    With EMA the weights are those of the average. If `monitor` is NaN in every epoch, no weights are saved, the model
+    stays as the last step left it, and a warning says so.
 
     Args:
         folder: Folder that the weights are written to; `Learner.load` reads it, and an older one is replaced.
@@ -45,13 +46,14 @@ class SaveBest(Callback):
         self.best: float | None = None
         self.epoch: int | None = None
         self._has_weights = False  # of an epoch of this fit, or of the one that it resumes
+        self._epochs = 0  # that this fit ended
 
     def on_train_begin(self, fit: Fit) -> None:
         """Reset the best value, and check `monitor` and the folder."""
         self.monitor.check(fit)
         check_replaceable(self.folder, KIND, replace=True)
         self.best = self.epoch = None
-        self._has_weights = False
+        self._has_weights, self._epochs = False, 0
 
     def on_epoch_end(self, fit: Fit) -> None:
         """Save the weights if the epoch is the best so far."""
@@ -60,12 +62,15 @@ class SaveBest(Callback):
             save_checkpoint(self.folder, fit.model, None, fit.epoch + 1)
             self.best, self.epoch = value, fit.epoch
         self._has_weights = self.epoch is not None
+        self._epochs += 1
 
     def on_train_end(self, fit: Fit) -> None:
-        """Load the best weights."""
+        """Load the best weights; warn if no epoch had a number to compare, so that none were saved."""
         if self.restore and self._has_weights:
             load_checkpoint(self.folder, fit.model, None)
-        self._has_weights = False  # a later fit may fail before its first hook, and end
+        epochs, self._has_weights, self._epochs = self._epochs, False, 0  # a later fit may fail before its first hook
+        if epochs and self.best is None:
+            warn_of_nan(f"SaveBest's monitor {self.monitor.name!r}", epochs, f"were saved in {self.folder}")
 
     def state(self) -> dict[str, Any]:
         """Return the best value so far, and its epoch."""

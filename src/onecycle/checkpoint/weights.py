@@ -5,35 +5,42 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from onecycle.core.archives import read_folder, write_folder
+from onecycle.core.archives import Place, place_name, read_archive, write_archive, write_folder
 from onecycle.errors import FileError, ModelError
 from onecycle.optim.optimizer import GroupedOptimizer
 
 KIND = "checkpoint"
+_WITH_NAN = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
-def save_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None, epochs_trained: int) -> None:
-    """Write the state of the model and, if given, of the optimizer. An older checkpoint in `folder` is replaced.
+def save_checkpoint(folder: Place, model: nn.Module, opt: GroupedOptimizer | None, epochs_trained: int) -> None:
+    """Write the state of the model and, if given, of the optimizer, to a folder or a file-like object.
 
+    An older checkpoint in `folder` is replaced.
     `epochs_trained` decides the batch order of the next epoch. Raises ModelError for a state that is not all tensors.
     """
     tensors: dict[str, dict[str, Tensor]] = {"model": weights_of(model)}
     state: dict[str, Any] = {"epochs_trained": epochs_trained}
     if opt is not None:
         tensors["optimizer"], state["optimizer"] = pack_optimizer(opt)
-    write_folder(folder, KIND, tensors, state, replace=True)
+    if isinstance(folder, Path):
+        write_folder(folder, KIND, tensors, state, replace=True)
+    else:
+        write_archive(folder, KIND, tensors, state, replace=True)
 
 
-def load_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None) -> tuple[bool, int]:
+def load_checkpoint(place: Place, model: nn.Module, opt: GroupedOptimizer | None) -> tuple[bool, int]:
     """Load a saved state into `model` and `opt`.
 
     Returns whether the optimizer's state was loaded, and the epochs trained. The state of another optimizer, or of
     other layer groups, is ignored with a warning. Raises FileError for a missing or damaged folder and ModelError for
     another model's weights; nothing is changed then.
     """
-    state, tensors = read_folder(folder, KIND)
+    (state, tensors), folder = read_archive(place, KIND), place_name(place)
     if "model" not in tensors:
         raise FileError(f"{folder}: holds no model")
     epochs = state.get("epochs_trained", 0)
@@ -51,14 +58,39 @@ def load_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None
     return moments is not None, epochs
 
 
+def check_weights(model: nn.Module, consequence: str) -> None:
+    """Raise ModelError if a parameter contains NaN; the message says which, and the consequence."""
+    if found := find_nan(model):
+        raise ModelError(
+            f"the model's weights contain NaN ({found}), as a step with a loss of NaN leaves them: {consequence}; load "
+            "earlier weights (learn.load), or train a new model with a lower learning rate"
+        )
+
+
+def find_nan(model: nn.Module) -> str | None:
+    """Return which parameter is the first that contains NaN, or None if none does."""
+    parameters = {name: p.detach() for name, p in model.named_parameters() if not is_lazy(p) and p.dtype in _WITH_NAN}
+    suspects = [tensor.sum().isnan() for tensor in parameters.values()]  # one pass, no copy; inf - inf is looked at
+    if not suspects or not bool(torch.stack([suspect.to(suspects[0].device) for suspect in suspects]).any()):
+        return None
+    counts = ((name, int(tensor.isnan().sum()), tensor.numel()) for name, tensor in parameters.items())
+    return next((f"first in {name}: {count:,} of {size:,} numbers" for name, count, size in counts if count), None)
+
+
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return the model's state by name. Raises ModelError if not all of it is tensors, which needs code to load."""
+    """Return the model's state by name. Raises ModelError if not all of it can be saved without code."""
     state: dict[str, Any] = model.state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise ModelError(
                 f"the model's {name} is of type {type(value).__name__}; expected a tensor, which can be saved without "
                 "code: let get_extra_state return one, or use register_buffer"
+            )
+        if value.dtype is torch.complex128 or value.layout is not torch.strided:
+            kind = "complex128" if value.layout is torch.strided else str(value.layout).removeprefix("torch.")
+            raise ModelError(
+                f"the model's {name} is {kind}, which safetensors files cannot hold; expected dense numbers: use "
+                "complex64, or to_dense()"
             )
     return state
 

@@ -15,7 +15,7 @@ from onecycle.core.checks import check_int
 from onecycle.core.files import Lock
 from onecycle.errors import SettingError
 from onecycle.train.callbacks.base import Callback
-from onecycle.train.callbacks.monitor import Monitor
+from onecycle.train.callbacks.monitor import Monitor, warn_of_nan
 from onecycle.train.fit import Fit, Position
 from onecycle.train.signals import FINISHED
 
@@ -202,6 +202,9 @@ class CheckpointWriter:
             finally:
                 if self._config.lock is None:
                     self._run.release(self._lock)
+        monitor, epochs = self._config.monitor, len(self._fit.record.epochs)
+        if monitor is not None and epochs and self._best["name"] is None:
+            warn_of_nan(f"CheckpointConfig's best={monitor.name!r}", epochs, f"of a best epoch are in {self._run.path}")
 
     def _finish_writing(self) -> None:
         """Wait for the checkpoint that is being written. Raises OutputError if that failed."""

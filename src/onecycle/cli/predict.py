@@ -71,9 +71,11 @@ def _predict(batches: Iterable[RowBatch], predictor: Predictor, scorer: "_Scorer
     for batch in batches:
         dataset, scale = TensorDataset(batch.x), predictor.pixel_scale
         loader = InMemoryLoader(dataset, _BATCH_SIZE, predictor.device, seed=0, pixel_scale=scale)
-        outputs = predict_batches(predictor.model, loader.epoch(0))[0].float()
+        outputs = predictor.main_output(predict_batches(predictor.model, loader.epoch(0))[0]).float()
         scorer.add(outputs, batch.y)
-        yield batch, predictor.as_predictions(outputs)
+        predictions = predictor.as_predictions(outputs)
+        predictor.check_predictions(predictions)
+        yield batch, predictions
 
 
 def _print(

@@ -5,14 +5,16 @@ all JSON of ours, its own. A zip file also ends with a SHA-256, since zip's own 
 them can run code.
 """
 
+import io
 import json
 import os
 import shutil
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import safetensors
 from safetensors.torch import load, save
@@ -29,12 +31,21 @@ from onecycle.core.files import (
 )
 from onecycle.core.reading import open_for_reading
 from onecycle.core.record import to_jsonable
-from onecycle.errors import FileError, OutputError
+from onecycle.errors import FileError, OutputError, SettingError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 Tensors: TypeAlias = Mapping[str, Tensor]
+Place: TypeAlias = Path | IO[bytes]
+"""Where an archive is: a folder, a file that ends in .zip, or a file-like object such as BytesIO."""
 Content: TypeAlias = tuple[dict[str, Any], dict[str, dict[str, Tensor]]]
+_READERS = {
+    "bundle": "load_predictor and load_learner read it",
+    "checkpoint": "learn.load reads it",
+    "fit": "learn.resume reads it, given the folder of the run",
+    "settings": "onecycle train --resume reads it, given the folder of the run",
+}
+"""Which function reads what, by the kind of archive."""
 _STATE = "state.json"
 _ADVICE = "use another copy"
 _LOAD_ERRORS = (KeyError, RuntimeError, AssertionError)  # a dtype that torch does not have, sizes beyond 64 bits
@@ -48,9 +59,44 @@ _DIGEST_SIZE = 64  # of a SHA-256 in hexadecimal, which is the comment of our zi
 _COMMENT_LENGTH = _DIGEST_SIZE.to_bytes(2, "little")
 
 
+def as_place(place: Any, folder: Path | None = None) -> Place:
+    """Return a path, relative to `folder`, or a file-like object as it is. Raises SettingError for anything else."""
+    if isinstance(place, str | os.PathLike):
+        return (folder or Path()) / place
+    if hasattr(place, "read") or hasattr(place, "write"):
+        return place
+    hint = "; give io.BytesIO(data)" if isinstance(place, bytes | bytearray | memoryview) else ""
+    raise SettingError(f"a {type(place).__name__} is no place for a file; expected a path, or an open file{hint}")
+
+
+def place_name(place: Place) -> Path:
+    """Return the path of a place, or how messages call a file-like object."""
+    return place if isinstance(place, Path) else Path(f"<{type(place).__name__}>")
+
+
 def is_zip(path: Path) -> bool:
     """Whether a bundle of this name is a zip file."""
     return path.suffix.lower() == ".zip" and not path.is_dir()
+
+
+def describe_folder(path: Path) -> str | None:
+    """Return what `path` holds and which function reads it, or None if it is missing or nothing of ours."""
+    with suppress(OSError, ValueError, KeyError, TypeError, UnicodeDecodeError):
+        if path.is_file() and zipfile.is_zipfile(path) and MANIFEST in zipfile.ZipFile(path).namelist():
+            return "a zip file of onecycle's; give it a name that ends in .zip"
+        if path.is_file():
+            return "a file; if torch.save wrote it, use learn.model.load_state_dict(torch.load(...))"
+        if (path / MANIFEST).is_file():
+            kind = json.loads((path / MANIFEST).read_bytes())["onecycle"]
+            return f"a {kind}; {_READERS[kind]}"
+        if (path / "checkpoints").is_dir():
+            model = path / "model"
+            bundle = f", and load_predictor({str(model)!r}) its model" if (model / MANIFEST).is_file() else ""
+            return f"the folder of a run; learn.resume continues it{bundle}"
+        names = sorted(entry.name for entry in path.iterdir())
+        inner = [name for name in names if not name.startswith(".") and (path / name / MANIFEST).is_file()]
+        return f"a folder that holds {', '.join(inner[:3])}; name one of them" if inner else None if names else "empty"
+    return None
 
 
 def check_replaceable(path: Path, kind: str, replace: bool) -> None:
@@ -61,7 +107,8 @@ def check_replaceable(path: Path, kind: str, replace: bool) -> None:
         raise OutputError(f"{path} exists; give another name, or ask for it to be replaced (overwrite=True)")
     try:
         if is_zip(path):
-            _parse_manifest(path, kind, _read_zip(path, only=MANIFEST))
+            with open_for_reading(path) as file:
+                _parse_manifest(path, kind, _files_in_zip(path, file, only=MANIFEST))
         else:
             read_manifest(path, kind)
     except FileError as error:
@@ -69,6 +116,35 @@ def check_replaceable(path: Path, kind: str, replace: bool) -> None:
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write_archive(
+    place: Place, kind: str, tensors: Mapping[str, Tensors], state: Mapping[str, Any], replace: bool
+) -> None:
+    """Write a folder, or a zip file if that is what `place` is named, or the bytes of one to a file-like object.
+
+    Raises OutputError if something else is in the way, or nothing can be written.
+    """
+    if isinstance(place, Path):
+        (write_zip if is_zip(place) else write_folder)(place, kind, tensors, state, replace)
+        return
+    content = io.BytesIO()
+    _write_zip(content, kind, tensors, state)
+    write_bytes(place, content.getvalue())
+
+
+def write_bytes(place: Place, content: bytes) -> None:
+    """Write a file, atomically, or to a file-like object. Raises OutputError if that fails."""
+    if isinstance(place, Path):
+        with atomic_write(place) as file:
+            file.write(content)
+        return
+    try:
+        place.write(content)
+    except (OSError, ValueError, TypeError, AttributeError) as error:  # closed, not for writing, or of text
+        raise OutputError(
+            f"{place_name(place)}: cannot be written ({error}); expected a file that is open for writing bytes"
+        ) from error
 
 
 def write_folder(
@@ -107,16 +183,20 @@ def write_zip(path: Path, kind: str, tensors: Mapping[str, Tensors], state: Mapp
     """Write the files of `write_folder` as one zip file. Raises OutputError as that does."""
     check_replaceable(path, kind, replace)
     with atomic_write(path) as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for name, data in _files(kind, tensors, state).items():
-                entry = zipfile.ZipInfo(name, _ZIP_DATE)
-                entry.external_attr, entry.create_system = 0o644 << 16, 3  # the same on every system and umask
-                with archive.open(entry, "w", force_zip64=True) as target:
-                    target.write(data)
-        size = file.seek(0, os.SEEK_END) - len(_COMMENT_LENGTH)  # the last two bytes say that there is no comment
-        digest = _digest_of_first(size, file)
-        file.seek(size)
-        file.write(_COMMENT_LENGTH + digest)
+        _write_zip(file, kind, tensors, state)
+
+
+def _write_zip(file: IO[bytes], kind: str, tensors: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in _files(kind, tensors, state).items():
+            entry = zipfile.ZipInfo(name, _ZIP_DATE)
+            entry.external_attr, entry.create_system = 0o644 << 16, 3  # the same on every system and umask
+            with archive.open(entry, "w", force_zip64=True) as target:
+                target.write(data)
+    size = file.seek(0, os.SEEK_END) - len(_COMMENT_LENGTH)  # the last two bytes say that there is no comment
+    digest = _digest_of_first(size, file)
+    file.seek(size)
+    file.write(_COMMENT_LENGTH + digest)
 
 
 def manifest_text(kind: str, files: Mapping[str, bytes]) -> str:
@@ -161,6 +241,25 @@ def _entry(data: bytes) -> dict[str, Any]:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
+def read_archive(place: Place, kind: str) -> Content:
+    """Return the state and the tensors that `write_archive` wrote. Raises FileError as `read_folder` does.
+
+    A file-like object is read from where it stands to its end.
+    """
+    if isinstance(place, Path):
+        return (read_zip if is_zip(place) else read_folder)(place, kind)
+    name = place_name(place)
+    try:
+        content: Any = place.read()
+    except (OSError, ValueError, AttributeError) as error:  # closed, or not for reading
+        raise FileError(f"{name}: cannot be read ({error}); expected a file that is open for reading bytes") from error
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise FileError(f'{name}: holds text; expected bytes: open the file with mode "rb"')
+    if not content:
+        raise FileError(f"{name}: nothing is left to read; go to where the {kind} begins: seek(0)")
+    return _read_zip(name, io.BytesIO(content), kind)
+
+
 def read_folder(folder: Path, kind: str) -> Content:
     """Return the state and the tensors that `write_folder` wrote, every file checked against the manifest.
 
@@ -183,7 +282,12 @@ def read_zip(path: Path, kind: str) -> Content:
     Raises FileError as `read_folder` does, and for entries that are compressed or not in the manifest. Nothing is
     inflated or written to the disk, so reading takes no more memory than the file has bytes.
     """
-    files = _read_zip(path)
+    with open_for_reading(path) as file:
+        return _read_zip(path, file, kind)
+
+
+def _read_zip(path: Path, file: IO[bytes], kind: str) -> Content:
+    files = _files_in_zip(path, file)
     entries = _parse_manifest(path, kind, files)
     if unlisted := files.keys() - entries.keys() - {MANIFEST}:
         raise FileError(f"{path}: holds {min(unlisted)!a}, which is not in its {MANIFEST}; {_ADVICE}")
@@ -194,8 +298,12 @@ def read_zip(path: Path, kind: str) -> Content:
 
 def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
     """Return the entry of each file of a folder. Raises FileError as `read_folder` does."""
-    if not folder.is_dir():
-        raise FileError(f"{folder}: no such folder; expected a {kind} that onecycle wrote")
+    expected = f"expected a {kind} that onecycle wrote"
+    if not folder.exists():
+        raise FileError(f"{folder}: no such folder; {expected}")
+    if not folder.is_dir() or not ((folder / MANIFEST).is_file() or (folder / _STATE).is_file()):
+        found = describe_folder(folder) or f"a folder without {MANIFEST}"
+        raise FileError(f"{folder}: {found}; {expected}")
     return _parse_manifest(folder, kind, {MANIFEST: _read_file(folder / MANIFEST)})
 
 
@@ -212,7 +320,8 @@ def _parse_manifest(path: Path, kind: str, files: Mapping[str, bytes]) -> dict[s
     if version > FORMAT:
         raise FileError(f"{path}: format {version} is newer than this onecycle reads ({FORMAT}); upgrade it")
     if written_kind != kind:
-        raise FileError(f"{path}: holds a {written_kind}; expected a {kind}")
+        reader = f"; {_READERS[written_kind]}" if written_kind in _READERS else ""
+        raise FileError(f"{path}: holds a {written_kind}; expected a {kind}{reader}")
     if any(name != Path(name).name or name in ("", ".", "..") for name in entries):
         raise FileError(f"{path / MANIFEST}: names a file outside of the folder; {_ADVICE}")
     return entries
@@ -276,23 +385,22 @@ def _state(path: Path, data: bytes) -> dict[str, Any]:
     return state
 
 
-def _read_zip(path: Path, only: str | None = None) -> dict[str, bytes]:
+def _files_in_zip(path: Path, file: IO[bytes], only: str | None = None) -> dict[str, bytes]:
     """Return the files in a zip file (or `only` one) by name. Raises FileError if it is damaged or not one of ours."""
-    with open_for_reading(path) as file:
-        try:
-            if only is None:
-                _check_zip_digest(path, file)
-            with zipfile.ZipFile(file) as archive:
-                entries = archive.infolist()
-                _check_zip_entries(path, entries)
-                return {entry.filename: archive.read(entry) for entry in entries if only in (None, entry.filename)}
-        except _ZIP_ERRORS as error:
-            if isinstance(error, FileError):
-                raise
-            raise FileError(f"{path}: not a zip file, or a damaged one ({error}); {_ADVICE}") from error
+    try:
+        if only is None:
+            _check_zip_digest(path, file)
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            _check_zip_entries(path, entries, file.seek(0, os.SEEK_END))
+            return {entry.filename: archive.read(entry) for entry in entries if only in (None, entry.filename)}
+    except _ZIP_ERRORS as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"{path}: not a zip file, or a damaged one ({error}); {_ADVICE}") from error
 
 
-def _check_zip_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+def _check_zip_entries(path: Path, entries: list[zipfile.ZipInfo], size: int) -> None:
     """Raise FileError for entries that onecycle does not write, before any of them is read."""
     if len(entries) > _MAX_FILES:
         raise FileError(f"{path}: holds {len(entries):,} files; expected at most {_MAX_FILES}; {_ADVICE}")
@@ -306,11 +414,11 @@ def _check_zip_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
             raise FileError(f"{path}: {name} is compressed or encrypted, which onecycle never does; {_ADVICE}")
         if name == MANIFEST and entry.file_size > _MAX_MANIFEST_BYTES:
             raise FileError(f"{path}: its {MANIFEST} has more than {_MAX_MANIFEST_BYTES:,} bytes; {_ADVICE}")
-    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+    if sum(entry.file_size for entry in entries) > size:
         raise FileError(f"{path}: says that it holds more bytes than it has; {_ADVICE}")
 
 
-def _check_zip_digest(path: Path, file: BinaryIO) -> None:
+def _check_zip_digest(path: Path, file: IO[bytes]) -> None:
     """Raise FileError if a zip file does not end with its SHA-256. One that was packed by hand has no comment."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - _ZIP_END_SIZE - _DIGEST_SIZE, 0))
@@ -324,7 +432,7 @@ def _check_zip_digest(path: Path, file: BinaryIO) -> None:
         )
 
 
-def _digest_of_first(size: int, file: BinaryIO) -> bytes:
+def _digest_of_first(size: int, file: IO[bytes]) -> bytes:
     """Return the SHA-256, in hexadecimal, of the first `size` bytes of a file."""
     digest = sha256()
     file.seek(0)

@@ -165,7 +165,9 @@ def as_tensor(array: object, name: str) -> Tensor:
 def _from_numpy(array: Array, name: str) -> Tensor:
     if array.dtype.kind not in "biuf":
         sample = f", for example {array.flat[0]!r}" if array.size else ""
-        raise DataError(f"{name} has dtype {array.dtype}{sample}; expected numbers: encode text as integers first")
+        is_complex = array.dtype.kind == "c"
+        fix = "give real and imaginary parts as columns" if is_complex else "encode text as integers first"
+        raise DataError(f"{name} has dtype {array.dtype}{sample}; expected numbers: {fix}")
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # torch's uint16 to uint64 support few operations
         array = array.astype(np.int64)
     if not array.flags.writeable or any(stride < 0 for stride in array.strides) or not array.dtype.isnative:

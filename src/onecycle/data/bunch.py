@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from onecycle.core.checks import check_int
 from onecycle.core.choices import ColumnKind, SetName, Task
@@ -96,9 +96,9 @@ class DataBunch:
         """Make a DataBunch from arrays or data sets.
 
         Training batches are shuffled and a last short one is dropped; validation, test and `fix_dl` keep the order and
-        all rows. Arrays and TensorDatasets live on the device; any other data set, one derived from TensorDataset with
-        a `__getitem__` of its own among them, goes through torch's DataLoader. float64 becomes torch's default dtype,
-        integer targets become int64.
+        all rows. An IterableDataset decides its order itself, and needs a length. Arrays and TensorDatasets live on the
+        device; any other data set, one derived from TensorDataset with a `__getitem__` of its own among them, goes
+        through torch's DataLoader. float64 becomes torch's default dtype, integer targets become int64.
 
         An array or tensor that needs no conversion is not copied: change it later, and the fit trains on what it holds
         then. The library does not write to it, and batches are copies: what models, losses, metrics and callbacks
@@ -148,7 +148,8 @@ class DataBunch:
             drop_last = training and rows >= bs
             if is_in_memory(ds):
                 return InMemoryLoader(ds, size, device, seed, training, drop_last, pixel_scale)
-            dl = DataLoader[Any](ds, size, shuffle=training, drop_last=drop_last, num_workers=num_workers)
+            shuffle = training and not isinstance(ds, IterableDataset)
+            dl = DataLoader[Any](ds, size, shuffle=shuffle, drop_last=drop_last, num_workers=num_workers)
             return TorchLoader(dl, device, seed)
 
         valid_dl, test_dl = (loader(ds, val_bs) if ds is not None else None for ds in (valid, test))
@@ -269,7 +270,7 @@ class DataBunch:
         if self.classes is not None or not hasattr(self.train_ds, "__getitem__"):
             return False
         with SeededGlobalRNG(self.seed):  # the data set may draw from the global generators
-            row = self.train_ds[0]
+            row = _first_row(self.train_ds)
         target = row[-1] if isinstance(row, tuple | list) else None
         return isinstance(target, float) or "float" in str(getattr(target, "dtype", ""))
 
@@ -388,6 +389,19 @@ class DataBunch:
         return loader
 
 
+def _first_row(dataset: Any) -> Any:
+    """Return the first row of a data set. Raises DataError for one that can be read only once."""
+    if not isinstance(dataset, IterableDataset):
+        return dataset[0]
+    rows: Any = iter(dataset)  # pyright: ignore[reportUnknownArgumentType] -- of whatever
+    if iter(dataset) is rows:
+        raise DataError(
+            f"{type(dataset).__name__} can be read only once, so that its first row cannot tell classes from values; "
+            "give the learner a loss_func"
+        )
+    return next(rows, None)
+
+
 def _checked_seed(seed: int | None) -> int:
     return default_seed() if seed is None else check_int(seed, "seed", least=0)
 
@@ -399,7 +413,8 @@ def _checked_dataset(ds: DatasetLike, name: str) -> Any:
     try:
         rows = len(ds)  # pyright: ignore[reportArgumentType, reportUnknownVariableType] -- a Dataset need not have a length
     except TypeError:
-        raise DataError(f"{name} has no length; expected a data set with __len__ and __getitem__") from None
+        rest = "" if isinstance(ds, IterableDataset) else " and __getitem__"
+        raise DataError(f"{name} has no length; expected a data set with __len__{rest}") from None
     if not rows:
         raise DataError(f"{name} has no rows; expected at least one")
     return ds

@@ -15,6 +15,7 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     Dataset,
+    IterableDataset,
     RandomSampler,
     SequentialSampler,
     Subset,
@@ -195,7 +196,10 @@ class TorchLoader:
             return None
         if isinstance(loader.sampler, SubsetRandomSampler):
             dataset = Subset(dataset, sorted(loader.sampler.indices))
-        elif not isinstance(loader.sampler, SequentialSampler | RandomSampler):
+        elif not isinstance(loader.sampler, SequentialSampler | RandomSampler) and not isinstance(
+            dataset,
+            IterableDataset,  # whose order is the only one
+        ):
             return None
         in_order = DataLoader(
             dataset,

@@ -6,7 +6,7 @@ weights are beside them.
 
 import reprlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from onecycle.checkpoint.weights import load_weights
-from onecycle.core.archives import check_replaceable, is_zip, read_folder, read_zip, write_folder, write_zip
+from onecycle.core.archives import Place, check_replaceable, place_name, read_archive, write_archive
 from onecycle.core.models import architecture, build
 from onecycle.errors import DataError, FileError, ModelError, SettingError
 from onecycle.export.traced_model import TracedModel
@@ -25,7 +25,14 @@ if TYPE_CHECKING:  # only the model of a table needs them, and they import pyarr
     from onecycle.tables.target import Target
 
 _KIND = "bundle"
-Rows: TypeAlias = Callable[[], list[Tensor]]
+Rows: TypeAlias = Callable[[], list[Any]]
+
+
+class RowSpec:
+    """What a row is like where a model takes a tensor: its shape, or None if it may vary, and its dtype."""
+
+    def __init__(self, shape: Sequence[int] | None, dtype: torch.dtype) -> None:
+        self.shape, self.dtype = None if shape is None else torch.Size(shape), dtype
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,8 @@ class BundleInfo:
         versions: Versions of Python and the libraries.
         features: How rows of a table become the model's input, or None.
         target: What is predicted, if the data came from a table.
+        inputs: A `RowSpec` for each input, nested as the model takes them; None if it takes one tensor, or if they are
+            not known.
     """
 
     loss: str
@@ -53,6 +62,7 @@ class BundleInfo:
     versions: dict[str, str]
     features: "Features | None" = None
     target: "Target | None" = None
+    inputs: Any = None
 
     @property
     def row_shape(self) -> torch.Size | None:
@@ -68,7 +78,9 @@ class BundleInfo:
         """Return the info as JSON values."""
         features = self.features.to_dict() if self.features is not None else None
         target = self.target.to_dict() if self.target is not None else None
-        return {**vars(self), "features": features, "target": target}
+        inputs = {"inputs": _inputs_to_json(self.inputs)} if self.inputs is not None else {}
+        values = {name: value for name, value in vars(self).items() if name != "inputs"}
+        return {**values, "features": features, "target": target, **inputs}
 
 
 def check_bundle_path(path: Path, overwrite: bool) -> None:
@@ -76,15 +88,16 @@ def check_bundle_path(path: Path, overwrite: bool) -> None:
     check_replaceable(path, _KIND, overwrite)
 
 
-def export_bundle(path: Path, model: nn.Module, info: BundleInfo, overwrite: bool, rows: Rows) -> None:
-    """Write `model` and `info` to `path`: one file if its name ends in .zip, else a folder.
+def export_bundle(place: Place, model: nn.Module, info: BundleInfo, overwrite: bool, rows: Rows) -> None:
+    """Write `model` and `info`: to one file if its name ends in .zip, or to a file-like object, else to a folder.
 
     `rows` returns a few rows that a model can be traced with; if that fails, only the weights are written, with a
-    warning that says why. Raises OutputError if `path` exists, unless `overwrite` is set.
+    warning that says why. Raises OutputError if the path exists, unless `overwrite` is set.
     """
-    check_bundle_path(path, overwrite)
+    if isinstance(place, Path):
+        check_bundle_path(place, overwrite)
     known = architecture(model)
-    program, constants = _trace(path, model, rows) if known is None else (None, {})
+    program, constants = _trace(place_name(place), model, rows) if known is None else (None, {})
     state = {
         "architecture": known,
         "model_class": type(model).__qualname__,
@@ -94,7 +107,7 @@ def export_bundle(path: Path, model: nn.Module, info: BundleInfo, overwrite: boo
     tensors: dict[str, Mapping[str, Tensor]] = {"model": model.state_dict()}
     if constants:
         tensors["constants"] = constants
-    (write_zip if is_zip(path) else write_folder)(path, _KIND, tensors, state, overwrite)
+    write_archive(place, _KIND, tensors, state, overwrite)
 
 
 def _trace(path: Path, model: nn.Module, rows: Rows) -> tuple[dict[str, Any] | None, Mapping[str, Tensor]]:
@@ -113,13 +126,13 @@ def _trace(path: Path, model: nn.Module, rows: Rows) -> tuple[dict[str, Any] | N
         return None, {}
 
 
-def read_bundle(path: Path, model: nn.Module | type[nn.Module] | None = None) -> tuple[nn.Module, BundleInfo]:
+def read_bundle(place: Place, model: nn.Module | type[nn.Module] | None = None) -> tuple[nn.Module, BundleInfo]:
     """Return the model of a bundle, in eval mode, and what the bundle says of it.
 
     `model` is the class (called without arguments) or an instance to fill; the library's own and traced models need
     none. Raises FileError for a missing or damaged bundle and ModelError for a model that the weights do not fit.
     """
-    state, tensors = (read_zip if is_zip(path) else read_folder)(path, _KIND)
+    (state, tensors), path = read_archive(place, _KIND), place_name(place)
     if "model" not in tensors:
         raise FileError(f"{path}: not a bundle that onecycle wrote (model.safetensors missing)")
     info, weights = _read_info(path, state.get("info")), tensors["model"]
@@ -160,6 +173,10 @@ def _read_info(path: Path, values: Any) -> BundleInfo:
         if not (is_valid(info[name]) or (info[name] is None and name not in _REQUIRED)):
             raise _damaged(path, f"info.{name}", info[name])
     try:
+        info["inputs"] = _inputs_from_json(info["inputs"]) if info["inputs"] is not None else None
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        raise _damaged(path, "info.inputs", info["inputs"]) from None
+    try:
         if info["features"] is not None:
             from onecycle.tables.features import Features
 
@@ -173,6 +190,25 @@ def _read_info(path: Path, values: Any) -> BundleInfo:
     return BundleInfo(**info)
 
 
+def _inputs_to_json(inputs: Any) -> Any:
+    if isinstance(inputs, list):
+        return [_inputs_to_json(item) for item in inputs]
+    if isinstance(inputs, dict):
+        return {"dict": {name: _inputs_to_json(item) for name, item in inputs.items()}}
+    return {"shape": None if inputs.shape is None else list(inputs.shape), "dtype": str(inputs.dtype)[6:]}
+
+
+def _inputs_from_json(value: Any) -> Any:
+    """Return the specs that `_inputs_to_json` wrote. Raises ValueError and others for anything else."""
+    if isinstance(value, list):
+        return [_inputs_from_json(item) for item in value]
+    if "dict" in value:
+        return {name: _inputs_from_json(item) for name, item in value["dict"].items()}
+    if not all(_IS_VALID[name](value[key]) or value[key] is None for name, key in _PARTS.items()):
+        raise ValueError("no shape and dtype")
+    return RowSpec(value["shape"], getattr(torch, value["dtype"]))
+
+
 def _damaged(path: Path, name: str, value: Any) -> FileError:
     return FileError(
         f"{path}: {name} is {reprlib.repr(value)}, which onecycle never writes; take an undamaged copy, or export "
@@ -181,7 +217,8 @@ def _damaged(path: Path, name: str, value: Any) -> FileError:
 
 
 _REQUIRED = ("loss", "metrics", "versions")
-_OPTIONAL = ("features", "target")  # missing in the first bundles of 0.1.0
+_OPTIONAL = ("features", "target", "inputs")  # missing in the first bundles of 0.1.0
+_PARTS = {"input_shape": "shape", "input_dtype": "dtype"}
 _IS_VALID: dict[str, Callable[[Any], bool]] = {
     "loss": lambda value: isinstance(value, str),
     "metrics": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
@@ -194,4 +231,5 @@ _IS_VALID: dict[str, Callable[[Any], bool]] = {
     "versions": lambda value: isinstance(value, dict),
     "features": lambda value: isinstance(value, dict),
     "target": lambda value: isinstance(value, dict),
+    "inputs": lambda value: isinstance(value, list | dict),
 }

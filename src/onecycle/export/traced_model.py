@@ -4,23 +4,28 @@
      "parameters": ["lin.weight", ...], "output": {"of": "linear"},
      "calls": [["linear", "aten.linear.default", [{"of": "x"}, {"of": "p_lin_weight"}], {}], ...]}
 
+The output of a model that returns several tensors is nested: {"dict": {"logits": {"of": …}}}, {"list": […]} or
+{"tuple": […]}. "paths" then says where in the model's arguments each of its inputs is. Such programs have format 2.
+
 The program is JSON, and is checked whole before any of it is used: each call is of a function in `operators.py`, and
 each of its arguments a number, a text, a named value of torch (a dtype, say), an earlier result, or a list of these.
 """
 
 import math
+import re
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from onecycle.errors import FileError, ModelError
+from onecycle.core.nested import leaves_by_path
+from onecycle.errors import FileError, ModelError, pluralize
 from onecycle.export.operators import function_by_name
 
-FORMAT = 1
+FORMAT, NESTED_FORMAT = 1, 2
 _FIELDS = {"inputs": list, "weights": dict, "constants": dict, "parameters": list, "calls": list, "output": dict}
 _MAX_DEPTH = 4  # of lists in lists
 _MAX_CALLS = 20_000  # which take a third of a second to check
@@ -79,13 +84,13 @@ class TracedModel(nn.Module):
         super().__init__()
         self.description, self._source = description, source
         self._calls: list[_Call] = []  # before the weights, so that none of them takes these names
-        self._output = ""
+        self._output: Any = None
         if not isinstance(description, dict):
             raise self._damaged("it", description)
-        if description.get("format") != FORMAT:
+        if description.get("format") not in (FORMAT, NESTED_FORMAT):
             raise FileError(
                 f"{source}: the program has format {reprlib.repr(description.get('format'))}; this onecycle reads "
-                f"{FORMAT}; upgrade it, or take an undamaged copy"
+                f"{FORMAT} and {NESTED_FORMAT}; upgrade it, or take an undamaged copy"
             )
         for name, kind in _FIELDS.items():
             if not isinstance(description.get(name), kind):
@@ -93,20 +98,24 @@ class TracedModel(nn.Module):
         if len(description["calls"]) > _MAX_CALLS:
             raise self._damaged("the number of calls", len(description["calls"]))
         self._inputs = [self._require_str(name, "inputs") for name in description["inputs"]]
+        paths = description.get("paths", [f"[{i}]" for i in range(len(self._inputs))])
+        if not (isinstance(paths, list) and len(paths) == len(self._inputs)):
+            raise self._damaged("paths", paths)
+        self._paths = [self._require_str(path, "paths") for path in paths]
         self._register("weights", weights, set(map(str, description["parameters"])))
         self._register("constants", constants, set())
         known = {*self._inputs, *description["weights"], *description["constants"]}
         calls = [self._parse_call(number, call, known) for number, call in enumerate(description["calls"])]
-        output = self._parse_value(description["output"], known, "output")
-        if not isinstance(output, _Result):
-            raise self._damaged("output", description["output"])
-        self._output, self._calls = output.name, _plan_frees(calls, output.name)
+        self._output = self._parse_output(description["output"], known)
+        self._calls = _plan_frees(calls, _result_names(self._output))
         self.eval()
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the model's output for rows. Raises ModelError for another number of inputs."""
-        if len(inputs) != len(self._inputs):
-            raise ModelError(f"the program takes {len(self._inputs)} inputs, not {len(inputs)}")
+    def forward(self, *args: Any) -> Any:
+        """Return the model's output for rows. Raises ModelError for other inputs."""
+        leaves = leaves_by_path(args)
+        if leaves.keys() != {*self._paths} or not all(isinstance(leaf, Tensor) for leaf in leaves.values()):
+            raise ModelError(f"the program takes {_named(self._paths)}, not {_named(leaves)}")
+        inputs = [leaves[path] for path in self._paths]
         own = dict(self.named_parameters(remove_duplicate=False)) | dict(self.named_buffers(remove_duplicate=False))
         results: dict[str, Any] = dict(zip(self._inputs, inputs, strict=True))
         results |= {name: own[weight] for name, weight in self.description["weights"].items()}
@@ -123,10 +132,15 @@ class TracedModel(nn.Module):
                 ) from error
             for name in call.frees:
                 del results[name]
-        output = results[self._output]
+        output = _resolved(self._output, results, device)
         if torch.compiler.is_exporting():  # to ONNX: the number of rows is open
             return output
-        if not isinstance(output, Tensor) or not inputs or output.ndim == 0 or len(output) != len(inputs[0]):
+        is_single = isinstance(self._output, _Result)
+        if (
+            not inputs
+            or not all(isinstance(part, Tensor) for part in leaves_by_path(output).values())
+            or (is_single and (output.ndim == 0 or len(output) != len(inputs[0])))
+        ):
             raise ModelError(
                 f"{self._source}: the program does not return a result for each row; take an undamaged copy"
             )
@@ -206,6 +220,19 @@ class TracedModel(nn.Module):
                 return NAMED[kind][name]
         raise self._damaged(where, value)
 
+    def _parse_output(self, value: Any, known: set[str], depth: int = 0) -> Any:
+        """Return the output, in which results are in lists, tuples and dicts."""
+        ((kind, content),) = value.items() if isinstance(value, dict) and len(value) == 1 else [("", None)]
+        if kind in ("list", "tuple") and isinstance(content, list) and content and depth < _MAX_DEPTH:
+            items = [self._parse_output(item, known, depth + 1) for item in content]
+            return items if kind == "list" else tuple(items)
+        if kind == "dict" and isinstance(content, dict) and content and depth < _MAX_DEPTH:
+            return {name: self._parse_output(item, known, depth + 1) for name, item in content.items()}
+        output = self._parse_value(value, known, "output")
+        if not isinstance(output, _Result):
+            raise self._damaged("output", value)
+        return output
+
     def _require_str(self, value: Any, where: str) -> str:
         if not isinstance(value, str):
             raise self._damaged(where, value)
@@ -218,9 +245,9 @@ class TracedModel(nn.Module):
         )
 
 
-def _plan_frees(calls: list[_Call], output: str) -> list[_Call]:
+def _plan_frees(calls: list[_Call], outputs: set[str]) -> list[_Call]:
     """Return the calls with the results that are not needed after each, so that their memory can be reused."""
-    needed, planned = {output}, list[_Call]()
+    needed, planned = {*outputs}, list[_Call]()
     for call in reversed(calls):
         taken = {*_result_names(call.args), *_result_names(list(call.kwargs.values())), call.result}
         planned.append(replace(call, frees=tuple(taken - needed)))
@@ -250,8 +277,9 @@ def _resolved(value: Any, results: dict[str, Any], device: torch.device) -> Any:
     """Return the argument of a call with the results that it names."""
     if isinstance(value, _Result):
         return results[value.name]
-    if isinstance(value, list):
-        return [_resolved(item, results, device) for item in value]
+    if isinstance(value, list | tuple):
+        items = [_resolved(item, results, device) for item in value]
+        return items if isinstance(value, list) else tuple(items)
     if isinstance(value, dict):
         return {name: _resolved(item, results, device) for name, item in value.items()}
     return device if isinstance(value, _RowsDevice) else value
@@ -260,4 +288,12 @@ def _resolved(value: Any, results: dict[str, Any], device: torch.device) -> Any:
 def _result_names(values: Any) -> set[str]:
     if isinstance(values, _Result):
         return {values.name}
+    values = [*values.values()] if isinstance(values, dict) else values
     return set[str]().union(*map(_result_names, values)) if isinstance(values, list | tuple) else set()
+
+
+def _named(paths: Iterable[str]) -> str:
+    """Name the inputs of a program: their number, or where they are if that is in lists or dicts."""
+    places = [*paths]
+    is_flat = all(re.fullmatch(r"\[\d+\]", place) for place in places)
+    return pluralize(len(places), "input") if is_flat else f"inputs at {', '.join(places)}"

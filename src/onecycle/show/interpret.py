@@ -27,7 +27,7 @@ class LearnerLike(Protocol):
     def features(self) -> object | None: ...
     @property
     def target(self) -> Any: ...
-    def get_preds(self, which: SetName = ..., /) -> "tuple[Tensor, Tensor | None]": ...
+    def get_preds(self, which: SetName = ..., /) -> "tuple[Any, Any]": ...
 
 
 class ClassificationInterpretation:
@@ -86,7 +86,9 @@ class ClassificationInterpretation:
         Example:
             >>> ClassificationInterpretation.from_learner(learn, "test")
         """
-        probs, targets = learn.get_preds(which)
+        probs, targets = _one_output(learn, which)
+        if bool(probs.isnan().any()):
+            raise DataError("the model's output contains NaN, which is no class; get_preds shows its output")
         if targets is None or targets.is_floating_point() or probs.ndim != 2 or probs.shape[1] < 2:
             raise DataError(f"the {which} set has no class labels; an interpretation compares predictions with them")
         tensors = getattr(learn.data.dl("fix" if which == "train" else which).dataset, "tensors", None)
@@ -232,7 +234,7 @@ class RegressionInterpretation:
         Raises:
             DataError: If there is no such set, or its targets are not values.
         """
-        predicted, actual = learn.get_preds(which)
+        predicted, actual = _one_output(learn, which)
         if actual is None or not actual.is_floating_point():
             raise DataError(f"the {which} set has no values to compare predictions with")
         return cls(predicted.numpy(), actual.numpy(), learn.target.names if learn.target is not None else None)
@@ -285,10 +287,20 @@ def summarize_errors(learn: LearnerLike, which: SetName = "valid") -> dict[str, 
     if learn.data.task == "regression":
         return RegressionInterpretation.from_learner(learn, which).summary()
     if learn.data.task == "multilabel":
-        probs, targets = learn.get_preds(which)
+        probs, targets = _one_output(learn, which)
         assert targets is not None  # they decided the task
         return {"labels": label_counts(probs.numpy(), targets.numpy(), learn.classes or [])}
     return ClassificationInterpretation.from_learner(learn, which).summary()
+
+
+def _one_output(learn: LearnerLike, which: SetName) -> "tuple[Tensor, Tensor | None]":
+    """Return predictions and targets. Raises DataError if the model returns several outputs."""
+    preds, targets = learn.get_preds(which)
+    if isinstance(preds, list | tuple | dict) or not hasattr(preds, "numpy"):
+        raise DataError(
+            "the model returns several outputs; an interpretation needs one: let forward return one in eval"
+        )
+    return preds, targets
 
 
 def label_counts(probs: Array, targets: Array, labels: list[Any]) -> list[dict[str, Any]]:

@@ -63,6 +63,14 @@ def is_classification(loss_func: LossFunc) -> bool:
     return _short_name(loss_name(loss_func)) in ("crossentropy", "nll")
 
 
+def is_binary(loss_func: LossFunc) -> bool:
+    """Return whether a loss takes a logit or a probability for each label."""
+    return _short_name(loss_name(loss_func)) in ("bce", "binarycrossentropy", *_SIGMOID)
+
+
+_SIGMOID = ("bcewithlogits", "binarycrossentropywithlogits")
+
+
 def output_activation(loss_func: LossFunc) -> Callable[[Tensor], Tensor]:
     """Return the function from a model's outputs to probabilities or values, for the loss it was trained with."""
     match _short_name(loss_name(loss_func)):
@@ -70,7 +78,7 @@ def output_activation(loss_func: LossFunc) -> Callable[[Tensor], Tensor]:
             return _softmax
         case "nll" | "poissonnll" | "kldiv":
             return torch.exp
-        case "bcewithlogits" | "binarycrossentropywithlogits":
+        case name if name in _SIGMOID:
             return torch.sigmoid
         case _:
             return _identity
@@ -82,7 +90,7 @@ def _short_name(name: str) -> str:
 
 
 def _softmax(outputs: Tensor) -> Tensor:
-    return outputs.softmax(-1)
+    return outputs.softmax(min(1, outputs.ndim - 1))  # the classes are the second dimension, as for torch's loss
 
 
 def _identity(outputs: Tensor) -> Tensor:

@@ -6,8 +6,10 @@ function is called with each batch, and its values are averaged, weighted by bat
 batch (`scores.py`).
 """
 
-from collections.abc import Callable
-from functools import wraps
+import reprlib
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from itertools import count
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from torch import Tensor
@@ -207,6 +209,37 @@ def is_epoch_metric(metric: Metric) -> bool:
 
 
 def metric_name(metric: Callable[..., Any]) -> str:
-    """Return the name of a metric's column: that of the function (also of a partial), or of an object's class."""
+    """Return the name of a metric: its own, that of a partial's function, or that of an object's class."""
     inner = unwrap_partial(metric)
-    return getattr(inner, "__name__", type(inner).__name__)
+    return str(getattr(metric, "__name__", None) or getattr(inner, "__name__", None) or type(inner).__name__)
+
+
+def metric_names(metrics: Sequence[Callable[..., Any]]) -> list[str]:
+    """Return the names of the metrics' columns, all different.
+
+    Partials of one function are told apart by their arguments, as in top_k_accuracy(k=3), others of one name, and those
+    with the name of another column, by a number: score, score_2.
+    """
+    names = [metric_name(metric) for metric in metrics]
+    names = [
+        name + (_arguments(metric) if names.count(name) > 1 else "")
+        for name, metric in zip(names, metrics, strict=True)
+    ]
+    taken = {"train_loss", "valid_loss", "epoch", "time"}
+    for i, name in enumerate(names):
+        numbered = (f"{name}_{number}" for number in count(2))
+        names[i] = name if name not in taken else next(other for other in numbered if other not in {*taken, *names})
+        taken.add(names[i])
+    return names
+
+
+def _arguments(metric: Any) -> str:
+    """Return the arguments of a partial, also of a marked one, such as "(k=3)"; "" for any other metric."""
+    inner = metric if isinstance(metric, partial) else getattr(metric, "__wrapped__", None)
+    if not isinstance(inner, partial):
+        return ""
+    values = [
+        *map(reprlib.repr, inner.args),
+        *(f"{key}={reprlib.repr(value)}" for key, value in inner.keywords.items()),
+    ]
+    return f"({', '.join(values)})" if values else ""

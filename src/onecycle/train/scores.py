@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onecycle.core.nested import concatenate, map_tensors
 from onecycle.errors import DataError, SettingError
 from onecycle.train.metrics import Metric, is_epoch_metric, metric_name
 
@@ -36,10 +37,7 @@ class EpochScores:
     def add(self, loss: Tensor, preds: Any, targets: Any, rows: int) -> None:
         """Add a batch: its mean loss, the model's outputs, the targets, and its number of rows."""
         if self._inverse_transform is not None:
-            preds, targets = (
-                _map_tensors(self._inverse_transform, preds),
-                _map_tensors(self._inverse_transform, targets),
-            )
+            preds, targets = (map_tensors(self._inverse_transform, value) for value in (preds, targets))
         self._add_row(batch_scores(loss, self._batchwise, preds, targets).detach())
         self._sizes.append(rows)
         for metric in self._updated:
@@ -47,7 +45,7 @@ class EpochScores:
                 metric.to(preds.device)
             _update(metric, preds, targets)
         if self._needs_epoch:
-            self._batches.append((_map_tensors(Tensor.detach, preds), _map_tensors(Tensor.detach, targets)))
+            self._batches.append((map_tensors(Tensor.detach, preds), map_tensors(Tensor.detach, targets)))
 
     def add_scores(self, scores: Tensor, rows: int) -> None:
         """Add several batches of `rows` rows each, by their `batch_scores`, shape (batches, 1 + metrics)."""
@@ -144,21 +142,12 @@ def _as_scalar(metric: Metric, value: Any) -> Tensor:
     return tensor
 
 
-def _map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """Apply the function to a tensor, or to each in a (nested) list or tuple; return anything else as it is."""
-    if isinstance(value, list | tuple):
-        return [_map_tensors(function, item) for item in value]
-    return function(value) if isinstance(value, Tensor) else value
-
-
 def _concatenate(batches: Sequence[Any]) -> Any:
-    """Concatenate the tensors of all batches, or lists of them. Raises DataError if that is not possible."""
-    if isinstance(batches[0], list):
-        return [_concatenate(columns) for columns in zip(*batches, strict=True)]
+    """Concatenate the tensors of all batches, also nested ones. Raises DataError if that is not possible."""
     try:
-        return torch.cat(list(batches))
-    except (RuntimeError, TypeError) as error:
+        return concatenate(batches, "a value")
+    except DataError as error:
         raise DataError(
             f"metrics over the epoch need outputs and targets that can be concatenated over batches ({error}); "
-            "expected tensors, or lists of them, of the same shape for each row"
+            "expected tensors, or lists and dicts of them, of the same shape for each row"
         ) from error

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from onecycle.core.choices import Precision
+from onecycle.core.nested import map_tensors, tensors_in
 from onecycle.errors import SettingError, did_you_mean
 from onecycle.train.metrics import Metric
 
@@ -29,11 +30,13 @@ def plain_forward(model: nn.Module, xb: Any) -> Any:
 
 
 def bf16_forward(model: nn.Module, xb: Any) -> Any:
-    """Call the model under bfloat16 autocast. The output is float32 again, and so is the loss."""
-    first = xb[0] if isinstance(xb, list) else xb
+    """Call the model under bfloat16 autocast. Its outputs are float32 again, and so is the loss."""
+    first = xb if isinstance(xb, Tensor) else tensors_in(xb)[0]
     with torch.autocast(first.device.type, dtype=torch.bfloat16):
         output = plain_forward(model, xb)
-    return output.float() if isinstance(output, Tensor) and output.dtype is torch.bfloat16 else output
+    if isinstance(output, Tensor):
+        return output.float() if output.dtype is torch.bfloat16 else output
+    return map_tensors(lambda part: part.float() if part.dtype is torch.bfloat16 else part, output)
 
 
 def forward_in(precision: Precision) -> Forward:

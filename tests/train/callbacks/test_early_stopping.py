@@ -117,3 +117,12 @@ def test_it_keeps_the_runs_of_the_fast_engine(toy: DataBunch):
     hooks = collect_hooks([EarlyStopping(), SaveBest("best")])
     assert not any(hooks[name] for name in hooks if "batch" in name or "backward" in name)
     assert not any(collect_hooks([Callback()]).values())
+
+
+def test_nan_is_called_nan(toy: DataBunch):
+    def never(preds: torch.Tensor, targets: torch.Tensor) -> float:
+        return math.nan
+
+    learn = Learner(toy, Net(), metrics=never, callbacks=EarlyStopping("never", patience=2), silent=True)
+    learn.fit(5, 1e-3)
+    assert learn.recorder.stopped == "never was NaN for 2 epochs"

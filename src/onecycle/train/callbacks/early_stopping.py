@@ -61,8 +61,8 @@ class EarlyStopping(Callback):
         elif not self.wait_for_annealing or fit.iteration > fit.schedule.anneals_from:
             self.waited += 1
         if self.waited >= self.patience:
-            best = "" if self.best is None else f" than {self.best:.6f}"
-            fit.stop(f"{self.monitor.name} was no better{best} for {pluralize(self.patience, 'epoch')}")
+            state = "NaN" if self.best is None else f"no better than {self.best:.6f}"
+            fit.stop(f"{self.monitor.name} was {state} for {pluralize(self.patience, 'epoch')}")
 
     def state(self) -> dict[str, Any]:
         """Return the best value so far, and the epochs since."""

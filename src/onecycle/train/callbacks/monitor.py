@@ -1,6 +1,7 @@
 """Monitor: a number of each epoch's row that a callback watches, and which of two of its values is better."""
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import get_args
 
@@ -61,3 +62,13 @@ class Monitor:
         if best is None:
             return not math.isnan(value)
         return value < best - by if self.is_lower_better else value > best + by
+
+
+def warn_of_nan(monitor: str, epochs: int, consequence: str) -> None:
+    """Warn that a monitored number was NaN in all epochs, so that none was the best."""
+    warnings.warn(
+        f"{monitor} was NaN after {'the only epoch' if epochs == 1 else f'each of {epochs:,} epochs'}, so that no "
+        f"weights {consequence}; the model is as the last step left it: monitor another number, such as valid_loss, "
+        "or give the validation set what the metric needs (for example rows of every class)",
+        stacklevel=3,
+    )
