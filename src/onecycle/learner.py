@@ -24,7 +24,7 @@ from onecycle.data.loaders import Loader, data_fingerprint
 from onecycle.engine.engine import make_engine
 from onecycle.errors import DataError, SettingError
 from onecycle.export.bundle import BundleInfo
-from onecycle.optim.groups import LayerGroup, Rate, freeze_groups, leaves, per_group, split_layers
+from onecycle.optim.groups import LayerGroup, LayerGroups, Rate, freeze_groups, leaves, per_group, split_layers
 from onecycle.optim.optimizer import AdamW, GroupedOptimizer, OptFunc, optimizer_class
 from onecycle.optim.schedules import (
     Constant,
@@ -161,12 +161,12 @@ class Learner(Predictor):
         self.callback_fns: list[CallbackFactory] = as_list(callback_fns)
         self.model_dir, self.silent, self.precision = Path(model_dir), silent, precision
         self.engine = make_engine(engine)
-        self.layer_groups: list[LayerGroup] = [leaves(self.model)]
+        self.layer_groups: list[LayerGroup] = LayerGroups([leaves(self.model)])
         self.opt: GroupedOptimizer | None = None
         self.recorder = Recorder()
         self.epochs_trained = 0
         self._last_fit: tuple[FitPlan, Fit] | None = None
-        self._is_fitting = False
+        self._running: Fit | None = None
 
     def __repr__(self) -> str:
         return f"Learner({type(self.model).__name__}, {self._source!r})"
@@ -290,15 +290,15 @@ class Learner(Predictor):
         """
         groups, batches = len(self.layer_groups), len(self.data.train_dl)
         starts, ends = per_group(start_lr, groups, "start_lr"), per_group(end_lr, groups, "end_lr")
-        opt = self.opt or self._make_opt()
+        opt = self._current_opt()
         range_test, recorder = RangeTest(num_it, stop_div), Recorder(stop_at_nan=False)
         display = make_display(self.silent, table=False)
-        with restoring(self.model, self.loss_func, opt=opt):
+        with opt.restoring(), restoring(self.model, self.loss_func):
             objective = replace(self._objective, metrics=())
             check_before_fit(self.model, objective, self.data.train_dl, None)
             fit = self._new_fit(range_epochs(num_it, batches), ExponentialRamp(starts, ends, num_it), opt, wd, recorder)
             hooks = collect_hooks([range_test, *copy_callbacks(self._resolve_callbacks(None))]) | {"on_epoch_end": ()}
-            run_fit(
+            self._run(
                 Run(
                     fit=fit,
                     train_dl=self.data.train_dl,
@@ -391,7 +391,7 @@ class Learner(Predictor):
         if self._last_fit is None:
             raise SettingError("anneal_now: there was no fit yet; expected one that runs, or was stopped")
         plan, fit = self._last_fit
-        if self._is_fitting:
+        if self._running is fit:
             fit.anneal(epochs)
             return
         if not fit.record.stopped:
@@ -437,6 +437,8 @@ class Learner(Predictor):
     def split(self, at: nn.Module | Iterable[nn.Module] | Callable[[nn.Module], Any]) -> Learner:
         """Cut the model into layer groups. The optimizer is created anew.
 
+        A layer that is added to the model later joins the group of the layers around it, or the last group.
+
         Args:
             at: The modules that start a new group, or a function (model) -> such modules or lists of modules.
 
@@ -444,19 +446,23 @@ class Learner(Predictor):
             The learner.
 
         Raises:
-            SettingError: If something in `at` is not a part of the model.
+            SettingError: If something in `at` is not a part of the model, or if a fit is under way.
 
         Example:
             >>> learn.split(model.head).freeze()
         """
+        if self._running is not None:
+            raise SettingError("split: a fit is under way, whose rates are for its layer groups; split before the fit")
         self.layer_groups = split_layers(self.model, [at] if isinstance(at, nn.Module) else at)
+        self._follow_model()
         self.opt = None
         return self
 
     def freeze_to(self, n: int) -> None:
         """Train only the layer groups from index `n` on, and BatchNorm layers everywhere.
 
-        The optimizer is created anew.
+        The optimizer is created anew. In a callback, the fit under way goes on with its optimizer, which from then on
+        trains these groups and keeps the state of parameters that it has trained.
 
         Args:
             n: Index of the first group to train; negative numbers count from the end.
@@ -467,8 +473,9 @@ class Learner(Predictor):
         Example:
             >>> learn.freeze_to(-2)
         """
-        freeze_groups(self.layer_groups, n)
-        self.opt = None
+        freeze_groups(self._follow_model(), n)
+        if self._running is None:
+            self.opt = None
 
     def freeze(self) -> None:
         """Train only the last layer group.
@@ -532,7 +539,7 @@ class Learner(Predictor):
         Example:
             >>> learn.load("mini_train")
         """
-        opt = (self.opt or self._make_opt()) if with_opt else None
+        opt = self._current_opt() if with_opt else None
         has_opt, epochs_trained = load_checkpoint(self.path / self.model_dir / name, self.model, opt)
         if has_opt:
             self.opt, self.epochs_trained = opt, epochs_trained
@@ -548,12 +555,19 @@ class Learner(Predictor):
             if point is not None:
                 point.release()
             raise
-        self.recorder, self._last_fit, self._is_fitting = plan.recorder, (plan, run.fit), True
+        self.recorder, self._last_fit = plan.recorder, (plan, run.fit)
+        try:
+            self._run(run)
+        finally:
+            plan.resume_point = None  # the point holds all tensors of the checkpoint
+            self.epochs_trained = run.first_epoch + (run.fit.epoch + 1 if run.fit.iteration else 0)
+
+    def _run(self, run: Run) -> None:
+        outer, self._running = self._running, run.fit
         try:
             run_fit(run)
         finally:
-            self._is_fitting, plan.resume_point = False, None  # the point holds all tensors of the checkpoint
-            self.epochs_trained = run.first_epoch + (run.fit.epoch + 1 if run.fit.iteration else 0)
+            self._running = outer
 
     def _make_run(self, plan: FitPlan) -> Run:
         epochs, data, objective = check_int(plan.epochs, "epochs", least=0), self.data, self._objective
@@ -563,7 +577,7 @@ class Learner(Predictor):
             self._resolve_callbacks(plan.callbacks) if callbacks is None else callbacks
         )
         hooks = collect_hooks(callbacks)
-        self.opt = self.opt or self._make_opt()
+        self.opt = self._current_opt()
         fit = self._new_fit(epochs, plan.schedule, self.opt, plan.wd, plan.recorder)
         valid_columns = ("valid_loss", *fit.record.metric_names) if data.valid_dl is not None else ()
         fit.columns = ("train_loss", *valid_columns)
@@ -668,8 +682,24 @@ class Learner(Predictor):
         }
 
     def _make_opt(self) -> GroupedOptimizer:
-        check_opt_func(self.opt_func, self.layer_groups)
-        return GroupedOptimizer(self.opt_func, self.layer_groups, self.true_wd, self.bn_wd)
+        groups = self._follow_model()
+        check_opt_func(self.opt_func, groups)
+        return GroupedOptimizer(self.opt_func, groups, self.true_wd, self.bn_wd)
+
+    def _current_opt(self) -> GroupedOptimizer:
+        """Return the optimizer, which trains what is trainable in the model now; a new one if there is none."""
+        if self.opt is None or self.opt.layers is not self.layer_groups:
+            return self._make_opt()
+        if change := self.opt.follow(self.model):
+            make_display(self.silent).message(change)
+        return self.opt
+
+    def _follow_model(self) -> LayerGroups:
+        """Return the layer groups, with the layers that the model has now."""
+        groups = self.layer_groups if isinstance(self.layer_groups, LayerGroups) else LayerGroups(self.layer_groups)
+        groups.follow(self.model)
+        self.layer_groups = groups
+        return groups
 
     def _resolve_callbacks(self, extra: Callback | Sequence[Callback] | None) -> list[Callback]:
         """The learner's callbacks, those that `callback_fns` make, and `extra`."""

@@ -94,7 +94,7 @@ def restore_state(state: FitState, fit: Fit, callbacks: Sequence[Callback], sour
             if name in buffers:
                 buffer.copy_(buffers[name])
     try:
-        fit.opt.load_moments(moments)
+        fit.opt.load_moments(moments, settings=True)  # what callbacks set too
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FileError(f"{source}: the optimizer's state is not that of this fit ({error})") from error
     for callback in callbacks:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onecycle.optim.optimizer import GroupedOptimizer
 from onecycle.train.callbacks.base import Callback
 
 _CONTAINERS = frozenset({list, dict, set, deque, OrderedDict, defaultdict, Counter})  # but no subclasses of them
@@ -17,8 +16,8 @@ _HOOKS = frozenset(name for name in vars(nn.Module()) if "hook" in name)  # torc
 
 
 @contextmanager
-def restoring(*objects: Any, opt: GroupedOptimizer | None = None) -> Generator[None]:
-    """Restore, however the block ends, what the objects hold, and the state of the optimizer.
+def restoring(*objects: Any) -> Generator[None]:
+    """Restore, however the block ends, what the objects hold.
 
     Restored are attributes, parameters with their gradients, buffers, and the contents of tensors and of (nested)
     containers. The same objects hold what they held before. An attribute of any other type refers to the same object
@@ -26,9 +25,7 @@ def restoring(*objects: Any, opt: GroupedOptimizer | None = None) -> Generator[N
 
     Args:
         objects: Modules, and functions or other objects that have attributes.
-        opt: Optimizer whose state is restored too.
     """
-    opt_state = copy.deepcopy(opt.state_dict()) if opt is not None else {}
     roots = [obj for obj in objects if isinstance(obj, nn.Module)]
     modules = [module for root in roots for module in root.modules()]
     parameters = [parameter for root in roots for parameter in root.parameters()]
@@ -51,8 +48,6 @@ def restoring(*objects: Any, opt: GroupedOptimizer | None = None) -> Generator[N
             for parameter, requires_grad, grad, grad_value in grads:
                 parameter.requires_grad = requires_grad
                 parameter.grad = grad if grad is None or grad_value is None else grad.copy_(grad_value)
-        if opt is not None:
-            opt.load_state_dict(opt_state)
 
 
 def _collect(
