@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -41,6 +42,7 @@ from onecycle.train.callbacks.base import Callback, check_callbacks, collect_hoo
 from onecycle.train.checks import check_arguments, check_before_fit, check_opt_func
 from onecycle.train.evaluate import evaluate
 from onecycle.train.fit import Fit, Position
+from onecycle.train.generators import GeneratorUse
 from onecycle.train.loop import Run, run_fit
 from onecycle.train.losses import NamedLoss, default_loss, loss_by_name, loss_name
 from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs
@@ -293,7 +295,7 @@ class Learner(Predictor):
         opt = self._current_opt()
         range_test, recorder = RangeTest(num_it, stop_div), Recorder(stop_at_nan=False)
         display = make_display(self.silent, table=False)
-        with opt.restoring(), restoring(self.model, self.loss_func):
+        with self._use_of_generators() as generators, opt.restoring(), restoring(self.model, self.loss_func):
             objective = replace(self._objective, metrics=())
             check_before_fit(self.model, objective, self.data.train_dl, None)
             fit = self._new_fit(range_epochs(num_it, batches), ExponentialRamp(starts, ends, num_it), opt, wd, recorder)
@@ -310,6 +312,7 @@ class Learner(Predictor):
                     seed=self.data.seed,
                     first_epoch=self.epochs_trained,
                     total_steps=num_it,
+                    generators=generators,
                 )
             )
         if fit.stop_reason == INTERRUPTED:
@@ -548,19 +551,22 @@ class Learner(Predictor):
     # --- how a fit is put together -----------------------------------------------------------------------------------
 
     def _fit(self, plan: FitPlan) -> None:
-        point = plan.resume_point
-        try:
-            run = self._make_run(plan)
-        except BaseException:
-            if point is not None:
-                point.release()
-            raise
-        self.recorder, self._last_fit = plan.recorder, (plan, run.fit)
-        try:
-            self._run(run)
-        finally:
-            plan.resume_point = None  # the point holds all tensors of the checkpoint
-            self.epochs_trained = run.first_epoch + (run.fit.epoch + 1 if run.fit.iteration else 0)
+        with ExitStack() as stack:
+            try:
+                run = self._make_run(plan, stack.enter_context(self._use_of_generators()))
+            except BaseException:
+                if plan.resume_point is not None:
+                    plan.resume_point.release()
+                raise
+            self.recorder, self._last_fit = plan.recorder, (plan, run.fit)
+            try:
+                self._run(run)
+            finally:
+                plan.resume_point = None  # the point holds all tensors of the checkpoint
+                self.epochs_trained = run.first_epoch + (run.fit.epoch + 1 if run.fit.iteration else 0)
+
+    def _use_of_generators(self) -> GeneratorUse:
+        return GeneratorUse(self.model, self.device, (self.data.train_dl, self.data.valid_dl))
 
     def _run(self, run: Run) -> None:
         outer, self._running = self._running, run.fit
@@ -569,7 +575,7 @@ class Learner(Predictor):
         finally:
             self._running = outer
 
-    def _make_run(self, plan: FitPlan) -> Run:
+    def _make_run(self, plan: FitPlan, generators: GeneratorUse) -> Run:
         epochs, data, objective = check_int(plan.epochs, "epochs", least=0), self.data, self._objective
         check_before_fit(self.model, objective, data.train_dl, data.valid_dl)
         callbacks = plan.resolved_callbacks
@@ -597,6 +603,7 @@ class Learner(Predictor):
             first_epoch=first_epoch,
             checkpointer=self._make_checkpointer(plan, fit, callbacks, first_epoch),
             start=plan.start,
+            generators=generators,
         )
 
     def _restore_checkpoint(self, point: ResumePoint, fit: Fit, callbacks: list[Callback]) -> None:

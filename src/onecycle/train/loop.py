@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from onecycle.core.device import (
     derived_seed,
     get_rng_states,
-    preserve_rng_state,
     seed_generators,
     set_rng_states,
 )
@@ -38,6 +37,7 @@ from onecycle.train.callbacks.base import are_own
 from onecycle.train.checks import FAILURES, explain
 from onecycle.train.evaluate import evaluate
 from onecycle.train.fit import Checkpointer, Fit, Hook, Hooks, Position
+from onecycle.train.generators import GeneratorUse
 from onecycle.train.recorder import Recorder
 from onecycle.train.signals import handle_signals
 from onecycle.train.step import Gradients, Objective
@@ -65,7 +65,7 @@ class Run:
         checkpointer: Saves the fit while it runs, or None.
         start: Where a resumed fit continues, or None for a new one.
         total_steps: Steps to show in the display, if a callback ends the fit early.
-        shown: Lines about what is trained that were shown.
+        generators: What the fit does with torch's generators.
         shown: Changes of what is trained that were shown.
     """
 
@@ -82,6 +82,7 @@ class Run:
     checkpointer: Checkpointer | None = None
     start: Position | None = None
     total_steps: int | None = None
+    generators: GeneratorUse = field(default_factory=GeneratorUse)
     shown: set[str] = field(default_factory=set[str])
 
 
@@ -153,7 +154,7 @@ def run_fit(run: Run) -> None:
     is_finished = run.start is not None and (position.epoch >= fit.epochs or fit.stop_reason)
     if not is_finished:
         run.display.start(recorder.record.column_names, run.total_steps or fit.epochs * fit.batches, fit.batches)
-    with preserve_rng_state(fit.device), handle_signals(fit, checkpointer.request if checkpointer else None):
+    with run.generators.restoring(fit.device), handle_signals(fit, checkpointer.request if checkpointer else None):
         try:
             fit.opt.set_rates(*fit.schedule(fit.iteration))
             fit.opt.note_rates()
@@ -190,10 +191,12 @@ def _begin_epoch(run: Run, position: Position) -> Epoch:
     fit.epoch, fit.num_batch = position.epoch, position.num_batch
     started, number = time.perf_counter() - position.seconds, run.first_epoch + position.epoch
     fit.model.train()
-    if position.generators:
-        set_rng_states(position.generators, fit.device)
-    else:
-        seed_generators(derived_seed(run.seed, _DROPOUT_STREAM, number), fit.device)
+    with run.generators.writing():
+        if position.generators:
+            set_rng_states(position.generators, fit.device)
+        else:
+            seed_generators(derived_seed(run.seed, _DROPOUT_STREAM, number), fit.device)
+    if not position.generators:
         _call(run.hooks["on_epoch_begin"], fit)
     _follow_model(run)
     first, batches = fit.iteration - fit.num_batch, len(run.train_dl)
@@ -214,6 +217,8 @@ def _train_epoch(epoch: Epoch) -> None:
         for done in run.engine.steps(epoch):
             fit.iteration += done - fit.num_batch
             fit.num_batch = done
+            if not run.generators.is_known():
+                run.generators.look()
             if is_watched:
                 lrs[done - 1], moms[done - 1] = fit.lr, fit.mom  # a callback may set those of its step
             fit.apply_anneal_request(len(run.train_dl))
@@ -255,6 +260,8 @@ def eager_steps(epoch: Epoch, gradients: Gradients) -> Iterator[int]:
             loss = fit.loss = gradients(fit.xb, fit.yb)
             if is_watched or i == first:  # the first forward pass may have created layers
                 _follow_model(run)
+            if i == first:
+                run.generators.look()
             for hook in hooks["on_backward_end"]:
                 if not fit.skip_step:
                     hook(fit)
