@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -39,7 +40,7 @@ from onecycle.optim.schedules import (
 from onecycle.predictor import Predictor, metrics_by_name, read_checked_bundle
 from onecycle.show.progress import make_display
 from onecycle.train.callbacks.base import Callback, check_callbacks, collect_hooks
-from onecycle.train.checks import check_arguments, check_before_fit, check_opt_func
+from onecycle.train.checks import check_arguments, check_before_fit, check_opt_func, untrained_parameters
 from onecycle.train.evaluate import evaluate
 from onecycle.train.fit import Fit, Position
 from onecycle.train.generators import GeneratorUse
@@ -577,6 +578,7 @@ class Learner(Predictor):
 
     def _make_run(self, plan: FitPlan, generators: GeneratorUse) -> Run:
         epochs, data, objective = check_int(plan.epochs, "epochs", least=0), self.data, self._objective
+        display = make_display(self.silent)
         check_before_fit(self.model, objective, data.train_dl, data.valid_dl)
         callbacks = plan.resolved_callbacks
         plan.resolved_callbacks = callbacks = (
@@ -588,6 +590,9 @@ class Learner(Predictor):
         valid_columns = ("valid_loss", *fit.record.metric_names) if data.valid_dl is not None else ()
         fit.columns = ("train_loss", *valid_columns)
         first_epoch = self.epochs_trained if plan.first_epoch is None else plan.first_epoch
+        describe = partial(self._resume_signature, self._what_is_trained())  # callbacks may change it during the fit
+        if untrained := untrained_parameters(self.loss_func, self.model):
+            display.message(untrained)
         if plan.resume_point is not None:
             self._restore_checkpoint(plan.resume_point, fit, callbacks)
         return Run(
@@ -597,11 +602,11 @@ class Learner(Predictor):
             objective=objective,
             hooks=hooks,
             recorder=plan.recorder,
-            display=make_display(self.silent),
+            display=display,
             seed=data.seed,
             engine=self.engine,
             first_epoch=first_epoch,
-            checkpointer=self._make_checkpointer(plan, fit, callbacks, first_epoch),
+            checkpointer=self._make_checkpointer(plan, fit, callbacks, first_epoch, describe),
             start=plan.start,
             generators=generators,
         )
@@ -615,7 +620,12 @@ class Learner(Predictor):
             fit.stop_reason = point.ended  # a callback ended it
 
     def _make_checkpointer(
-        self, plan: FitPlan, fit: Fit, callbacks: list[Callback], first_epoch: int
+        self,
+        plan: FitPlan,
+        fit: Fit,
+        callbacks: list[Callback],
+        first_epoch: int,
+        describe: Callable[[], dict[str, Any]],
     ) -> CheckpointWriter | None:
         config, point = plan.checkpoints, plan.resume_point
         if config is None:
@@ -629,7 +639,7 @@ class Learner(Predictor):
         if config.monitor is not None:
             config.monitor.check(fit)
         lock = point.lock if point is not None else acquire_run_lock(config, plan.start)
-        return CheckpointWriter(config, fit, callbacks, self._resume_signature, lock, extra, is_new=plan.start is None)
+        return CheckpointWriter(config, fit, callbacks, describe, lock, extra, is_new=plan.start is None)
 
     @property
     def _objective(self) -> Objective:
@@ -663,20 +673,25 @@ class Learner(Predictor):
         names = [metric_name(metric) for metric in self.metrics]
         return Recorder(Record(metric_names=names, settings=settings, versions=versions(self.device)))
 
-    def _resume_signature(self) -> dict[str, Any]:
-        """Return what must be the same to resume a fit, by part and name.
+    def _what_is_trained(self) -> tuple[list[str], list[int]]:
+        """Return the names of the frozen parameters, and the sizes of the optimizer's groups."""
+        frozen = [name for name, parameter in self.model.named_parameters() if not parameter.requires_grad]
+        return frozen, [len(group["params"]) for group in self._current_opt().groups]
+
+    def _resume_signature(self, trained: tuple[list[str], list[int]] | None = None) -> dict[str, Any]:
+        """Return what must be the same to resume a fit, by part and name; `trained` when it begins.
 
         The last bits depend on the machine, so that it is a part too.
         """
-        data, model, opt = self.data, self.model, self.opt or self._make_opt()
+        # a thread writes checkpoints: it must not bring the optimizer up to date
+        data, model, opt = self.data, self.model, (trained and self.opt) or self._current_opt()
+        frozen, groups = trained or self._what_is_trained()
         weights = {name: f"{list(tensor.shape)} {tensor.dtype}" for name, tensor in model.state_dict().items()}
-        frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
         options = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in opt.torch_opt.defaults.items()
             if isinstance(value, int | float | str | bool | tuple | None)
         }
-        groups = [len(group["params"]) for group in opt.groups]
         settings = {"seed": data.seed, "true_wd": self.true_wd, "bn_wd": self.bn_wd, "precision": self.precision}
         return {
             "training data": data_fingerprint(data.train_dl),
@@ -696,6 +711,9 @@ class Learner(Predictor):
     def _current_opt(self) -> GroupedOptimizer:
         """Return the optimizer, which trains what is trainable in the model now; a new one if there is none."""
         if self.opt is None or self.opt.layers is not self.layer_groups:
+            return self._make_opt()
+        if (self.opt.opt_func, self.opt.true_wd, self.opt.bn_wd) != (self.opt_func, self.true_wd, self.bn_wd):
+            make_display(self.silent).message("optimizer: created anew, since opt_func, true_wd or bn_wd is another")
             return self._make_opt()
         if change := self.opt.follow(self.model):
             make_display(self.silent).message(change)

@@ -8,7 +8,7 @@ from numbers import Real
 from typing import Any, TypeAlias, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Adam, Optimizer, RMSprop
 from torch.optim.optimizer import ParamsT
 
@@ -92,7 +92,7 @@ class GroupedOptimizer:
             raise SettingError(
                 f"opt_func: {name} does not take the model's parameters or its settings: {error}"
             ) from error
-        self.true_wd, self.bn_wd = true_wd, bn_wd
+        self.opt_func, self.true_wd, self.bn_wd = opt_func, true_wd, bn_wd
         self.groups: list[dict[str, Any]] = self.torch_opt.param_groups
         first = self.groups[0]
         # Adam's kernel includes the decoupled decay, at the same point: p *= 1 - lr * wd before the update
@@ -310,6 +310,20 @@ class GroupedOptimizer:
         for group, own in zip(self.groups, before, strict=True):
             group.update({key: value for key, value in own.items() if key not in group})
         self._fused = None  # it holds the tensors of the old state
+
+    def resting_state(self) -> dict[str, Tensor]:
+        """Return the state of parameters that it has trained and that are frozen now, by name."""
+        entries = [(self._names[id(parameter)], entry) for parameter, entry in self._resting.items()]
+        return {f"{name}/{key}": v for name, entry in entries for key, v in entry.items() if isinstance(v, Tensor)}
+
+    def load_resting_state(self, model: nn.Module, state: dict[str, Tensor]) -> None:
+        """Load what `resting_state` returned, for the parameters of `model`."""
+        parameters = dict(model.named_parameters())
+        for path, value in state.items():
+            name, key = path.rsplit("/", 1)
+            on_device = key != "step" or self.groups[0].get("fused") or self.groups[0].get("capturable")
+            entry = self._resting.setdefault(parameters[name], {})
+            entry[key] = value.to(parameters[name].device if on_device else "cpu", copy=True)
 
     @contextmanager
     def restoring(self) -> Generator[None]:
