@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from onecycle.core.archives import read_folder, write_folder
@@ -52,13 +53,18 @@ def load_checkpoint(folder: Path, model: nn.Module, opt: GroupedOptimizer | None
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return the model's state by name. Raises ModelError if not all of it is tensors, which needs code to load."""
+    """Return the model's state by name. Raises ModelError if files cannot hold it without code to load it."""
     state: dict[str, Any] = model.state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise ModelError(
                 f"the model's {name} is of type {type(value).__name__}; expected a tensor, which can be saved without "
                 "code: let get_extra_state return one, or use register_buffer"
+            )
+        if value.dtype is torch.complex128:
+            raise ModelError(
+                f"the model's {name} is complex128, which files (safetensors) cannot hold; use complex64, or two real "
+                "tensors and torch.complex"
             )
     return state
 
