@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -27,7 +28,7 @@ from onecycle.data.loaders import Loader, data_fingerprint
 from onecycle.engine.engine import make_engine
 from onecycle.errors import DataError, SettingError
 from onecycle.export.bundle import BundleInfo
-from onecycle.optim.groups import LayerGroup, Rate, freeze_groups, leaves, per_group, split_layers
+from onecycle.optim.groups import LayerGroup, LayerGroups, Rate, freeze_groups, leaves, per_group, split_layers
 from onecycle.optim.optimizer import AdamW, GroupedOptimizer, OptFunc, optimizer_class
 from onecycle.optim.schedules import (
     Constant,
@@ -41,9 +42,10 @@ from onecycle.optim.schedules import (
 from onecycle.predictor import Predictor, metrics_by_name, read_checked_bundle
 from onecycle.show.progress import make_display
 from onecycle.train.callbacks.base import Callback, check_callbacks, collect_hooks
-from onecycle.train.checks import check_arguments, check_before_fit, check_opt_func
+from onecycle.train.checks import check_arguments, check_before_fit, check_opt_func, untrained_parameters
 from onecycle.train.evaluate import evaluate
 from onecycle.train.fit import Fit, Position
+from onecycle.train.generators import GeneratorUse
 from onecycle.train.loop import Run, run_fit
 from onecycle.train.losses import NamedLoss, default_loss, loss_by_name, loss_name
 from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs
@@ -164,12 +166,12 @@ class Learner(Predictor):
         self.callback_fns: list[CallbackFactory] = as_list(callback_fns)
         self.model_dir, self.silent, self.precision = Path(model_dir), silent, precision
         self.engine = make_engine(engine)
-        self.layer_groups: list[LayerGroup] = [leaves(self.model)]
+        self.layer_groups: list[LayerGroup] = LayerGroups([leaves(self.model)])
         self.opt: GroupedOptimizer | None = None
         self.recorder = Recorder()
         self.epochs_trained = 0
         self._last_fit: tuple[FitPlan, Fit] | None = None
-        self._is_fitting = False
+        self._running: Fit | None = None
 
     def __repr__(self) -> str:
         return f"Learner({type(self.model).__name__}, {self._source!r})"
@@ -293,10 +295,10 @@ class Learner(Predictor):
         """
         groups, batches = len(self.layer_groups), len(self.data.train_dl)
         starts, ends = per_group(start_lr, groups, "start_lr"), per_group(end_lr, groups, "end_lr")
-        opt = self.opt or self._make_opt()
+        opt = self._current_opt()
         range_test, recorder = RangeTest(num_it, stop_div), Recorder(stop_at_nan=False)
         display = make_display(self.silent, table=False)
-        with ExitStack() as trial:
+        with self._use_of_generators() as generators, ExitStack() as trial:
             trial.enter_context(restoring(self.model, self.loss_func, opt, generators=self.device))
             callbacks = self._resolve_callbacks(None)
             trial.enter_context(restoring(*callbacks))
@@ -304,7 +306,7 @@ class Learner(Predictor):
             check_before_fit(self.model, objective, self.data.train_dl, None)
             fit = self._new_fit(range_epochs(num_it, batches), ExponentialRamp(starts, ends, num_it), opt, wd, recorder)
             hooks = collect_hooks([range_test, *callbacks]) | {"on_epoch_end": ()}
-            run_fit(
+            self._run_fit(
                 Run(
                     fit=fit,
                     train_dl=self.data.train_dl,
@@ -316,6 +318,7 @@ class Learner(Predictor):
                     seed=self.data.seed,
                     first_epoch=self.epochs_trained,
                     total_steps=num_it,
+                    generators=generators,
                 )
             )
         if fit.stop_reason == INTERRUPTED:
@@ -397,7 +400,7 @@ class Learner(Predictor):
         if self._last_fit is None:
             raise SettingError("anneal_now: there was no fit yet; expected one that runs, or was stopped")
         plan, fit = self._last_fit
-        if self._is_fitting:
+        if self._running is fit:
             fit.anneal(epochs)
             return
         if not fit.record.stopped:
@@ -443,6 +446,8 @@ class Learner(Predictor):
     def split(self, at: nn.Module | Iterable[nn.Module] | Callable[[nn.Module], Any]) -> Learner:
         """Cut the model into layer groups. The optimizer is created anew.
 
+        A layer that is added to the model later joins the group of the layers around it, or the last group.
+
         Args:
             at: The modules that start a new group, or a function (model) -> such modules or lists of modules.
 
@@ -450,19 +455,23 @@ class Learner(Predictor):
             The learner.
 
         Raises:
-            SettingError: If something in `at` is not a part of the model.
+            SettingError: If something in `at` is not a part of the model, or if a fit is under way.
 
         Example:
             >>> learn.split(model.head).freeze()
         """
+        if self._running is not None:
+            raise SettingError("split: a fit is under way, whose rates are for its layer groups; split before the fit")
         self.layer_groups = split_layers(self.model, [at] if isinstance(at, nn.Module) else at)
+        self._follow_model()
         self.opt = None
         return self
 
     def freeze_to(self, n: int) -> None:
         """Train only the layer groups from index `n` on, and BatchNorm layers everywhere.
 
-        The optimizer is created anew.
+        The optimizer is created anew. In a callback, the fit under way goes on with its optimizer, which from then on
+        trains these groups and keeps the state of parameters that it has trained.
 
         Args:
             n: Index of the first group to train; negative numbers count from the end.
@@ -473,8 +482,9 @@ class Learner(Predictor):
         Example:
             >>> learn.freeze_to(-2)
         """
-        freeze_groups(self.layer_groups, n)
-        self.opt = None
+        freeze_groups(self._follow_model(), n)
+        if self._running is None:
+            self.opt = None
 
     def freeze(self) -> None:
         """Train only the last layer group.
@@ -540,7 +550,7 @@ class Learner(Predictor):
         Example:
             >>> learn.load("mini_train")
         """
-        opt = (self.opt or self._make_opt()) if with_opt else None
+        opt = self._current_opt() if with_opt else None
         has_opt, epochs_trained = load_checkpoint(as_place(name, self.path / self.model_dir), self.model, opt)
         if has_opt:
             self.opt, self.epochs_trained = opt, epochs_trained
@@ -549,33 +559,47 @@ class Learner(Predictor):
     # --- how a fit is put together -----------------------------------------------------------------------------------
 
     def _fit(self, plan: FitPlan) -> None:
-        point = plan.resume_point
-        try:
-            run = self._make_run(plan)
-        except BaseException:
-            if point is not None:
-                point.release()
-            raise
-        self.recorder, self._last_fit, self._is_fitting = plan.recorder, (plan, run.fit), True
+        with ExitStack() as stack:
+            try:
+                run = self._make_run(plan, stack.enter_context(self._use_of_generators()))
+            except BaseException:
+                if plan.resume_point is not None:
+                    plan.resume_point.release()
+                raise
+            self.recorder, self._last_fit = plan.recorder, (plan, run.fit)
+            try:
+                self._run_fit(run)
+            finally:
+                plan.resume_point = None  # the point holds all tensors of the checkpoint
+                self.epochs_trained = run.first_epoch + (run.fit.epoch + 1 if run.fit.iteration else 0)
+
+    def _use_of_generators(self) -> GeneratorUse:
+        return GeneratorUse(self.model, self.device, (self.data.train_dl, self.data.valid_dl))
+
+    def _run_fit(self, run: Run) -> None:
+        outer, self._running = self._running, run.fit
         try:
             run_fit(run)
         finally:
-            self._is_fitting, plan.resume_point = False, None  # the point holds all tensors of the checkpoint
-            self.epochs_trained = run.first_epoch + (run.fit.epoch + 1 if run.fit.iteration else 0)
+            self._running = outer
 
-    def _make_run(self, plan: FitPlan) -> Run:
+    def _make_run(self, plan: FitPlan, generators: GeneratorUse) -> Run:
         epochs, data, objective = check_int(plan.epochs, "epochs", least=0), self.data, self._objective
+        display = make_display(self.silent)
         check_before_fit(self.model, objective, data.train_dl, data.valid_dl)
         callbacks = plan.resolved_callbacks
         plan.resolved_callbacks = callbacks = (
             self._resolve_callbacks(plan.callbacks) if callbacks is None else callbacks
         )
         hooks = collect_hooks(callbacks)
-        self.opt = self.opt or self._make_opt()
+        self.opt = self._current_opt()
         fit = self._new_fit(epochs, plan.schedule, self.opt, plan.wd, plan.recorder)
         valid_columns = ("valid_loss", *fit.record.metric_names) if data.valid_dl is not None else ()
         fit.columns = ("train_loss", *valid_columns)
         first_epoch = self.epochs_trained if plan.first_epoch is None else plan.first_epoch
+        describe = partial(self._resume_signature, self._what_is_trained())  # callbacks may change it during the fit
+        if untrained := untrained_parameters(self.loss_func, self.model):
+            display.message(untrained)
         if plan.resume_point is not None:
             self._restore_checkpoint(plan.resume_point, fit, callbacks)
         return Run(
@@ -585,12 +609,13 @@ class Learner(Predictor):
             objective=objective,
             hooks=hooks,
             recorder=plan.recorder,
-            display=make_display(self.silent),
+            display=display,
             seed=data.seed,
             engine=self.engine,
             first_epoch=first_epoch,
-            checkpointer=self._make_checkpointer(plan, fit, callbacks, first_epoch),
+            checkpointer=self._make_checkpointer(plan, fit, callbacks, first_epoch, describe),
             start=plan.start,
+            generators=generators,
         )
 
     def _restore_checkpoint(self, point: ResumePoint, fit: Fit, callbacks: list[Callback]) -> None:
@@ -602,7 +627,12 @@ class Learner(Predictor):
             fit.stop_reason = point.ended  # a callback ended it
 
     def _make_checkpointer(
-        self, plan: FitPlan, fit: Fit, callbacks: list[Callback], first_epoch: int
+        self,
+        plan: FitPlan,
+        fit: Fit,
+        callbacks: list[Callback],
+        first_epoch: int,
+        describe: Callable[[], dict[str, Any]],
     ) -> CheckpointWriter | None:
         config, point = plan.checkpoints, plan.resume_point
         if config is None:
@@ -616,7 +646,7 @@ class Learner(Predictor):
         if config.monitor is not None:
             config.monitor.check(fit)
         lock = point.lock if point is not None else acquire_run_lock(config, plan.start)
-        return CheckpointWriter(config, fit, callbacks, self._resume_signature, lock, extra, is_new=plan.start is None)
+        return CheckpointWriter(config, fit, callbacks, describe, lock, extra, is_new=plan.start is None)
 
     @property
     def _objective(self) -> Objective:
@@ -650,20 +680,25 @@ class Learner(Predictor):
         names = metric_names(self.metrics)
         return Recorder(Record(metric_names=names, settings=settings, versions=versions(self.device)))
 
-    def _resume_signature(self) -> dict[str, Any]:
-        """Return what must be the same to resume a fit, by part and name.
+    def _what_is_trained(self) -> tuple[list[str], list[int]]:
+        """Return the names of the frozen parameters, and the sizes of the optimizer's groups."""
+        frozen = [name for name, parameter in self.model.named_parameters() if not parameter.requires_grad]
+        return frozen, [len(group["params"]) for group in self._current_opt().groups]
+
+    def _resume_signature(self, trained: tuple[list[str], list[int]] | None = None) -> dict[str, Any]:
+        """Return what must be the same to resume a fit, by part and name; `trained` when it begins.
 
         The last bits depend on the machine, so that it is a part too.
         """
-        data, model, opt = self.data, self.model, self.opt or self._make_opt()
+        # a thread writes checkpoints: it must not bring the optimizer up to date
+        data, model, opt = self.data, self.model, (trained and self.opt) or self._current_opt()
+        frozen, groups = trained or self._what_is_trained()
         weights = {name: f"{list(tensor.shape)} {tensor.dtype}" for name, tensor in model.state_dict().items()}
-        frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
         options = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in opt.torch_opt.defaults.items()
             if isinstance(value, int | float | str | bool | tuple | None)
         }
-        groups = [len(group["params"]) for group in opt.groups]
         settings = {"seed": data.seed, "true_wd": self.true_wd, "bn_wd": self.bn_wd, "precision": self.precision}
         return {
             "training data": data_fingerprint(data.train_dl),
@@ -676,8 +711,27 @@ class Learner(Predictor):
         }
 
     def _make_opt(self) -> GroupedOptimizer:
-        check_opt_func(self.opt_func, self.layer_groups)
-        return GroupedOptimizer(self.opt_func, self.layer_groups, self.true_wd, self.bn_wd)
+        groups = self._follow_model()
+        check_opt_func(self.opt_func, groups)
+        return GroupedOptimizer(self.opt_func, groups, self.true_wd, self.bn_wd)
+
+    def _current_opt(self) -> GroupedOptimizer:
+        """Return the optimizer, which trains what is trainable in the model now; a new one if there is none."""
+        if self.opt is None or self.opt.layers is not self.layer_groups:
+            return self._make_opt()
+        if (self.opt.opt_func, self.opt.true_wd, self.opt.bn_wd) != (self.opt_func, self.true_wd, self.bn_wd):
+            make_display(self.silent).message("optimizer: created anew, since opt_func, true_wd or bn_wd is another")
+            return self._make_opt()
+        if change := self.opt.follow(self.model):
+            make_display(self.silent).message(change)
+        return self.opt
+
+    def _follow_model(self) -> LayerGroups:
+        """Return the layer groups, with the layers that the model has now."""
+        groups = self.layer_groups if isinstance(self.layer_groups, LayerGroups) else LayerGroups(self.layer_groups)
+        groups.follow(self.model)
+        self.layer_groups = groups
+        return groups
 
     def _resolve_callbacks(self, extra: Callback | Sequence[Callback] | None) -> list[Callback]:
         """The learner's callbacks, those that `callback_fns` make, and `extra`."""

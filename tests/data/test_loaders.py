@@ -289,3 +289,29 @@ def test_half_precision_bytes_and_large_rows_are_hashed():
     for x in (torch.zeros(3, 2, dtype=torch.bfloat16), torch.zeros(3, dtype=torch.bool), torch.zeros(2, 5_000_000)):
         data = DataBunch.create((x, torch.arange(len(x))), bs=2, seed=1, device="cpu")
         assert len(data_fingerprint(data.train_dl)["sha256"]) == 64
+
+
+class Counting(torch.utils.data.Dataset):
+    """Rows with noise of torch's generator, and a count that depends on the rows before."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        self.count += 1
+        return torch.randn(3) + self.count, i
+
+
+def test_workers_that_persist_do_not_make_an_epoch_depend_on_those_before():
+    def loader(persistent: bool) -> TorchLoader:
+        source = torch.utils.data.DataLoader(Counting(), 4, shuffle=True, num_workers=2, persistent_workers=persistent)
+        return TorchLoader(source, torch.device("cpu"), 5)
+
+    both, second, plain = loader(True), loader(True), loader(False)
+    epochs = [[x for x, _ in both.epoch(k)] for k in range(2)]
+    assert all(torch.equal(a, b) for a, (b, _) in zip(epochs[1], second.epoch(1), strict=True))
+    assert all(torch.equal(a, b) for a, (b, _) in zip(epochs[1], plain.epoch(1), strict=True))
+    assert not torch.equal(epochs[0][0], epochs[1][0])

@@ -1,11 +1,12 @@
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from conftest import Net, WithNorms
 from onecycle.errors import SettingError
-from onecycle.optim.groups import freeze_groups, per_group, split_layers
+from onecycle.optim.groups import LayerGroups, freeze_groups, per_group, split_layers
 
 
 def test_split_and_freeze():
@@ -75,3 +76,42 @@ def test_a_group_that_cannot_be_counted(first: Any):
 def test_a_split_at_what_is_no_module(at: Any):
     with pytest.raises(SettingError, match=r"split: .* is not a part of the model; for example \[model.lin2\] is"):
         split_layers(Net(), at)
+
+
+def test_groups_follow_the_model():
+    model = nn.ModuleDict({"body": nn.Sequential(nn.Linear(1, 1), nn.ReLU()), "head": nn.Linear(1, 1)})
+    groups = LayerGroups(split_layers(model, [model["head"]]))
+    groups.follow(model)
+    body, head = list(groups[0]), list(groups[1])
+    groups.follow(model)
+    assert groups == [body, head]
+    model["head"] = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))  # in its place
+    model["body"].append(new := nn.Linear(1, 1))  # beside the others of its part
+    model["extra"] = extra = nn.Linear(1, 1)  # in the last group
+    del model["body"][1]
+    groups.follow(model)
+    assert groups == [[body[0], new], [*model["head"], extra]]
+
+
+def test_a_parameter_of_its_own_follows_too():
+    model = WithNorms()
+    groups = LayerGroups(split_layers(model, lambda m: [[m.conv, m.bn], [m.head]]))
+    groups.follow(model)
+    assert groups[1][-1].parameter is model.scale  # which the function had left out
+    model.scale = nn.Parameter(torch.zeros(3, 1))
+    groups.follow(model)
+    assert groups[1][-1].parameter is model.scale
+    assert [len(group) for group in groups] == [2, 4]
+
+
+def test_a_layer_that_is_shared_stays_in_both_groups():
+    layer = nn.Linear(1, 1)
+    model = nn.Sequential(layer, nn.ReLU(), layer)
+    groups = LayerGroups([[layer, model[1]], [layer]])
+    groups.follow(model)
+    assert groups == [[layer, model[1]], [layer]]
+
+
+def test_groups_of_another_model_are_refused():
+    with pytest.raises(SettingError, match="is not a part of the model"):
+        split_layers(Net(), lambda model: [[model.lin1], [nn.Linear(1, 1)]])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torchmetrics
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import classification
 
 from onecycle import DataBunch, EarlyStopping, Learner

@@ -58,6 +58,7 @@ def capture_state(fit: Fit, callbacks: Sequence[Callback], position: Position) -
         "model": weights_of(fit.model),
         "buffers": _nonpersistent_buffers(fit.model),
         "optimizer": optimizer_tensors,
+        "resting": fit.opt.resting_state(),
         "generators": position.generators,
         "record": _record_columns(fit.record),
     }
@@ -67,6 +68,7 @@ def capture_state(fit: Fit, callbacks: Sequence[Callback], position: Position) -
         "epochs": fit.epochs,
         "schedule": fit.schedule.to_dict(),
         "optimizer": optimizer_values,
+        "frozen": [name for name, parameter in fit.model.named_parameters() if not parameter.requires_grad],
         "record": asdict(replace(fit.record, **{name: [] for name in _PER_BATCH})),
         "callbacks": [
             {"name": type(callback).__name__, "values": callback_values}
@@ -93,10 +95,13 @@ def restore_state(state: FitState, fit: Fit, callbacks: Sequence[Callback], sour
         for name, buffer in _nonpersistent_buffers(fit.model).items():
             if name in buffers:
                 buffer.copy_(buffers[name])
+    _freeze(state, fit)
     try:
-        fit.opt.load_moments(moments)
+        fit.opt.load_moments(moments, settings=True)  # what callbacks set too
+        fit.opt.load_resting_state(fit.model, state.tensors.get("resting", {}))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FileError(f"{source}: the optimizer's state is not that of this fit ({error})") from error
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in fit.opt.groups]
     for callback in callbacks:
         callback.on_train_begin(fit)
         i = next((i for i, (name, _) in saved.items() if name == type(callback).__name__), None)
@@ -104,6 +109,18 @@ def restore_state(state: FitState, fit: Fit, callbacks: Sequence[Callback], sour
             _, values = saved.pop(i)  # two callbacks of one class: in their order
             if callback_state := {**decode_nonfinite(values), **state.tensors.get(f"callback-{i}", {})}:
                 callback.load_state(callback_state)
+    _freeze(state, fit)  # again: on_train_begin may have changed what later hooks changed too
+    for group, own in zip(fit.opt.groups, settings, strict=True):
+        group.update(own)
+
+
+def _freeze(state: FitState, fit: Fit) -> None:
+    """Train the parameters that were trained then; checkpoints of earlier versions do not say which."""
+    if "frozen" in state.values:
+        frozen = set(state.values["frozen"])
+        for name, parameter in fit.model.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+        fit.opt.follow(fit.model)
 
 
 def _nonpersistent_buffers(model: nn.Module) -> dict[str, Tensor]:

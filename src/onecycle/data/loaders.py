@@ -137,6 +137,8 @@ class TorchLoader:
 
     The global generators of torch, NumPy and Python, and the loader's own, are seeded from (seed, epoch) while it works
     and restored afterwards, so that its shuffling and its data set's augmentation are reproducible and leave no trace.
+    Workers are started for each epoch, also with `persistent_workers`: those that go on from one epoch to the next have
+    generators, and a copy of the data set, that depend on the epochs before.
 
     Args:
         loader: The DataLoader.
@@ -145,7 +147,7 @@ class TorchLoader:
     """
 
     def __init__(self, loader: DataLoader[Any], device: torch.device, seed: int) -> None:
-        self.loader, self.device, self.seed = loader, device, seed
+        self.loader, self.device, self.seed = _without_persistent_workers(loader), device, seed
         self.dataset: Dataset[Any] = loader.dataset
         self.batch_size = loader.batch_size
         self._next_epoch = 0
@@ -210,6 +212,14 @@ class TorchLoader:
             multiprocessing_context=loader.multiprocessing_context,
         )
         return TorchLoader(in_order, self.device, self.seed)
+
+
+def _without_persistent_workers(loader: DataLoader[Any]) -> DataLoader[Any]:
+    if not loader.persistent_workers:
+        return loader
+    loader = copy(loader)
+    vars(loader)["persistent_workers"] = False  # the class refuses an ordinary assignment
+    return loader
 
 
 class SeededGlobalRNG:

@@ -183,7 +183,8 @@ class FastEngine:
                     yield self._go_back(epoch, f"its captured steps raised {type(error).__name__}")
                     return
                 if isinstance(error, FAILURES):
-                    raise explain(error, fit.model, run.objective.loss_func, *_rows(loader, rows), "train") from error
+                    objective, batch = run.objective, _rows(loader, rows)
+                    raise explain(error, fit.model, objective.loss_func, *batch, "train", objective.forward) from error
                 raise
             fit.opt.set_rates(*rates[-1])
             in_time = int(_MAX_RUN_SECONDS * count / (time.perf_counter() - started))

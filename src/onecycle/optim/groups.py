@@ -2,7 +2,7 @@
 
 import reprlib
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from numbers import Integral
 from typing import Any, TypeAlias
 
@@ -27,12 +27,52 @@ class DirectParameter(nn.Module):
 
 def leaves(model: nn.Module) -> list[nn.Module]:
     """Return the modules without children, in order; direct parameters of other modules follow their children."""
-    children = list(model.children())
+    return [leaf for _, leaf in _named_leaves(model)]
+
+
+def _named_leaves(model: nn.Module, name: str = "") -> list[tuple[str, nn.Module]]:
+    children = list(model.named_children())
     if not children:
-        return [model]
-    owned = {id(parameter) for child in children for parameter in child.parameters()}
-    direct = [DirectParameter(parameter) for parameter in model.parameters() if id(parameter) not in owned]
-    return [leaf for child in children for leaf in leaves(child)] + list(direct)
+        return [(name, model)]
+    found = [leaf for child, module in children for leaf in _named_leaves(module, f"{name}{child}.")]
+    owned = {id(parameter) for _, child in children for parameter in child.parameters()}
+    direct = [(each, parameter) for each, parameter in model.named_parameters() if id(parameter) not in owned]
+    return found + [(f"{name}{each}.", DirectParameter(parameter)) for each, parameter in direct]
+
+
+class LayerGroups(list[LayerGroup]):
+    """The layer groups of a model, which follow it when its layers are replaced, added or removed."""
+
+    def __init__(self, groups: Iterable[LayerGroup]) -> None:
+        super().__init__(groups)
+        self._places: dict[str, int] = {}  # the group of each leaf that the model has had, by its name
+
+    def follow(self, model: nn.Module) -> None:
+        """Make each leaf of `model` a member of one group, and drop what the model no longer has.
+
+        A leaf that is in no group joins that of the leaf of the same name that it replaces, or else of the leaf whose
+        name begins with the most modules in common with its own, the last of these. In a flat model that is the last
+        group.
+        """
+        now = {id(_identity(leaf)): (name, leaf) for name, leaf in _named_leaves(model)}
+        new = dict(now)
+        for i, group in enumerate(self):
+            group[:] = [leaf for leaf in group if id(_identity(leaf)) in now]
+            self._places |= {new.pop(key)[0]: i for leaf in group if (key := id(_identity(leaf))) in new}
+        for name, leaf in new.values():
+            near = max(self._places, key=lambda place: (_in_common(place, name), self._places[place]), default="")
+            self._places[name] = self._places.get(near, len(self) - 1)
+            self[self._places[name]].append(leaf)
+
+
+def _identity(leaf: nn.Module) -> nn.Module | nn.Parameter:
+    return leaf.parameter if isinstance(leaf, DirectParameter) else leaf
+
+
+def _in_common(name: str, other: str) -> int:
+    """Return how many modules two dotted names begin with in common."""
+    parts = zip(name.split("."), other.split("."), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], parts)))
 
 
 def split_layers(model: nn.Module, at: Iterable[nn.Module] | Callable[[nn.Module], Any]) -> list[LayerGroup]:
@@ -43,9 +83,12 @@ def split_layers(model: nn.Module, at: Iterable[nn.Module] | Callable[[nn.Module
     """
     boundaries: Any = at(model) if callable(at) else at
     boundaries = [boundaries] if isinstance(boundaries, nn.Module) else _as_list(boundaries)
-    if boundaries and not isinstance(boundaries[0], nn.Module):
-        return [[leaf for module in _as_list(group) for leaf in leaves(_as_module(module))] for group in boundaries]
     model_leaves = leaves(model)
+    if boundaries and not isinstance(boundaries[0], nn.Module):
+        modules, parts = set(model.modules()), [[_as_module(module) for module in _as_list(g)] for g in boundaries]
+        if stranger := next((module for part in parts for module in part if module not in modules), None):
+            raise _not_in_model(stranger)
+        return [[leaf for module in part for leaf in leaves(module)] for part in parts]
     starts = {0}
     for module in boundaries:
         first = leaves(_as_module(module))[0]

@@ -6,19 +6,24 @@ from numbers import Real
 from typing import Any, TypeAlias, cast
 
 import torch
-from torch import nn
-from torch.optim import Adam, Optimizer
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer, RMSprop
 from torch.optim.optimizer import ParamsT
 
 from onecycle.core.checks import unwrap_partial
 from onecycle.core.process import without_compiler
-from onecycle.errors import SettingError
+from onecycle.errors import SettingError, pluralize
 from onecycle.optim.fused_adam import FusedAdam
-from onecycle.optim.groups import BATCH_NORMS, LayerGroup
+from onecycle.optim.groups import BATCH_NORMS, LayerGroup, LayerGroups
 
 OptFunc: TypeAlias = Callable[..., Optimizer]
 """Makes a torch optimizer from parameter groups: an optimizer class, or a function or partial with more settings."""
 
+DECOUPLED_WD = "decoupled_wd"  # of a parameter group: the decay before the step that `true_wd` means
+_DECOUPLED = tuple(getattr(torch.optim, name) for name in ("Adafactor", "Muon") if hasattr(torch.optim, name))
+_SPARSE = (torch.optim.SGD, torch.optim.Adagrad, torch.optim.SparseAdam)
+_KERNELS = {"fused", "foreach", "capturable", "differentiable"}
+_MAX_NAMES = 4  # in a message
 _NORMS = (*BATCH_NORMS, nn.LayerNorm)
 _WITH_BIAS = (
     nn.Linear,
@@ -68,37 +73,88 @@ class GroupedOptimizer:
 
     Attributes:
         torch_opt: The torch optimizer.
-        groups: Its parameter groups.
+        groups: Its parameter groups. `lr`, and with a schedule of it the momentum, is set before each step.
+        layers: The layer groups.
     """
 
     def __init__(
         self, opt_func: OptFunc, groups: Sequence[LayerGroup], true_wd: bool = True, bn_wd: bool = True
     ) -> None:
-        taken: set[int] = set()
-        parameters = [half for group in groups for half in _halves(group, taken)]
-        if not any(parameters):
-            raise SettingError("the model has no trainable parameters; unfreeze a layer group first")
-        with without_compiler():
-            self.torch_opt = opt_func([{"params": half} for half in parameters], **_fused(opt_func, groups))
-        self.true_wd, self.bn_wd = true_wd, bn_wd
+        self.layers = groups if isinstance(groups, LayerGroups) else LayerGroups(groups)
+        parameters = _trained_halves(self.layers)
+        name = getattr(optimizer_class(opt_func), "__name__", repr(opt_func))
+        try:
+            with without_compiler():
+                self.torch_opt = opt_func([{"params": half} for half in parameters], **_fused(opt_func, groups))
+        except ValueError as error:
+            raise SettingError(
+                f"opt_func: {name} does not take the model's parameters or its settings: {error}"
+            ) from error
+        self.opt_func, self.true_wd, self.bn_wd = opt_func, true_wd, bn_wd
         self.groups: list[dict[str, Any]] = self.torch_opt.param_groups
         first = self.groups[0]
         # Adam's kernel includes the decoupled decay, at the same point: p *= 1 - lr * wd before the update
         self._decays_itself = true_wd and "decoupled_weight_decay" in first
+        self._has_l2 = "weight_decay" in first and not isinstance(self.torch_opt, _DECOUPLED)
         self._fused: FusedAdam | None = None
         self._mom_key = next((key for key in ("momentum", "betas") if key in first), None)
+        self._resting: dict[nn.Parameter, dict[str, Any]] = {}  # state of parameters that are frozen for now
+        self._trainable: list[int] = []  # ids of the model's trainable parameters when `follow` last looked
+        self._names: dict[int, str] = {}
+        self._noted: list[tuple[Any, Any]] = []  # rates at the end of the last step
         for group in self.groups:
             group["lr"] = 0.0
-            if self._decays_itself:
-                group["decoupled_weight_decay"] = True
+            if "decoupled_weight_decay" in group:
+                group["decoupled_weight_decay"] = true_wd
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The parameter groups, under the name that torch's optimizers have for them."""
+        return self.groups
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the last layer group."""
+        return float(self.groups[-1]["lr"])
 
     @property
     def momentum(self) -> float | None:
         """The momentum of the last layer group (Adam's first beta), or None if the optimizer has none."""
-        if self._mom_key is None:
+        value = self._momentum_of(self.groups[-1])
+        return None if value is None else float(value)
+
+    def _momentum_of(self, group: dict[str, Any]) -> Any:
+        return None if self._mom_key is None else group["betas"][0] if self._mom_key == "betas" else group["momentum"]
+
+    def follow(self, model: nn.Module) -> str | None:
+        """Train what is trainable in `model` now; return a line that says what has changed, or None.
+
+        New parameters join the group of their layers. Those that stay keep their state, also while they are frozen.
+        Raises SettingError if nothing is trainable.
+        """
+        trainable = [id(parameter) for parameter in model.parameters() if parameter.requires_grad]
+        if trainable == self._trainable:
             return None
-        value = self.groups[-1][self._mom_key]
-        return float(value[0] if self._mom_key == "betas" else value)
+        self.layers.follow(model)
+        halves, state = _trained_halves(self.layers), self.torch_opt.state
+        before = {id(p): p for group in self.groups for p in group["params"]}
+        after, in_model = {id(p): p for half in halves for p in half}, {id(p) for p in model.parameters()}
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        for key in before.keys() - after.keys():
+            self._resting[before[key]] = state.pop(before[key], {})
+        self._resting = {p: entry for p, entry in self._resting.items() if id(p) in in_model}
+        for parameter in [p for p in self._resting if id(p) in after]:
+            if entry := self._resting.pop(parameter):
+                state[parameter] = entry
+        for group, half in zip(self.groups, halves, strict=True):
+            group["params"][:] = half
+        changes = [
+            ("takes in", [names[key] for key in after if key not in before]),
+            ("leaves out", [self._names.get(key) or names.get(key, "?") for key in before if key not in after]),
+        ]
+        self._trainable, self._names, self._fused = trainable, names, None
+        parts = [f"{verb} {_enumerate(each)}" for verb, each in changes if each]
+        return f"optimizer: {'; '.join(parts)}" if parts else None
 
     def set_wd(self, wd: float | Sequence[float]) -> None:
         """Set the weight decay: one number, or one for each layer group."""
@@ -111,10 +167,15 @@ class GroupedOptimizer:
             raise SettingError(
                 f"wd is {wd!r}; expected a finite number of at least 0, or {count} of them, one a layer group"
             )
-        self._decay = [decay for weights in each for decay in (weights, weights if self.bn_wd else 0.0)]
+        decays = [decay for weights in each for decay in (weights, weights if self.bn_wd else 0.0)]
         through_opt = self._decays_itself or not self.true_wd
-        for group, decay in zip(self.groups, self._decay, strict=True):
-            group["weight_decay"] = decay if through_opt else 0.0
+        if any(decays) and not self.true_wd and not self._has_l2:
+            raise SettingError(
+                f"true_wd=False: {type(self.torch_opt).__name__} has no L2 regularisation; expected true_wd=True, "
+                "wd=0, or another opt_func"
+            )
+        for group, decay in zip(self.groups, decays, strict=True):
+            group["weight_decay"], group[DECOUPLED_WD] = (decay, 0.0) if through_opt else (0.0, decay)
 
     def set_rates(self, lrs: Sequence[float], mom: float | None) -> None:
         """Set the learning rate of each layer group, and the momentum of all groups unless it is None."""
@@ -134,11 +195,45 @@ class GroupedOptimizer:
         """Decay the weights (`true_wd`) and take one optimizer step."""
         if self._fused is None:
             self._fused = FusedAdam.create_for(self.torch_opt)
-        if self._fused is not None and self._fused.step():
-            return
-        self._decay_weights()
-        self.torch_opt.step()
+        try:
+            if self._fused is not None and self._fused.step():
+                return
+            self._add_momentum_buffers()
+            self._decay_weights()
+            self.torch_opt.step()
+        except RuntimeError as error:
+            raise self._explain(error) from error
         self._fused = None  # torch.optim may have created state for parameters that had none
+
+    def _add_momentum_buffers(self) -> None:
+        """Let RMSprop's momentum begin at 0 if the steps so far had none: it creates the buffers only at its first."""
+        if not isinstance(self.torch_opt, RMSprop):
+            return
+        for group in self.groups:
+            for parameter in group["params"] if group["momentum"] else ():
+                if (state := self.torch_opt.state.get(parameter)) and "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+
+    def _explain(self, error: RuntimeError) -> Exception:
+        """Return the error to raise for one of torch.optim: ours if gradients are of a kind that it cannot use."""
+        name, decays = type(self.torch_opt).__name__, any(group["weight_decay"] for group in self.groups)
+        for parameter in (p for group in self.groups for p in group["params"] if p.grad is not None):
+            where, grad = self._names.get(id(parameter), "a parameter"), parameter.grad
+            if grad.layout != torch.strided:
+                fix = (
+                    "true_wd=True"
+                    if isinstance(self.torch_opt, _SPARSE) and decays
+                    else ("an Embedding with sparse=False, or opt_func=torch.optim.SGD")
+                )
+                return SettingError(
+                    f"{where}: {name} cannot use its sparse gradients ({_first_line(error)}); use {fix}"
+                )
+            if parameter.is_complex():
+                return SettingError(
+                    f"{where} is {str(parameter.dtype).removeprefix('torch.')}, which {name} cannot train "
+                    f"({_first_line(error)}); use two real parameters and torch.complex, or opt_func=torch.optim.Adam"
+                )
+        return error
 
     def has_state(self) -> bool:
         """Whether it has taken a step."""
@@ -150,7 +245,7 @@ class GroupedOptimizer:
 
     def decay_before_step(self, group: int) -> float:
         """The decay applied to a parameter group before the step; 0 if the optimizer applies it."""
-        return float(self._decay[group]) if self.true_wd and not self._decays_itself else 0.0
+        return float(self.groups[group].get(DECOUPLED_WD, 0.0))
 
     @torch.no_grad()
     def _decay_weights(self) -> None:
@@ -165,24 +260,85 @@ class GroupedOptimizer:
             for parameter in group["params"]:
                 parameter.grad = None
 
+    def note_rates(self) -> None:
+        """Note the rates at the end of a step, for `check_rates`."""
+        self._noted = self._rates()
+
+    def _rates(self) -> list[tuple[Any, Any]]:
+        return [(group["lr"], self._momentum_of(group)) for group in self.groups]
+
+    def check_rates(self, mom_is_set: bool) -> None:
+        """Raise SettingError if a rate was written since `note_rates`, which the schedule would overwrite.
+
+        Also if torch has a scheduler for this optimizer. `mom_is_set` says whether the schedule sets the momentum.
+        """
+        wrote_rates = any(
+            lr != noted_lr or (mom_is_set and mom != noted_mom)
+            for (lr, mom), (noted_lr, noted_mom) in zip(self._rates(), self._noted, strict=False)
+        )
+        if wrote_rates or any("initial_lr" in group for group in self.groups):  # which a scheduler of torch leaves
+            raise SettingError(
+                "a callback or a torch.optim.lr_scheduler set the learning rate or momentum between two steps; the "
+                "schedule of the fit sets both before each step: replace fit.schedule instead (at the beginning or end "
+                'of an epoch), or set group["lr"] of each group in fit.opt.groups in on_batch_begin, for that step'
+            )
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the torch optimizer: moments and hyper-parameters."""
         with without_compiler():
             return self.torch_opt.state_dict()
 
-    def load_moments(self, state: dict[str, Any]) -> None:
-        """Load the moments and momentum of a saved state, and keep all other settings (decay, kernel) as they are."""
-        settings = [{key: value for key, value in group.items() if key != self._mom_key} for group in self.groups]
+    def load_moments(self, state: dict[str, Any], settings: bool = False) -> None:
+        """Load the moments and momentum of a saved state, and keep all other settings (decay, kernel) as they are.
+
+        With `settings`, load these too, and keep only the choice of the kernel.
+        """
+        own_keys = [set(group) & _KERNELS if settings else set(group) - {self._mom_key} for group in self.groups]
+        kept = [{key: group[key] for key in keys} for group, keys in zip(self.groups, own_keys, strict=True)]
         self.load_state_dict(state)
-        for group, own in zip(self.groups, settings, strict=True):
+        for group, own in zip(self.groups, kept, strict=True):
             group.update(own)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what `state_dict` returned."""
+        """Load what `state_dict` returned. Settings that it lacks, as those of earlier versions do, stay."""
+        before = self.groups
         with without_compiler():
             self.torch_opt.load_state_dict(state)
         self.groups = self.torch_opt.param_groups
+        for group, own in zip(self.groups, before, strict=True):
+            group.update({key: value for key, value in own.items() if key not in group})
         self._fused = None  # it holds the tensors of the old state
+
+    def resting_state(self) -> dict[str, Tensor]:
+        """Return the state of parameters that it has trained and that are frozen now, by name."""
+        entries = [(self._names[id(parameter)], entry) for parameter, entry in self._resting.items()]
+        return {f"{name}/{key}": v for name, entry in entries for key, v in entry.items() if isinstance(v, Tensor)}
+
+    def load_resting_state(self, model: nn.Module, state: dict[str, Tensor]) -> None:
+        """Load what `resting_state` returned, for the parameters of `model`."""
+        parameters = dict(model.named_parameters())
+        for path, value in state.items():
+            name, key = path.rsplit("/", 1)
+            on_device = key != "step" or self.groups[0].get("fused") or self.groups[0].get("capturable")
+            entry = self._resting.setdefault(parameters[name], {})
+            entry[key] = value.to(parameters[name].device if on_device else "cpu", copy=True)
+
+
+def _trained_halves(groups: Sequence[LayerGroup]) -> list[list[nn.Parameter]]:
+    taken: set[int] = set()
+    halves = [half for group in groups for half in _halves(group, taken)]
+    if not any(halves):
+        raise SettingError("the model has no trainable parameters; unfreeze a layer group first")
+    return halves
+
+
+def _enumerate(names: list[str]) -> str:
+    more = f" and {pluralize(len(names) - _MAX_NAMES, 'more parameter')}" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].partition(". ")[0]
 
 
 def _halves(group: LayerGroup, taken: set[int]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -209,7 +365,7 @@ def _fused(opt_func: OptFunc, groups: Sequence[LayerGroup]) -> dict[str, bool]:
     """
     settings: dict[str, Any] = opt_func.keywords if isinstance(opt_func, partial) else {}
     is_adam = optimizer_class(opt_func) in (Adam, torch.optim.AdamW)
-    is_decided = settings.keys() & {"fused", "foreach", "capturable", "differentiable"}
+    is_decided = settings.keys() & _KERNELS
     is_float = all(
         parameter.is_floating_point() for group in groups for leaf in group for parameter in leaf.parameters()
     )

@@ -76,6 +76,20 @@ def check_opt_func(opt_func: Any, groups: Sequence[LayerGroup]) -> None:
         )
 
 
+def untrained_parameters(loss_func: LossFunc, model: nn.Module) -> str | None:
+    """Return a line that names the trainable parameters of a loss which are not the model's; None if there are none."""
+    if not isinstance(loss_func, nn.Module):
+        return None
+    own = {id(parameter) for parameter in model.parameters()}
+    names = [name for name, p in loss_func.named_parameters() if p.requires_grad and id(p) not in own]
+    if not names:
+        return None
+    return (
+        f"loss_func: {', '.join(names)} of {loss_name(loss_func)} is not trained, only the model's parameters are; to "
+        "train it, make the loss a part of the model: model.loss = loss_func"
+    )
+
+
 def check_before_fit(model: nn.Module, objective: Objective, train_dl: Loader, valid_dl: Loader | None) -> None:
     """Run model, loss and metrics once on the first rows of each set, in eval mode, and check all labels.
 

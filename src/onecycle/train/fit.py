@@ -62,6 +62,16 @@ class Fit:
     stop_reason: str | None = None
     anneal_request: int | None = None
 
+    @property
+    def lr(self) -> float:
+        """The learning rate of this step, that of the last layer group."""
+        return self.opt.lr
+
+    @property
+    def mom(self) -> float | None:
+        """The momentum of this step (Adam's first beta), that of the last layer group; None if there is none."""
+        return self.opt.momentum
+
     def stop(self, reason: str) -> None:
         """Stop after this batch (or epoch).
 

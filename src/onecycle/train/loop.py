@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from onecycle.core.device import (
     derived_seed,
     get_rng_states,
-    preserve_rng_state,
     seed_generators,
     set_rng_states,
 )
@@ -34,9 +33,11 @@ from onecycle.core.display import Display
 from onecycle.core.process import raise_malloc_trim_threshold
 from onecycle.data.loaders import Batch, Loader
 from onecycle.optim.schedules import Rates
+from onecycle.train.callbacks.base import are_own
 from onecycle.train.checks import FAILURES, explain
 from onecycle.train.evaluate import evaluate
 from onecycle.train.fit import Checkpointer, Fit, Hook, Hooks, Position
+from onecycle.train.generators import GeneratorUse
 from onecycle.train.recorder import Recorder
 from onecycle.train.signals import handle_signals
 from onecycle.train.step import Gradients, Objective
@@ -64,6 +65,8 @@ class Run:
         checkpointer: Saves the fit while it runs, or None.
         start: Where a resumed fit continues, or None for a new one.
         total_steps: Steps to show in the display, if a callback ends the fit early.
+        generators: What the fit does with torch's generators.
+        shown: Changes of what is trained that were shown.
     """
 
     fit: Fit
@@ -79,6 +82,8 @@ class Run:
     checkpointer: Checkpointer | None = None
     start: Position | None = None
     total_steps: int | None = None
+    generators: GeneratorUse = field(default_factory=GeneratorUse)
+    shown: set[str] = field(default_factory=set[str])
 
 
 @dataclass
@@ -106,6 +111,11 @@ class Epoch:
     def has_batch_hooks(self) -> bool:
         """Whether a callback takes part in the steps."""
         return any(self.run.hooks[name] for name in _BATCH_HOOKS)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether a user's callback takes part in the steps, and may change what is trained, or its rates."""
+        return not all(are_own(self.run.hooks[name]) for name in _BATCH_HOOKS)
 
 
 class Engine(Protocol):
@@ -144,8 +154,10 @@ def run_fit(run: Run) -> None:
     is_finished = run.start is not None and (position.epoch >= fit.epochs or fit.stop_reason)
     if not is_finished:
         run.display.start(recorder.record.column_names, run.total_steps or fit.epochs * fit.batches, fit.batches)
-    with preserve_rng_state(fit.device), handle_signals(fit, checkpointer.request if checkpointer else None):
+    with run.generators.restoring(fit.device), handle_signals(fit, checkpointer.request if checkpointer else None):
         try:
+            fit.opt.set_rates(*fit.schedule(fit.iteration))
+            fit.opt.note_rates()
             if run.start is None:
                 _call(run.hooks["on_train_begin"], fit)
             while position.epoch < fit.epochs and not fit.stop_reason:
@@ -179,20 +191,24 @@ def _begin_epoch(run: Run, position: Position) -> Epoch:
     fit.epoch, fit.num_batch = position.epoch, position.num_batch
     started, number = time.perf_counter() - position.seconds, run.first_epoch + position.epoch
     fit.model.train()
-    if position.generators:
-        set_rng_states(position.generators, fit.device)
-    else:
-        seed_generators(derived_seed(run.seed, _DROPOUT_STREAM, number), fit.device)
+    with run.generators.writing():
+        if position.generators:
+            set_rng_states(position.generators, fit.device)
+        else:
+            seed_generators(derived_seed(run.seed, _DROPOUT_STREAM, number), fit.device)
+    if not position.generators:
         _call(run.hooks["on_epoch_begin"], fit)
+    _follow_model(run)
     first, batches = fit.iteration - fit.num_batch, len(run.train_dl)
     rates = [Rates(*fit.schedule(step)) for step in range(first, first + batches)]  # a user's schedule may be a tuple
+    fit.opt.check_rates(rates[0].mom is not None)
     losses = run.recorder.start_epoch(batches, fit.device, fit.num_batch)
     return Epoch(run, number, rates, losses, started)
 
 
 def _train_epoch(epoch: Epoch) -> None:
     """Train an epoch; between steps save checkpoints, read losses for the display, and stop if asked to."""
-    run, fit = epoch.run, epoch.run.fit
+    run, fit, is_watched = epoch.run, epoch.run.fit, epoch.is_watched
     recorder, checkpointer = run.recorder, run.checkpointer
     lrs = [rates.lrs[-1] for rates in epoch.rates]
     moms = [fit.opt.momentum if rates.mom is None else rates.mom for rates in epoch.rates]
@@ -201,6 +217,10 @@ def _train_epoch(epoch: Epoch) -> None:
         for done in run.engine.steps(epoch):
             fit.iteration += done - fit.num_batch
             fit.num_batch = done
+            if not run.generators.is_known():
+                run.generators.look()
+            if is_watched:
+                lrs[done - 1], moms[done - 1] = fit.lr, fit.mom  # a callback may set those of its step
             fit.apply_anneal_request(len(run.train_dl))
             if checkpointer is not None and (checkpointer.is_due(fit) or (fit.stop_reason and done < len(epoch))):
                 recorder.read(done, lrs, moms)  # waits for the device
@@ -213,6 +233,8 @@ def _train_epoch(epoch: Epoch) -> None:
                 run.display.update(fit.epoch, done, recorder.losses[-1])
                 next_read = time.perf_counter() + READ_SECONDS
     finally:
+        if not is_watched:
+            fit.opt.note_rates()
         recorder.read(fit.num_batch, lrs, moms)  # waits for the device, once an epoch
 
 
@@ -224,16 +246,22 @@ def eager_steps(epoch: Epoch, gradients: Gradients) -> Iterator[int]:
         gradients: Computes the loss of a batch and sets the gradients, for example `eager_gradients(epoch)`.
     """
     run, fit, hooks, opt = epoch.run, epoch.run.fit, epoch.run.hooks, epoch.run.fit.opt
-    losses, first, fit.batches = list(epoch.losses.unbind()), fit.num_batch, len(epoch)
+    losses, first, fit.batches, is_watched = list(epoch.losses.unbind()), fit.num_batch, len(epoch), epoch.is_watched
     batches = islice(run.train_dl.epoch(epoch.number), first, len(epoch))  # a loader may yield more than its length
     if epoch.has_batch_hooks:
         batches = _mark_last_batch(batches, fit)
     for i, (xb, yb) in enumerate(batches, first):
         fit.xb, fit.yb, fit.skip_step = xb, yb, False
+        if is_watched:
+            opt.check_rates(epoch.rates[i].mom is not None)
         opt.set_rates(*epoch.rates[i])
         try:
             _call(hooks["on_batch_begin"], fit)
             loss = fit.loss = gradients(fit.xb, fit.yb)
+            if is_watched or i == first:  # the first forward pass may have created layers
+                _follow_model(run)
+            if i == first:
+                run.generators.look()
             for hook in hooks["on_backward_end"]:
                 if not fit.skip_step:
                     hook(fit)
@@ -242,9 +270,19 @@ def eager_steps(epoch: Epoch, gradients: Gradients) -> Iterator[int]:
             opt.zero_grad()
             losses[i].copy_(loss)
         except FAILURES as error:
-            raise explain(error, fit.model, run.objective.loss_func, xb, yb, "train") from error
+            raise explain(error, fit.model, run.objective.loss_func, xb, yb, "train", run.objective.forward) from error
+        if is_watched:
+            opt.note_rates()
         _call(hooks["on_batch_end"], fit)
         yield i + 1
+
+
+def _follow_model(run: Run) -> None:
+    """Let the optimizer train what is trainable in the model now, and show what has changed, each change once."""
+    change = run.fit.opt.follow(run.fit.model)
+    if change is not None and change not in run.shown:
+        run.shown.add(change)
+        run.display.message(change)
 
 
 def eager_gradients(epoch: Epoch) -> Gradients:

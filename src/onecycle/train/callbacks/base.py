@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from onecycle.errors import SettingError, did_you_mean
-from onecycle.train.fit import Fit, Hooks
+from onecycle.train.fit import Fit, Hook, Hooks
 
 
 class Callback:
@@ -117,6 +117,11 @@ def check_callbacks(callbacks: Sequence[Any], callback_fns: Sequence[Any]) -> No
             raise SettingError(
                 f"callback_fns: {reprlib.repr(factory)} is not a function; expected a function (learner) -> callback"
             )
+
+
+def are_own(hooks: Iterable[Hook]) -> bool:
+    """Return whether all hooks are the library's own, which leave the model's parameters and the rates as they are."""
+    return all(getattr(hook, "__module__", "").startswith("onecycle.") for hook in hooks)
 
 
 def collect_hooks(callbacks: Sequence[Callback]) -> Hooks:
