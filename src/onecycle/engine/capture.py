@@ -10,13 +10,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import starmap
-from types import MethodType
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from onecycle.core.checks import unwrap_partial
 from onecycle.core.device import preserve_rng_state
 from onecycle.data.loaders import InMemoryLoader
 from onecycle.engine.cuda_graphs import GraphedRun
@@ -24,10 +22,9 @@ from onecycle.engine.follow import Follower
 from onecycle.engine.graph_program import GraphProgram
 from onecycle.engine.optimizer_program import OptimizerProgram
 from onecycle.engine.program import Function, as_python, compiled, run_source, scores_source, step_source
-from onecycle.engine.trace import CannotCaptureError, Trace, Tracer
+from onecycle.engine.trace import CannotCaptureError, Trace, Tracer, restoring_memory
 from onecycle.train.metrics import Metric
 from onecycle.train.scores import batch_scores
-from onecycle.train.snapshot import restoring
 from onecycle.train.step import LossFunc, Objective
 
 Outputs: TypeAlias = Sequence[Tensor | None]
@@ -82,17 +79,15 @@ class CapturedStep:
         return self._agrees_on(_tensors(xb, yb))
 
     def _agrees_on(self, inputs: list[Tensor]) -> bool:
-        model, loss_func = self._model, self._objective.loss_func
-
         def eager(parts: list[Tensor]) -> Outputs:
             # torch.autograd.grad does not see parameters that a function hides from it (a reentrant checkpoint's)
             for parameter in self.trained:
                 parameter.grad = None
-            loss = self._objective.loss(model, *_batch(parts, self._has_list))
+            loss = self._objective.loss(self._model, *_batch(parts, self._has_list))
             loss.backward()
             return [loss, *(parameter.grad for parameter in self.trained)]
 
-        return _agree(model, (loss_func,), eager, self._loss_and_grads, inputs)
+        return _agree(eager, self._loss_and_grads, inputs, self.trace.state, self.trained)
 
     def accepts_batch(self, xb: Any, yb: Any) -> bool:
         """Whether a batch has the shapes and dtypes that were captured."""
@@ -180,7 +175,7 @@ class CapturedScores:
             eager = partial(scores, model, loss_func, metrics)
             other_rows = [part.flip(0) for part in inputs]
             for rows in (inputs, other_rows):
-                if not _agree(model, self._functions, eager, lambda parts: step(parts, self._trace.state), rows):
+                if not _agree(eager, lambda parts: step(parts, self._trace.state), rows, self._trace.state):
                     raise CannotCaptureError("the captured validation gives other numbers than the eager one")
         self._scores: dict[Any, Function] = {}
 
@@ -238,18 +233,28 @@ def _traced(
 
 
 def _agree(
-    model: nn.Module,
-    functions: Sequence[Any],
     eager: Callable[[list[Tensor]], Outputs],
     captured: Callable[[list[Tensor]], Outputs],
     inputs: list[Tensor],
+    state: Sequence[Tensor],
+    parameters: Sequence[nn.Parameter] = (),
 ) -> bool:
-    """Whether both give the same outputs for copies of the inputs, on a CPU to the last bit. Leaves no trace."""
+    """Whether both give the same outputs for copies of the inputs, on a CPU to the last bit.
+
+    Leaves no trace: they change nothing but the state and the gradients of the parameters.
+    """
     results: list[Outputs] = []
+    grads = [parameter.grad for parameter in parameters]
     for step in (eager, captured):
-        with restoring(model, *map(_attribute_owner, functions)), preserve_rng_state(inputs[0].device):
-            results.append(step([part.clone() for part in inputs]))
+        with restoring_memory(state), preserve_rng_state(inputs[0].device):
+            results.append([output if output is None else output.detach().clone() for output in step(_copies(inputs))])
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = grad
     return all(starmap(_are_equal, zip(*results, strict=True)))
+
+
+def _copies(inputs: list[Tensor]) -> list[Tensor]:
+    return [part.clone() for part in inputs]
 
 
 def _are_equal(actual: Tensor | None, expected: Tensor | None) -> bool:
@@ -263,7 +268,7 @@ def _are_equal(actual: Tensor | None, expected: Tensor | None) -> bool:
 @contextmanager
 def _other_weights(model: nn.Module) -> Generator[None]:
     """Change the weights in the block: what was captured as a constant by mistake gives other numbers then."""
-    with restoring(model):
+    with restoring_memory(model.parameters()):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(1.0625 if parameter.is_floating_point() else 1)
@@ -279,12 +284,6 @@ def _replaying(trace: Trace, inference: bool = True) -> Generator[list[Tensor]]:
     else:
         with torch.inference_mode() if inference else torch.no_grad():
             yield trace.state
-
-
-def _attribute_owner(function: Any) -> Any:
-    """The object whose attributes a call may change: a loss may count its calls."""
-    function = unwrap_partial(function)
-    return function.__self__ if isinstance(function, MethodType) else function
 
 
 def _own_storage(i: int, grads: Outputs, trained: list[nn.Parameter], tracer: Tracer) -> Tensor | None:
@@ -314,7 +313,7 @@ def _tensors(xb: Any, yb: Any) -> list[Tensor]:
     parts = _flat(xb, yb)
     if not all(isinstance(part, Tensor) for part in parts):
         raise CannotCaptureError("a batch holds something other than tensors")
-    return [part.clone() for part in parts]  # the data set is not the model's to write to
+    return _copies(parts)  # the data set is not the model's to write to
 
 
 def _shapes(parts: Sequence[Any]) -> Shapes:

@@ -15,6 +15,8 @@ so that nothing slips through: a special method, a property, a hook, a function 
 
 from __future__ import annotations
 
+import gc
+import inspect
 import os
 import sys
 import sysconfig
@@ -85,7 +87,8 @@ class Follower:
     @contextmanager
     def following(self) -> Generator[None]:
         """Refuse code that runs in the block without being followed, and what changed when it ends."""
-        profile = sys.getprofile()
+        profile, collects = sys.getprofile(), gc.isenabled()
+        gc.disable()  # what it deletes is not of this step
         sys.setprofile(self._on_event)
         try:
             yield
@@ -93,6 +96,8 @@ class Follower:
             raise self._located(self._refusal or error) from error.__cause__
         finally:
             sys.setprofile(profile)
+            if collects:
+                gc.enable()
         if self._refusal is not None:
             raise self._located(self._refusal)
         if (label := self.guards.changed()) is not None:
@@ -150,6 +155,8 @@ class Follower:
             return self._get_from_super(owner, name)
         if isinstance(owner, PLAIN_TYPES) or _is_value(owner) or isinstance(owner, CONTAINERS):
             return getattr(owner, name)
+        if isinstance(owner, partial) and name in ("func", "args", "keywords"):
+            return getattr(owner, name)  # its guard compares them  # pyright: ignore[reportUnknownVariableType] -- of a user
         if isinstance(owner, (nn.Module, FunctionType, MethodType)) or is_plain_object(owner):
             return self._get_from_object(owner, name)
         raise self._refuse(f"reads .{name} of an object of {type(owner).__module__}.{type(owner).__qualname__}")
@@ -514,7 +521,10 @@ class Follower:
             return
         if frame.f_code in self._generated:
             return
-        raise self._refuse(f"runs {frame.f_code.co_qualname} in a way that cannot be followed")
+        error = self._refuse(f"runs {frame.f_code.co_qualname} in a way that cannot be followed")
+        if frame.f_code.co_flags & inspect.CO_GENERATOR or frame.f_code.co_name == "__del__":
+            return  # CPython may crash if a generator that is being deleted cannot end; the next check raises the error
+        raise error
 
 
 class _Slot:

@@ -204,6 +204,18 @@ _RUNNING = ("running_mean", "running_var")  # written by batch_norm, whose schem
 _READ_GRAD_MODE = (torch.ops.aten.mkldnn_rnn_layer.default,)  # which keeps a workspace for the backward pass
 
 
+@contextmanager
+def restoring_memory(tensors: Iterable[Tensor]) -> Generator[None]:
+    """Undo, when the block ends, what it wrote to the memory of the tensors."""
+    storages = {_storage(tensor): tensor.untyped_storage() for tensor in tensors}
+    contents = [(storage, storage.clone()) for storage in storages.values()]
+    try:
+        yield
+    finally:
+        for storage, content in contents:
+            storage.copy_(content)
+
+
 def depends_on_values(func: Any, args: Any) -> bool:
     """Whether the result or its shape depends on the values of a tensor, and not on its shape alone."""
     if func is torch.ops.aten.index.Tensor:  # by index, or by a mask
