@@ -392,7 +392,7 @@ class Predictor:
         """Yield batches of raw rows, converted as the loader of the training rows converts them."""
         specs = self._input_specs()
         for start in range(0, count_rows(rows) or 0, _BATCH_SIZE):
-            batch = map_tensors(lambda x, i=start: x[i : i + _BATCH_SIZE].to(self.device), rows)
+            batch = map_tensors(lambda x, i=start: x[i : i + _BATCH_SIZE].to(self.device, copy=True), rows)
             known = map_tensors(lambda _: None, rows) if specs is None else specs
             yield map_leaves(self._as_the_model_takes, batch, known), None
 

@@ -196,6 +196,6 @@ def test_complex128_cannot_be_saved(here: Path):
     learn = Learner(DataBunch.create(toy_arrays(), None, bs=16, seed=3), WithComplex(), silent=True)
     for save in (lambda: learn.save("a"), lambda: learn.fit(1, 1e-2, checkpoint="run")):
         with pytest.raises(
-            ModelError, match="the model's mix is complex128, which files .* cannot hold; use complex64"
+            ModelError, match="the model's mix is complex128, which safetensors files cannot hold; .* use complex64"
         ):
             save()

@@ -207,15 +207,3 @@ def test_sparse_adam_trains_what_is_sparse():
     )
     learn.fit(3, 0.1)
     assert learn.recorder.losses[-1] < learn.recorder.losses[0]
-
-
-def test_optimizers_that_take_no_sparse_gradients():
-    x, y = torch.arange(100).reshape(20, 5) % 7, torch.arange(20) % 2
-    data = DataBunch.create((x, y), bs=10, device="cpu")
-    model = nn.Sequential(nn.EmbeddingBag(7, 4, sparse=True), nn.Linear(4, 2))
-    for options in ({}, {"opt_func": torch.optim.AdamW}, {"opt_func": torch.optim.RMSprop}):
-        with pytest.raises(
-            SettingError, match=r"opt_func: \w+ takes no sparse gradients, which EmbeddingBag\(sparse=True\) gives"
-        ):
-            Learner(data, model, silent=True, **options).fit(1, 1e-2)
-    Learner(data, model, opt_func=torch.optim.SGD, silent=True).fit(1, 1e-2)

@@ -17,15 +17,12 @@ from onecycle.core.checks import unwrap_partial
 from onecycle.data.loaders import InMemoryLoader, Loader
 from onecycle.errors import DataError, ModelError, OneCycleError, SettingError
 from onecycle.optim.groups import LayerGroup
-from onecycle.optim.optimizer import optimizer_class
 from onecycle.train.losses import is_classification, loss_name
 from onecycle.train.metrics import Metric, metric_name
 from onecycle.train.scores import EpochScores, is_batchwise
 from onecycle.train.snapshot import restoring
 from onecycle.train.step import Forward, LossFunc, Objective, plain_forward
 
-_NAMES = ["Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adadelta", "ASGD", "RMSprop", "Rprop", "Adafactor", "Muon"]
-_DENSE_ONLY = tuple(getattr(torch.optim, name) for name in _NAMES if hasattr(torch.optim, name))
 FAILURES = (RuntimeError, IndexError, ValueError, TypeError)  # what torch raises for arguments that do not fit
 
 
@@ -62,12 +59,6 @@ def check_opt_func(opt_func: Any, groups: Sequence[LayerGroup]) -> None:
             "a step: opt_func=torch.optim.Adam"
         )
     trained = [leaf for group in groups for leaf in group if any(p.requires_grad for p in leaf.parameters())]
-    sparse = next((leaf for leaf in trained if getattr(leaf, "sparse", False) is True), None)
-    if sparse is not None and optimizer_class(opt_func) in _DENSE_ONLY:
-        raise SettingError(
-            f"opt_func: {optimizer_class(opt_func).__name__} takes no sparse gradients, which "
-            f"{type(sparse).__name__}(sparse=True) gives; expected sparse=False, or opt_func=torch.optim.SGD"
-        )
     dense = next((leaf for leaf in trained if not getattr(leaf, "sparse", False)), None)
     if optimizer is torch.optim.SparseAdam and dense is not None:
         raise SettingError(
