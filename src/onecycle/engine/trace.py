@@ -115,6 +115,8 @@ class Tracer(TorchDispatchMode):
             raise self._refuse("depends on the values in a batch (an `if`, `.item()`, a mask or the like)", _WHERE)
         if func.namespace != "aten":
             raise self._refuse(f"calls {func.namespace}::{func._opname}, an operator that is not torch's own")
+        if func.overloadpacket in _TWO_WAYS or func in _TWO_WAYS:
+            raise self._refuse(f"calls {func._opname}, which torch computes in another way while it is traced")
         self._save(func, args, kwargs)
         results = func(*args, **kwargs)
         if func is torch.ops.aten.ones_like.default and not results.ndim:
@@ -201,6 +203,12 @@ class Tracer(TorchDispatchMode):
 
 _WHERE = "torch.where, or a product with the mask, can be captured"
 _RUNNING = ("running_mean", "running_var")  # written by batch_norm, whose schema does not say so
+# what torch's C++ code computes in another way if a dispatch mode is on, with other last bits: benchmarks/operators.py
+_TWO_WAYS = {
+    *(getattr(torch.ops.aten, name) for name in ("_linalg_svd", "_linalg_eigh", "linalg_eig", "linalg_lstsq")),
+    *(getattr(torch.ops.aten, name) for name in ("cumprod", "linalg_householder_product", "ormqr")),
+    *(torch.ops.aten.masked_fill.Tensor, torch.ops.aten.masked_fill_.Tensor),
+}
 _READ_GRAD_MODE = (torch.ops.aten.mkldnn_rnn_layer.default,)  # which keeps a workspace for the backward pass
 
 
