@@ -96,7 +96,7 @@ def is_allowed_function(function: Any) -> bool:
     if isinstance(function, FunctionType):
         return _is_torch_function(function)
     if isinstance(function, np.ufunc):
-        return True
+        return True  # without `out`: see Follower
     try:
         if function in _FUNCTIONS:
             return True
@@ -184,7 +184,7 @@ def is_layer_of_torch(module: nn.Module) -> bool:
     They were read for this in torch 2.10 to 2.13: they call operators on their parameters, buffers and inputs, and read
     their own attributes. What they write (the counts of BatchNorm) are buffers, in place.
     """
-    return all(_is_layer_class(type(part)) for part in module.modules())
+    return all(_is_layer_class(type(part)) and "forward" not in vars(part) for part in module.modules())
 
 
 def _is_layer_class(kind: type) -> bool:

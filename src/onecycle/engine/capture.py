@@ -211,25 +211,20 @@ def _traced(
     if not all(type(part) is Tensor for part in inputs):
         raise CannotCaptureError("a batch holds a subclass of Tensor")
     tracer = Tracer(inputs)
-    try:
-        with (
-            preserve_rng_state(inputs[0].device),
-            torch.set_grad_enabled(torch.is_grad_enabled()),  # restored at the end
-            tracer.restoring(),
-            follower.following(),
-        ):
-            was_enabled = torch.is_grad_enabled()
-            with tracer:
-                outputs = eager(inputs)
-            if torch.is_grad_enabled() is not was_enabled:
-                raise CannotCaptureError("changes torch's grad mode")
-            with tracer, torch.no_grad():
-                outputs = finish(outputs, tracer)
-            return tracer.trace(outputs, trained)
-    except CannotCaptureError:
-        raise
-    except Exception as error:  # torch raises all kinds of errors for what cannot be traced
-        raise CannotCaptureError(f"it raised {type(error).__name__} when it was traced") from error
+    with (
+        preserve_rng_state(inputs[0].device),
+        torch.set_grad_enabled(torch.is_grad_enabled()),  # restored at the end
+        tracer.restoring(),
+        follower.following(),
+    ):
+        was_enabled = torch.is_grad_enabled()
+        with tracer:
+            outputs = eager(inputs)
+        if torch.is_grad_enabled() is not was_enabled:
+            raise CannotCaptureError("changes torch's grad mode")
+        with tracer, torch.no_grad():
+            outputs = finish(outputs, tracer)
+        return tracer.trace(outputs, trained)
 
 
 def _agree(

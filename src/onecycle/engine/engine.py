@@ -113,10 +113,14 @@ class FastEngine:
         return True
 
     def _is_captured(self, epoch: Epoch) -> bool:
-        """Whether the step is captured as model, loss and data are now. What changed is counted."""
+        """Whether the step is captured as model, loss and data are now."""
         captured, loader = self.captured, epoch.run.train_dl
         if captured is None or (isinstance(loader, InMemoryLoader) and not captured.accepts_loader(loader)):
             return False
+        return self._is_unchanged(epoch, captured)
+
+    def _is_unchanged(self, epoch: Epoch, captured: CapturedStep) -> bool:
+        """Whether model and loss are as they were when the step was captured. What changed is counted."""
         label = captured.changed(epoch.run.fit.model, epoch.run.objective.loss_func)
         if label is None:
             return True
@@ -164,7 +168,7 @@ class FastEngine:
         assert check is not None
         if is_first := not captured.has_run:
             check.save(fit)
-        while (done := fit.num_batch) < len(epoch) and self._is_captured(epoch):
+        while (done := fit.num_batch) < len(epoch) and self._is_unchanged(epoch, captured):
             batch = _rows(loader, order[done * bs : (done + 1) * bs]) if check.is_due() and not is_first else None
             if batch is not None and not check.passes(fit, *batch):
                 yield self._go_back(epoch, _DISAGREE)

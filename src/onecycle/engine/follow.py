@@ -15,6 +15,7 @@ so that nothing slips through: a special method, a property, a hook, a function 
 
 from __future__ import annotations
 
+import builtins
 import gc
 import inspect
 import os
@@ -25,13 +26,23 @@ from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, ModuleType, TracebackType
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FrameType,
+    FunctionType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+    TracebackType,
+)
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.nn.modules import module as torch_module
 
 from onecycle.engine.allowed import (
     CONTAINERS,
@@ -43,7 +54,7 @@ from onecycle.engine.allowed import (
     is_allowed_tensor_attribute,
     is_layer_of_torch,
 )
-from onecycle.engine.guards import ABSENT, Guards, is_plain_object
+from onecycle.engine.guards import ABSENT, Guards, class_name, is_plain_object
 from onecycle.engine.instrument import ABSENT as NO_GLOBAL
 from onecycle.engine.instrument import instrument, is_instrumented, short_path
 from onecycle.engine.trace import CannotCaptureError
@@ -78,24 +89,39 @@ class Follower:
         self._generated: set[CodeType] = set()  # by dataclasses
         self._refusal: CannotCaptureError | None = None
         self._where: tuple[str, str] | None = None
+        if torch_module._has_any_global_hook():  # pyright: ignore[reportPrivateUsage] -- there is no public way to ask
+            raise CannotCaptureError("torch has global hooks on modules")
         for i, function in enumerate(functions):
             label = "model" if not i else _label(function)
             if isinstance(function, nn.Module):
+                for name, module in function.named_modules():
+                    if isinstance(module, torch.jit.ScriptModule):
+                        raise CannotCaptureError(f"{f'{label}.{name}'.rstrip('.')} is scripted or traced")
                 self._guard_modules(function, label)
             self._add(("root", i), partial(_itself, function), function, label)
 
     @contextmanager
     def following(self) -> Generator[None]:
         """Refuse code that runs in the block without being followed, and what changed when it ends."""
-        profile, collects = sys.getprofile(), gc.isenabled()
+        profile: Any = sys.getprofile()
+        collects = gc.isenabled()
+        is_of_c = hasattr(profile, "enable")  # cProfile, before Python 3.12
+        if is_of_c:
+            profile.disable()
         gc.disable()  # what it deletes is not of this step
         sys.setprofile(self._on_event)
         try:
             yield
         except CannotCaptureError as error:
             raise self._located(self._refusal or error) from error.__cause__
+        except Exception as error:  # torch raises all kinds of errors for what cannot be traced
+            if self._refusal is None:
+                reason = CannotCaptureError(f"raised {type(error).__name__} when it was traced")
+                raise self._located(reason.with_traceback(error.__traceback__)) from error
         finally:
-            sys.setprofile(profile)
+            sys.setprofile(None if is_of_c else profile)
+            if is_of_c:
+                profile.enable()
             if collects:
                 gc.enable()
         if self._refusal is not None:
@@ -127,6 +153,9 @@ class Follower:
         if function in (getattr, hasattr, setattr):
             return self._call_attribute_function(function, args)
         if is_allowed_function(function):
+            has_out = isinstance(function, np.ufunc) and len(args) > function.nin
+            if has_out or ("out" in kwargs and not isinstance(kwargs["out"], Tensor | tuple)):
+                raise self._refuse(f"writes to an array ({_name_of(function)} with out=)", _IN_PLACE)
             return function(*self._followed(args), **self._followed(kwargs))
         if isinstance(function, (BuiltinFunctionType, *_WRAPPERS)):
             return self._call_builtin(function, args, kwargs)
@@ -159,7 +188,7 @@ class Follower:
             return getattr(owner, name)  # its guard compares them  # pyright: ignore[reportUnknownVariableType] -- of a user
         if isinstance(owner, (nn.Module, FunctionType, MethodType)) or is_plain_object(owner):
             return self._get_from_object(owner, name)
-        raise self._refuse(f"reads .{name} of an object of {type(owner).__module__}.{type(owner).__qualname__}")
+        raise self._refuse(f"reads .{name} of an object of {class_name(type(owner))}")
 
     def slot(self, owner: Any, name: str, /) -> _Slot:
         """Return the attribute as an object, to be set or deleted."""
@@ -172,7 +201,8 @@ class Follower:
     def changing(self, value: Any, /) -> Any:
         """Return a value that is about to be changed in place, as `+=` does."""
         self._raise_if_refused()
-        if id(value) in self.guards.persistent and not isinstance(value, (Tensor, *PLAIN_TYPES, tuple)):
+        is_outer = id(value) in self.guards.persistent and not isinstance(value, (Tensor, *PLAIN_TYPES, tuple))
+        if is_outer or isinstance(value, np.ndarray):  # which may be a view of an outer one
             raise self._refuse(f"changes a {type(value).__name__} that it did not create", _IN_PLACE)
         return value
 
@@ -184,6 +214,8 @@ class Follower:
         if key not in self._known:
             self._known.add(key)
             value = ABSENT if value is NO_GLOBAL else value
+            if value is ABSENT:
+                self._guard_identity(vars(builtins), name, name)
             self._add(key, partial(namespace.get, name, ABSENT), value, f"the global {name}")
 
     # --- calls -------------------------------------------------------------------------------------------------------
@@ -233,7 +265,8 @@ class Follower:
             created = kind(*self._followed(args), **self._followed(kwargs))
         else:
             new, init = _static(kind, "__new__"), _static(kind, "__init__")
-            is_plain = type(kind) is type and new is _static(object, "__new__") and not issubclass(kind, nn.Module)
+            is_plain = type(kind) is type and _static(kind, "__del__") is ABSENT
+            is_plain = is_plain and new is _static(object, "__new__") and not issubclass(kind, nn.Module)
             if not is_plain or not (isinstance(init, FunctionType) or init is object.__init__):
                 raise self._refuse(f"creates an object of {_name_of(kind)}")
             created = object.__new__(kind)
@@ -325,8 +358,9 @@ class Follower:
 
     def _get_from_python_module(self, module: ModuleType, name: str) -> Any:
         value = getattr(module, name)
-        if module.__name__.partition(".")[0] in _TRUSTED_MODULES:
-            return value  # a function, class or constant, which calls and reads check
+        if module.__name__.partition(".")[0] in _TRUSTED_MODULES:  # calls and reads check what it is
+            self._guard_identity(vars(module), name, f"{module.__name__}.{name}")
+            return value
         return self._guarded(module, name, value, partial(vars(module).get, name, ABSENT))
 
     def _get_from_class(self, kind: type, name: str) -> Any:
@@ -353,9 +387,9 @@ class Follower:
             if name == "__dict__":
                 raise self._refuse("reads __dict__")
             return kind
-        if not isinstance(owner, FunctionType | MethodType) and _static(kind, "__getattribute__") is not _static(
-            object, "__getattribute__"
-        ):
+        if not isinstance(owner, FunctionType | MethodType | SimpleNamespace) and _static(
+            kind, "__getattribute__"
+        ) is not _static(object, "__getattribute__"):
             raise self._refuse(f"reads an attribute of {kind.__name__}, which has a __getattribute__")
         found = _static(kind, name)
         if isinstance(found, property) or (found is not ABSENT and hasattr(type(found), "__set__")):
@@ -412,6 +446,12 @@ class Follower:
             self._add((id(owner), name), read, value, f"{_label(owner)}.{name}")
         return value
 
+    def _guard_identity(self, namespace: Any, name: str, label: str) -> None:
+        def identity() -> int:
+            return id(namespace.get(name))
+
+        self._add((id(namespace), name, "identity"), identity, identity(), label)
+
     def _guard_static(self, kind: type, name: str, found: Any) -> None:
         self._add((kind, name, "class"), partial(_static, kind, name), found, f"{kind.__name__}.{name}")
 
@@ -425,6 +465,7 @@ class Follower:
                     raise self._refuse(f"uses {f'{label}.{name}'.rstrip('.')}, which is scripted or traced")
                 self._guarded_modules.add(id(module))
                 self.guards.add_module(module, f"{label}.{name}".rstrip("."), is_layer_of_torch(module))
+                self._guard_static(type(module), "forward", _static(type(module), "forward"))
 
     def _add(self, key: Any, read: Callable[[], Any], value: Any, label: str) -> None:
         try:
@@ -466,7 +507,7 @@ class Follower:
         method = _static(type(owner), "__getitem__")
         if isinstance(method, FunctionType):
             return self.call(self._get_from_object(owner, "__getitem__"), key)
-        raise self._refuse(f"reads an item of an object of {type(owner).__module__}.{type(owner).__qualname__}")
+        raise self._refuse(f"reads an item of an object of {class_name(type(owner))}")
 
     def set_item(self, owner: Any, key: Any, value: Any) -> None:
         """Set an item of a tensor, or of a container that the step created."""
@@ -623,7 +664,7 @@ def _is_of_user(kind: type) -> bool:
 def _name_of(function: Any) -> str:
     owner = getattr(function, "__self__", None)
     if owner is not None and not isinstance(owner, type | ModuleType):
-        return f"{type(owner).__module__}.{type(owner).__qualname__}.{function.__name__}"
+        return f"{class_name(type(owner))}.{function.__name__}"
     name = getattr(function, "__qualname__", type(function).__qualname__)
     module = getattr(function, "__module__", None)
     return str(name) if module in (None, "builtins") else f"{module}.{name}"

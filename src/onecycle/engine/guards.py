@@ -135,7 +135,12 @@ def form_of(value: Any, depth: int = 0) -> Any:
         return kind, id(value), form_of(value.func, depth + 1), form_of((value.args, value.keywords), depth + 1)
     if is_plain_object(value):
         return id(value)
-    raise _NotComparableError(f"an object of {kind.__module__}.{kind.__qualname__}")
+    raise _NotComparableError(f"an object of {class_name(kind)}")
+
+
+def class_name(kind: type) -> str:
+    """The name of a class as users know it."""
+    return f"{kind.__module__.replace('torch._C', 'torch')}.{kind.__qualname__}"
 
 
 def is_plain_object(value: Any) -> bool:

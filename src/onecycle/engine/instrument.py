@@ -88,12 +88,13 @@ def instrument(function: FunctionType, checks: Checks) -> FunctionType:
     return rewritten
 
 
-_code_of: dict[CodeType, CodeType] = {}
+_code_of: dict[tuple[CodeType, str], CodeType] = {}  # code objects of two files may be equal
 _tree_of: dict[str, tuple[list[str], ast.Module, list[ast.stmt]]] = {}
 
 
 def _rewritten(code: CodeType) -> CodeType:
-    if code not in _code_of:
+    key = code, code.co_filename
+    if key not in _code_of:
         node = _node_of(code)
         tree = _in_context(node, code)
         _Rewriter(_class_name(code), code).visit_function(node)
@@ -101,8 +102,8 @@ def _rewritten(code: CodeType) -> CodeType:
         flags = code.co_flags & _FUTURES
         rewritten = _find(compile(tree, code.co_filename, "exec", flags, dont_inherit=True), code)
         assert rewritten is not None  # it was found before it was rewritten
-        _code_of[code] = rewritten.replace(co_qualname=code.co_qualname)
-    return _code_of[code]
+        _code_of[key] = rewritten.replace(co_qualname=code.co_qualname)
+    return _code_of[key]
 
 
 _FUTURES = 0x1FF0000  # the flags of `from __future__ import …`

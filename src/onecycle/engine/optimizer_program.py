@@ -172,7 +172,7 @@ def _sgd_calls(opt: GroupedOptimizer, with_gradient: Collection[int]) -> list[Sg
     calls: list[SgdCall] = []
     for i, group in enumerate(opt.groups):
         params = [parameter for parameter in group["params"] if id(parameter) in with_gradient]
-        buffers = [opt.torch_opt.state[parameter].get("momentum_buffer") for parameter in params]
+        buffers = [opt.torch_opt.state.get(parameter, {}).get("momentum_buffer") for parameter in params]
         if group["momentum"] and any(buffer is None for buffer in buffers):
             return []
         used: list[Tensor] = [buffer for buffer in buffers if buffer is not None and group["momentum"]]
