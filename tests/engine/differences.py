@@ -169,7 +169,8 @@ def run(path: Path, engine: str) -> Outcome:
 def imported(path: Path) -> types.ModuleType:
     """The module of a case, as if for the first time."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
     sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
     try:
@@ -182,7 +183,9 @@ def imported(path: Path) -> types.ModuleType:
 def _learner(module: Any, engine: str) -> Learner:
     module.MODEL = module.make_model()
     callbacks = module.CALLBACKS = module.make_callbacks()
-    learn = Learner(module.make_data(), module.MODEL, module.LOSS, engine=engine, callbacks=callbacks, **module.settings())
+    learn = Learner(
+        module.make_data(), module.MODEL, module.LOSS, engine=engine, callbacks=callbacks, **module.settings()
+    )
     module.USED_LOSS = learn.loss_func
     if module.SPLIT:
         learn.split(module.MODEL.head)
@@ -241,7 +244,9 @@ def flatten(name: str, value: Any, into: dict[str, Any], seen: set[int] | None =
         hooks = getattr(value, "_backward_hooks", None)
         into[f"{name} hooks"] = len(hooks or ()) if isinstance(hooks, dict) else 0
         return
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, bytearray, torch.dtype, torch.device, torch.Size)):
+    if value is None or isinstance(
+        value, (bool, int, float, complex, str, bytes, bytearray, torch.dtype, torch.device, torch.Size)
+    ):
         into[name] = f"{type(value).__name__} {value!r}"
         return
     if isinstance(value, np.ndarray | np.generic):
@@ -302,7 +307,11 @@ def flatten(name: str, value: Any, into: dict[str, Any], seen: set[int] | None =
             inside(".__defaults__", value.__defaults__)
             inside(".__dict__", value.__dict__)
     elif isinstance(value, types.GeneratorType):
-        into[name] = "finished" if value.gi_frame is None else repr({k: v for k, v in value.gi_frame.f_locals.items() if isinstance(v, int)})
+        into[name] = (
+            "finished"
+            if value.gi_frame is None
+            else repr({k: v for k, v in value.gi_frame.f_locals.items() if isinstance(v, int)})
+        )
     elif isinstance(value, type):
         if value.__module__ == module:
             for key, item in vars(value).items():
@@ -324,7 +333,12 @@ def flatten(name: str, value: Any, into: dict[str, Any], seen: set[int] | None =
         into[name] = repr(value)
     else:
         into[name] = type(value).__name__
-        slots = [slot for kind in type(value).__mro__ for slot in getattr(kind, "__slots__", ()) if type(value).__module__ == module]
+        slots = [
+            slot
+            for kind in type(value).__mro__
+            for slot in getattr(kind, "__slots__", ())
+            if type(value).__module__ == module
+        ]
         held = {slot: getattr(value, slot) for slot in slots if hasattr(value, slot)} | getattr(value, "__dict__", {})
         if type(value).__module__.partition(".")[0] not in ("torch", "numpy"):
             for key, item in held.items():

@@ -136,7 +136,14 @@ LOSS_CALLBACKS = [
 ]
 
 OPTIMIZERS = [
-    *("None", "None", "torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD", "partial(torch.optim.SGD, momentum=0.9)"),
+    *(
+        "None",
+        "None",
+        "torch.optim.Adam",
+        "torch.optim.AdamW",
+        "torch.optim.SGD",
+        "partial(torch.optim.SGD, momentum=0.9)",
+    ),
     *("partial(torch.optim.SGD, momentum=0.9, nesterov=True)", "partial(torch.optim.SGD, momentum=0.5, dampening=0.1)"),
     *("partial(torch.optim.SGD, weight_decay=0.01)", "partial(torch.optim.Adam, amsgrad=True)", "torch.optim.Adagrad"),
     *("torch.optim.RMSprop", "partial(torch.optim.RMSprop, momentum=0.9, centered=True)", "torch.optim.Adadelta"),
@@ -144,7 +151,7 @@ OPTIMIZERS = [
     *("partial(torch.optim.Adam, betas=(0.8, 0.95), eps=1e-6)", "partial(torch.optim.AdamW, foreach=False)"),
     *("partial(torch.optim.SGD, maximize=True)", "OwnOptimizer"),
 ]
-STANDARD_OPTIMIZERS = OPTIMIZERS[:6] + ["torch.optim.RMSprop", "torch.optim.Adagrad", "torch.optim.NAdam"]
+STANDARD_OPTIMIZERS = [*OPTIMIZERS[:6], "torch.optim.RMSprop", "torch.optim.Adagrad", "torch.optim.NAdam"]
 OWN_OPTIMIZER = """
 class OwnOptimizer(torch.optim.Optimizer):
     def __init__(self, params, lr=0.01):
@@ -200,7 +207,9 @@ def is_standard(number: int) -> bool:
     return Random(f"kind {number}").random() < 0.3
 
 
-def _class(name: str, bases: str, klass: str, init: list[str], forward: list[str], arguments: str = "h", base_init: bool = True) -> str:
+def _class(
+    name: str, bases: str, klass: str, init: list[str], forward: list[str], arguments: str = "h", base_init: bool = True
+) -> str:
     lines = [f"class {name}({bases}):"]
     lines += [indent(klass.rstrip("\n"), "    ")] if klass.strip() else []
     lines += ["    def __init__(self):", *(["        super().__init__()"] if base_init else [])]
@@ -231,13 +240,17 @@ def source(number: int) -> str:
         for _ in range(random.choices([0, 1, 2, 3], [2, 10, 4, 1])[0]):
             part = random.choices([random.choice(PARTS), read_part(random), random.choice(CALLBACKS)], [5, 4, 2])[0]
             parts.append((random.choice(["own", "nested", "nested", "method", "mixin", "deep", "loss", "base"]), part))
-    blocks, init, forward, klass, bases, calls, loss_text, callbacks = [], [], [], [], [], [], "", []
+    blocks, init, klass, bases, calls, loss_text, callbacks = [], [], [], [], [], "", []
     for i, (how, given) in enumerate(parts):
         part = given.numbered(i, outputs if how == "loss" else net.width, "fit.model")
-        if how == "loss" and (loss_text or "self.training" in part.forward or "__getattr__" in part.klass or "BatchNorm" in part.init):
+        if how == "loss" and (
+            loss_text or "self.training" in part.forward or "__getattr__" in part.klass or "BatchNorm" in part.init
+        ):
             how, part = "own", given.numbered(i, net.width, "fit.model")
         blocks.append(part.module)
         lines = _gated(random, part) if how != "loss" else part.forward
+        if how in ("own", "method") and part.bases:
+            bases.append(part.bases.rstrip(", "))
         if how == "own":
             init.append(part.init), klass.append(part.klass), calls.append(lines)
         elif how == "method":
@@ -245,13 +258,22 @@ def source(number: int) -> str:
             klass.append(part.klass + f"def part{i}(self, h):\n" + indent(lines, "    ") + "    return h\n")
             calls.append(f"h = self.part{i}(h)\n")
         elif how in ("mixin", "base"):
-            body = f"def init{i}(self):\n" + indent(part.init or "pass\n", "    ") + f"def part{i}(self, h):\n" + indent(lines, "    ") + "    return h\n"
-            blocks.append(f"class Mixin{i}{'(nn.Module)' if how == 'base' else ''}:\n" + indent(part.klass + body, "    "))
+            body = (
+                f"def init{i}(self):\n"
+                + indent(part.init or "pass\n", "    ")
+                + f"def part{i}(self, h):\n"
+                + indent(lines, "    ")
+                + "    return h\n"
+            )
+            own_bases = (part.bases + ("nn.Module" if how == "base" else "")).rstrip(", ")
+            blocks.append(
+                f"class Mixin{i}{f'({own_bases})' if own_bases else ''}:\n" + indent(part.klass + body, "    ")
+            )
             bases.append(f"Mixin{i}")
             init.append(f"self.init{i}()\n"), calls.append(f"h = self.part{i}(h)\n")
         elif how in ("nested", "deep"):
             part = given.numbered(i, net.width, f"fit.model.part{i}" + ("['inner'][1]" if how == "deep" else ""))
-            blocks.append(_class(f"Part{i}", "nn.Module", part.klass, [part.init], [lines, "return h"]))
+            blocks.append(_class(f"Part{i}", part.bases + "nn.Module", part.klass, [part.init], [lines, "return h"]))
             if how == "nested":
                 init.append(f"self.part{i} = Part{i}()\n"), calls.append(f"h = self.part{i}(h)\n")
             else:
@@ -260,36 +282,109 @@ def source(number: int) -> str:
         else:
             part = given.numbered(i, outputs, "LOSS")
             is_module = part.needs_module or random.random() < 0.5
-            lines_of_loss = ["h = p if p.dim() == 2 else p[:, None]", part.forward, "p = h.view_as(p)", f"return {PLAIN[task]}"]
-            loss_text = _class("Loss", "nn.Module" if is_module else "", part.klass, [part.init], lines_of_loss, "p, y", base_init=is_module)
+            lines_of_loss = [
+                "h = p if p.dim() == 2 else p[:, None]",
+                part.forward,
+                "p = h.view_as(p)",
+                f"return {PLAIN[task]}",
+            ]
+            loss_text = _class(
+                "Loss",
+                (part.bases + ("nn.Module" if is_module else "")).rstrip(", "),
+                part.klass,
+                [part.init],
+                lines_of_loss,
+                "p, y",
+                base_init=is_module,
+            )
             loss_text = loss_text.replace("class Loss():", "class Loss:") + "LOSS = Loss()\n"
         if part.callback:
             callbacks.append((f"Change{i}", part.callback))
-    inputs = [] if standard or family == "tokens" or random.random() > 0.12 else [random.choice(INPUTS).numbered(9, 0, "fit.model")]
+    inputs = (
+        []
+        if standard or family == "tokens" or random.random() > 0.12
+        else [random.choice(INPUTS).numbered(9, 0, "fit.model")]
+    )
     init += [part.init for part in inputs]
-    text = _module(random, number, standard, task, outputs, net, parts, blocks, init, klass, bases, calls, loss_text, callbacks, inputs)
+    text = _module(
+        random,
+        number,
+        standard,
+        task,
+        outputs,
+        net,
+        parts,
+        blocks,
+        init,
+        klass,
+        bases,
+        calls,
+        loss_text,
+        callbacks,
+        inputs,
+    )
     compile(text, f"case {number}", "exec")
     return text
 
 
-def _module(random: Random, number: int, standard: bool, task: str, outputs: int, net: Network, parts: list[tuple[str, Part]], blocks: list[str], init: list[str], klass: list[str], bases: list[str], calls: list[str], loss_text: str, callbacks: list[tuple[str, str]], inputs: list[Part]) -> str:
+def _module(
+    random: Random,
+    number: int,
+    standard: bool,
+    task: str,
+    outputs: int,
+    net: Network,
+    parts: list[tuple[str, Part]],
+    blocks: list[str],
+    init: list[str],
+    klass: list[str],
+    bases: list[str],
+    calls: list[str],
+    loss_text: str,
+    callbacks: list[tuple[str, str]],
+    inputs: list[Part],
+) -> str:
     names = ", ".join(f"{part.name} ({how})" for how, part in parts) or "none"
     random.shuffle(calls)
     lines = [f'"""Case {number}: {net.family}, {"standard layers" if standard else "parts: " + names}."""', HEADER]
     lines += [f'TASK = "{task}"', *blocks]
-    squeezed = " if True else h" if False else ""
     head = f"self.head = nn.Linear({net.width}, {outputs}{', bias=False' if random.random() < 0.1 else ''})"
     if standard and net.layers is not None and random.random() < 0.4:
-        lines += [f"def make_model():\n    return nn.Sequential({', '.join([*net.layers, f'nn.Linear({net.width}, {outputs})'])})\n"]
+        lines += [
+            f"def make_model():\n    return nn.Sequential({', '.join([*net.layers, f'nn.Linear({net.width}, {outputs})'])})\n"
+        ]
     else:
-        extra = [] if not standard or random.random() > 0.2 else [random.choice(["self.unused = nn.Linear(2, 2)", "self.head.bias = None", "self.register_buffer('constant', torch.ones(3))", "self.net_is = 'plain'"])]
-        module_bases = ", ".join(dict.fromkeys([*bases, *([] if any(how == "base" for how, _ in parts) else ["nn.Module"])]))
-        body = [*(part.forward for part in inputs), *net.forward, *calls, f"return self.head(h){squeezed}"]
-        lines.append(_class("Model", module_bases, "".join(klass), [*net.init, *init, head, *extra], body, net.arguments))
+        extra = (
+            []
+            if not standard or random.random() > 0.2
+            else [
+                random.choice(
+                    [
+                        "self.unused = nn.Linear(2, 2)",
+                        "self.head.bias = None",
+                        "self.register_buffer('constant', torch.ones(3))",
+                        "self.net_is = 'plain'",
+                    ]
+                )
+            ]
+        )
+        module_bases = ", ".join(
+            dict.fromkeys([*bases, *([] if any(how == "base" for how, _ in parts) else ["nn.Module"])])
+        )
+        body = [*(part.forward for part in inputs), *net.forward, *calls, "return self.head(h)"]
+        lines.append(
+            _class("Model", module_bases, "".join(klass), [*net.init, *init, head, *extra], body, net.arguments)
+        )
         if parts and random.random() < 0.15:
-            lines.append("class Derived(Model):\n    def forward(self, *args):\n        return super().forward(*args) * 0.9\nModel = Derived\n")
+            lines.append(
+                "class Derived(Model):\n    def forward(self, *args):\n        return super().forward(*args) * 0.9\nModel = Derived\n"
+            )
         freeze = random.random() < 0.1
-        lines.append("def make_model():\n    model = Model()\n" + ("    next(model.parameters()).requires_grad_(False)\n" if freeze else "") + "    return model\n")
+        lines.append(
+            "def make_model():\n    model = Model()\n"
+            + ("    next(model.parameters()).requires_grad_(False)\n" if freeze else "")
+            + "    return model\n"
+        )
     lines.append(_data_text(random, net.family, task, standard))
     lines.append(_loss_text(random, task, standard, loss_text, callbacks))
     precision = "bf16" if random.random() < 0.12 else "fp32"
@@ -300,12 +395,14 @@ def _module(random: Random, number: int, standard: bool, task: str, outputs: int
     if random.random() < (0.1 if standard else 0.15):
         made.append(random.choice(LIBRARY_CALLBACKS[:3] if standard else LIBRARY_CALLBACKS))
     lines.append(f"def make_callbacks():\n    return [{', '.join(made)}]\n")
-    metric = random.choice(METRICS[task] if not standard else METRICS[task][:2])
+    metric = random.choice([name for name in METRICS[task] if not standard or name != "own_metric"])
     lines.append(random.choice(OWN_METRICS) + "\n" if metric == "own_metric" else "")
     settings = {"metrics": metric, "opt_func": optimizer, "precision": f'"{precision}"'}
     settings |= {"true_wd": "False"} if random.random() < 0.1 else {}
     settings |= {"bn_wd": "False"} if random.random() < 0.1 else {}
-    lines.append("def settings():\n    values = dict(" + ", ".join(f"{name}={value}" for name, value in settings.items()) + ")")
+    lines.append(
+        "def settings():\n    values = dict(" + ", ".join(f"{name}={value}" for name, value in settings.items()) + ")"
+    )
     lines.append("    return {name: value for name, value in values.items() if value is not None}\n")
     lines.append(f"SPLIT = {random.random() < 0.12 and not standard}")
     fits = random.choice([(2, 1), (1, 2), (2, 2), (3, 1)])
@@ -316,13 +413,20 @@ def _module(random: Random, number: int, standard: bool, task: str, outputs: int
 
 
 def _data_text(random: Random, family: str, task: str, standard: bool) -> str:
-    kind = "arrays" if standard else random.choices(["arrays", "numpy", "uneven", "loader", "dataset", "double"], [14, 4, 2, 2, 1, 1])[0]
+    kind = (
+        "arrays"
+        if standard
+        else random.choices(["arrays", "numpy", "uneven", "loader", "dataset", "double"], [14, 4, 2, 2, 1, 1])[0]
+    )
     rows = 136 if kind != "uneven" else 131
     x, y = DATA[family].replace("ROWS", str(rows)), TARGETS[task].replace("ROWS", str(rows))
     lines = ["def make_data():", "    global ARRAYS", "    g = torch.Generator().manual_seed(0)"]
     lines += [f"    x, y = {x}, {y}"]
     if family == "two":
-        lines += [f"    ids = torch.randint(0, 12, ({rows},), generator=g)", "    train, valid = (x[:104], ids[:104], y[:104]), (x[104:], ids[104:], y[104:])"]
+        lines += [
+            f"    ids = torch.randint(0, 12, ({rows},), generator=g)",
+            "    train, valid = (x[:104], ids[:104], y[:104]), (x[104:], ids[104:], y[104:])",
+        ]
     else:
         lines += ["    train, valid = (x[:104], y[:104]), (x[104:], y[104:])"]
     if kind == "numpy":
@@ -332,7 +436,9 @@ def _data_text(random: Random, family: str, task: str, standard: bool) -> str:
     lines.append("    ARRAYS = [train, valid]")
     if kind == "loader":
         lines.append("    train, valid = (torch.utils.data.TensorDataset(*some) for some in (train, valid))")
-        lines.append("    train, valid = torch.utils.data.DataLoader(train, 8, shuffle=True), torch.utils.data.DataLoader(valid, 8)")
+        lines.append(
+            "    train, valid = torch.utils.data.DataLoader(train, 8, shuffle=True), torch.utils.data.DataLoader(valid, 8)"
+        )
         lines.append("    return onecycle.DataBunch(train, valid, seed=3)")
     elif kind == "dataset":
         lines.append("    class Rows(torch.utils.data.Dataset):")

@@ -4,21 +4,52 @@ from dataclasses import dataclass, field
 from random import Random
 
 ACTIVATIONS = [
-    *("nn.ReLU()", "nn.ReLU(inplace=True)", "nn.GELU()", 'nn.GELU(approximate="tanh")', "nn.SiLU()", "nn.Mish()", "nn.ELU()"),
+    *(
+        "nn.ReLU()",
+        "nn.ReLU(inplace=True)",
+        "nn.GELU()",
+        'nn.GELU(approximate="tanh")',
+        "nn.SiLU()",
+        "nn.Mish()",
+        "nn.ELU()",
+    ),
     *("nn.SELU()", "nn.CELU(0.5)", "nn.LeakyReLU(0.1)", "nn.PReLU()", "nn.Tanh()", "nn.Sigmoid()", "nn.Hardtanh()"),
-    *("nn.Hardswish()", "nn.Hardsigmoid()", "nn.Softplus(2.0)", "nn.Softsign()", "nn.Tanhshrink()", "nn.Hardshrink(0.1)"),
+    *(
+        "nn.Hardswish()",
+        "nn.Hardsigmoid()",
+        "nn.Softplus(2.0)",
+        "nn.Softsign()",
+        "nn.Tanhshrink()",
+        "nn.Hardshrink(0.1)",
+    ),
     *("nn.Softshrink(0.1)", "nn.Threshold(0.1, 0.0)", "nn.LogSigmoid()", "nn.ReLU6()", "nn.RReLU()", "nn.Identity()"),
 ]
 VECTOR = [
     *("nn.LayerNorm({d})", "nn.LayerNorm({d}, elementwise_affine=False)", "nn.LayerNorm({d}, bias=False)"),
-    *("nn.RMSNorm({d})", "nn.BatchNorm1d({d})", "nn.BatchNorm1d({d}, affine=False)", "nn.BatchNorm1d({d}, momentum=None)"),
-    *("nn.BatchNorm1d({d}, track_running_stats=False)", "nn.GroupNorm(1, {d})", "nn.Dropout(0.3)", "nn.Dropout(0.2, inplace=True)"),
+    *(
+        "nn.RMSNorm({d})",
+        "nn.BatchNorm1d({d})",
+        "nn.BatchNorm1d({d}, affine=False)",
+        "nn.BatchNorm1d({d}, momentum=0.3)",
+    ),
+    *(
+        "nn.BatchNorm1d({d}, track_running_stats=False)",
+        "nn.GroupNorm(1, {d})",
+        "nn.Dropout(0.3)",
+        "nn.Dropout(0.2, inplace=True)",
+    ),
     *("nn.AlphaDropout(0.1)", "nn.Softmax(dim=1)", "nn.LogSoftmax(dim=1)", "nn.Softmin(dim=1)"),
 ]
 RECURRENT = [
     *("nn.LSTM({d}, 4, batch_first=True)", "nn.GRU({d}, 4, batch_first=True)", "nn.RNN({d}, 4, batch_first=True)"),
-    *("nn.LSTM({d}, 3, num_layers=2, batch_first=True)", "nn.GRU({d}, 3, num_layers=2, batch_first=True, bidirectional=True)"),
-    *("nn.LSTM({d}, 3, num_layers=2, dropout=0.3, batch_first=True)", "nn.RNN({d}, 3, nonlinearity='relu', batch_first=True)"),
+    *(
+        "nn.LSTM({d}, 3, num_layers=2, batch_first=True)",
+        "nn.GRU({d}, 3, num_layers=2, batch_first=True, bidirectional=True)",
+    ),
+    *(
+        "nn.LSTM({d}, 3, num_layers=2, dropout=0.3, batch_first=True)",
+        "nn.RNN({d}, 3, nonlinearity='relu', batch_first=True)",
+    ),
     *("nn.LSTM({d}, 4, batch_first=True, bidirectional=True)", "nn.LSTM({d}, 4, proj_size=2, batch_first=True)"),
     *("nn.GRU({d}, 4, bias=False, batch_first=True)", "nn.GRU({d}, 3, num_layers=2, dropout=0.2, batch_first=True)"),
 ]
@@ -76,8 +107,15 @@ def _write(random: Random, made: Network) -> None:
         made.init.append(f"self.net = nn.Sequential({', '.join(parts)})")
         made.forward.append("h = self.net(x)")
     else:
-        made.init += ["for i, layer in enumerate([" + ", ".join(layers) + "]):", "    self.add_module(f'step{i}', layer)"]
-        made.forward += ["h = x", "for layer in self.children():", "    h = layer(h) if layer is not getattr(self, 'head', None) else h"]
+        made.init += [
+            "for i, layer in enumerate([" + ", ".join(layers) + "]):",
+            "    self.add_module(f'step{i}', layer)",
+        ]
+        made.forward += [
+            "h = x",
+            "for layer in self.children():",
+            "    h = layer(h) if layer is not getattr(self, 'head', None) else h",
+        ]
         made.forward[-1] = "    h = layer(h)"
         made.forward[-2] = f"for layer in [getattr(self, f'step{{i}}') for i in range({len(layers)})]:"
 
@@ -119,7 +157,17 @@ def _signal(random: Random) -> Network:
         kind = random.randrange(14)
         if kind <= 3:
             wider = random.choice([2, 4])
-            extra = random.choice(["", ", stride=2", ", groups=2", ", padding_mode='circular'", ", padding_mode='reflect'", ", bias=False", ", dilation=1"])
+            extra = random.choice(
+                [
+                    "",
+                    ", stride=2",
+                    ", groups=2",
+                    ", padding_mode='circular'",
+                    ", padding_mode='reflect'",
+                    ", bias=False",
+                    ", dilation=1",
+                ]
+            )
             layers.append(f"nn.Conv1d({c}, {wider}, 3, padding=1{extra})")
             c, length = wider, (length + 1) // 2 if "stride" in extra else length
         elif kind == 4:
@@ -129,13 +177,35 @@ def _signal(random: Random) -> Network:
             layers.append(random.choice(["nn.MaxPool1d(2)", "nn.AvgPool1d(2)", "nn.LPPool1d(2, 2)"]))
             length //= 2
         elif kind == 6:
-            layers.append(random.choice([f"nn.BatchNorm1d({c})", f"nn.InstanceNorm1d({c})", f"nn.InstanceNorm1d({c}, affine=True, track_running_stats=True)"]))
+            layers.append(
+                random.choice(
+                    [
+                        f"nn.BatchNorm1d({c})",
+                        f"nn.InstanceNorm1d({c})",
+                        f"nn.InstanceNorm1d({c}, affine=True, track_running_stats=True)",
+                    ]
+                )
+            )
         elif kind == 7:
-            layers.append(random.choice([f"nn.GroupNorm(2, {c})", f"nn.LayerNorm([{c}, {length}])", f"nn.GroupNorm({c}, {c}, affine=False)"]))
+            layers.append(
+                random.choice(
+                    [f"nn.GroupNorm(2, {c})", f"nn.LayerNorm([{c}, {length}])", f"nn.GroupNorm({c}, {c}, affine=False)"]
+                )
+            )
         elif kind == 8:
             layers.append(random.choice(["nn.Dropout1d(0.2)", "nn.Dropout(0.2)", "nn.FeatureAlphaDropout(0.2)"]))
         elif kind == 9:
-            layers.append(random.choice(["nn.ConstantPad1d(1, 0.5)", "nn.ReflectionPad1d(1)", "nn.ReplicationPad1d(1)", "nn.ZeroPad1d(1)", "nn.CircularPad1d(1)"]))
+            layers.append(
+                random.choice(
+                    [
+                        "nn.ConstantPad1d(1, 0.5)",
+                        "nn.ReflectionPad1d(1)",
+                        "nn.ReplicationPad1d(1)",
+                        "nn.ZeroPad1d(1)",
+                        "nn.CircularPad1d(1)",
+                    ]
+                )
+            )
             length += 2
         elif kind == 10 and length < 12:
             layers.append(random.choice(["nn.Upsample(scale_factor=2)", "nn.Upsample(scale_factor=2, mode='linear')"]))
@@ -146,7 +216,12 @@ def _signal(random: Random) -> Network:
         layers.append(random.choice(["nn.AdaptiveAvgPool1d(2)", "nn.AdaptiveMaxPool1d(2)"]))
         length = 2
     flatten = "nn.Flatten()"
-    made.layers = [*layers, flatten, _to_width(random, c * length, made.width), *_vector_layers(random, made.width, random.randint(0, 1))]
+    made.layers = [
+        *layers,
+        flatten,
+        _to_width(random, c * length, made.width),
+        *_vector_layers(random, made.width, random.randint(0, 1)),
+    ]
     return made
 
 
@@ -158,26 +233,64 @@ def _image(random: Random) -> Network:
         kind = random.randrange(16)
         if kind <= 3:
             wider = random.choice([2, 4])
-            extra = random.choice(["", ", stride=2", ", groups=2", ", padding_mode='circular'", ", padding_mode='replicate'", ", bias=False"])
+            extra = random.choice(
+                [
+                    "",
+                    ", stride=2",
+                    ", groups=2",
+                    ", padding_mode='circular'",
+                    ", padding_mode='replicate'",
+                    ", bias=False",
+                ]
+            )
             layers.append(f"nn.Conv2d({c}, {wider}, 3, padding=1{extra})")
             c, side = wider, (side + 1) // 2 if "stride" in extra else side
         elif kind == 4:
             layers.append(f"nn.ConvTranspose2d({c}, 2, 3, padding=1)")
             c = 2
         elif kind == 5 and side >= 4:
-            layers.append(random.choice(["nn.MaxPool2d(2)", "nn.AvgPool2d(2)", "nn.LPPool2d(2, 2)", "nn.FractionalMaxPool2d(2, output_ratio=0.5)"]))
+            layers.append(
+                random.choice(
+                    [
+                        "nn.MaxPool2d(2)",
+                        "nn.AvgPool2d(2)",
+                        "nn.LPPool2d(2, 2)",
+                        "nn.FractionalMaxPool2d(2, output_ratio=0.5)",
+                    ]
+                )
+            )
             side //= 2
         elif kind == 6:
-            layers.append(random.choice([f"nn.BatchNorm2d({c})", f"nn.InstanceNorm2d({c})", f"nn.BatchNorm2d({c}, momentum=0.01)"]))
+            layers.append(
+                random.choice(
+                    [f"nn.BatchNorm2d({c})", f"nn.InstanceNorm2d({c})", f"nn.BatchNorm2d({c}, momentum=0.01)"]
+                )
+            )
         elif kind == 7:
-            layers.append(random.choice([f"nn.GroupNorm(2, {c})", f"nn.LayerNorm([{c}, {side}, {side}])", "nn.LocalResponseNorm(2)"]))
+            layers.append(
+                random.choice(
+                    [f"nn.GroupNorm(2, {c})", f"nn.LayerNorm([{c}, {side}, {side}])", "nn.LocalResponseNorm(2)"]
+                )
+            )
         elif kind == 8:
             layers.append(random.choice(["nn.Dropout2d(0.2)", "nn.Dropout(0.2)", "nn.FeatureAlphaDropout(0.2)"]))
         elif kind == 9:
-            layers.append(random.choice(["nn.ConstantPad2d(1, 0.5)", "nn.ReflectionPad2d(1)", "nn.ReplicationPad2d(1)", "nn.ZeroPad2d(1)"]))
+            layers.append(
+                random.choice(
+                    ["nn.ConstantPad2d(1, 0.5)", "nn.ReflectionPad2d(1)", "nn.ReplicationPad2d(1)", "nn.ZeroPad2d(1)"]
+                )
+            )
             side += 2
         elif kind == 10 and side < 7:
-            layers.append(random.choice(["nn.Upsample(scale_factor=2)", "nn.Upsample(scale_factor=2, mode='bilinear')", "nn.UpsamplingNearest2d(scale_factor=2)"]))
+            layers.append(
+                random.choice(
+                    [
+                        "nn.Upsample(scale_factor=2)",
+                        "nn.Upsample(scale_factor=2, mode='bilinear')",
+                        "nn.UpsamplingNearest2d(scale_factor=2)",
+                    ]
+                )
+            )
             side *= 2
         elif kind == 11 and side % 2 == 0:
             layers.append("nn.PixelUnshuffle(2)")
@@ -195,14 +308,21 @@ def _image(random: Random) -> Network:
     if random.random() < 0.4:
         layers.append(random.choice(["nn.AdaptiveAvgPool2d(2)", "nn.AdaptiveMaxPool2d(2)"]))
         side = 2
-    made.layers = [*layers, "nn.Flatten()", _to_width(random, c * side * side, made.width), *_vector_layers(random, made.width, random.randint(0, 1))]
+    made.layers = [
+        *layers,
+        "nn.Flatten()",
+        _to_width(random, c * side * side, made.width),
+        *_vector_layers(random, made.width, random.randint(0, 1)),
+    ]
     return made
 
 
 def _volume(random: Random) -> Network:
     made = Network("volume")
     layers = [random.choice(["nn.Conv3d(1, 2, 3, padding=1)", "nn.ConvTranspose3d(1, 2, 3, padding=1)"])]
-    layers += random.sample(["nn.BatchNorm3d(2)", "nn.ReLU()", "nn.Dropout3d(0.2)", "nn.InstanceNorm3d(2)", "nn.GELU()"], 2)
+    layers += random.sample(
+        ["nn.BatchNorm3d(2)", "nn.ReLU()", "nn.Dropout3d(0.2)", "nn.InstanceNorm3d(2)", "nn.GELU()"], 2
+    )
     layers += [random.choice(["nn.MaxPool3d(2)", "nn.AvgPool3d(2)", "nn.AdaptiveAvgPool3d(2)"])]
     made.layers = [*layers, "nn.Flatten()", _to_width(random, 16, made.width)]
     return made
@@ -210,7 +330,9 @@ def _volume(random: Random) -> Network:
 
 def _sequence_body(random: Random, made: Network, d: int) -> None:
     """Lines from `h` of shape (rows, 5, d) to `h` of shape (rows, width)."""
-    kind = random.choice(["recurrent", "recurrent", "recurrent", "attention", "encoder", "conv", "linear", "cell", "decoder"])
+    kind = random.choice(
+        ["recurrent", "recurrent", "recurrent", "attention", "encoder", "conv", "linear", "cell", "decoder"]
+    )
     if kind == "recurrent":
         pick = random.randrange(len(RECURRENT))
         text, width = RECURRENT[pick].format(d=d), WIDTH_OF_RECURRENT[pick]
@@ -231,7 +353,10 @@ def _sequence_body(random: Random, made: Network, d: int) -> None:
             made.forward.append({"last": "h = h[:, -1]", "mean": "h = h.mean(1)", "flatten": "h = h.flatten(1)"}[how])
             width = width * 5 if how == "flatten" else width
     elif kind == "attention":
-        made.init += [f"self.attention = nn.MultiheadAttention({d}, 2, dropout={random.choice([0.0, 0.1])}, batch_first=True)", f"self.norm = nn.LayerNorm({d})"]
+        made.init += [
+            f"self.attention = nn.MultiheadAttention({d}, 2, dropout={random.choice([0.0, 0.1])}, batch_first=True)",
+            f"self.norm = nn.LayerNorm({d})",
+        ]
         weights = random.choice(["", ", need_weights=False"])
         made.forward += [f"a, _ = self.attention(h, h, h{weights})", "h = self.norm(h + a).mean(1)"]
         width = d
@@ -239,7 +364,9 @@ def _sequence_body(random: Random, made: Network, d: int) -> None:
         options = random.choice(["", ", norm_first=True", ", activation='gelu'", ", dropout=0.0"])
         made.init.append(f"self.encoder = nn.TransformerEncoderLayer({d}, 2, 8, batch_first=True{options})")
         if random.random() < 0.4:
-            made.init[-1] = f"self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer({d}, 2, 8, batch_first=True{options}), 2, enable_nested_tensor=False)"
+            made.init[-1] = (
+                f"self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer({d}, 2, 8, batch_first=True{options}), 2, enable_nested_tensor=False)"
+            )
         made.forward.append("h = self.encoder(h).mean(1)")
         width = d
     elif kind == "decoder":
@@ -291,10 +418,6 @@ def _tokens(random: Random) -> Network:
 def _two_inputs(random: Random) -> Network:
     made = Network("two", arguments="x, ids")
     made.init.append("self.embedding = nn.Embedding(12, 3)")
-    if random.random() < 0.5:
-        made.init.append("self.bilinear = nn.Bilinear(8, 3, 6)")
-        made.forward.append("h = self.bilinear(x, self.embedding(ids))")
-    else:
-        made.init.append("self.join = nn.Linear(11, 6)")
-        made.forward.append("h = torch.relu(self.join(torch.cat([x, self.embedding(ids)], 1)))")
+    made.init.append("self.join = nn.Linear(11, 6)")
+    made.forward.append("h = torch.relu(self.join(torch.cat([x, self.embedding(ids)], 1)))")
     return made

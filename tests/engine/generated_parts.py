@@ -20,6 +20,7 @@ class Part:
     init: str = ""
     forward: str = ""
     callback: str = ""
+    bases: str = ""
     words: frozenset[str] = field(default_factory=frozenset)
 
     @property
@@ -41,6 +42,7 @@ class Part:
             init=text(self.init, "self"),
             forward=text(self.forward, "self"),
             callback=text(self.callback, holder),
+            bases=text(self.bases, "self"),
         )
 
 
@@ -58,7 +60,7 @@ def _parsed(text: str) -> list[Part]:
     return parts
 
 
-PARTS = _parsed('''
+PARTS = _parsed("""
 === buffer_rebound [state]
 --- init
 self.register_buffer("mean__I__", torch.zeros(__H__))
@@ -1776,6 +1778,23 @@ self.register_buffer("mean__I__", torch.zeros(__H__))
 self.register_buffer("var__I__", torch.ones(__H__))
 --- forward
 h = F.batch_norm(h, self.mean__I__, self.var__I__, training=self.training, momentum=0.1)
+=== cumulative_batch_norm [state]
+--- init
+self.bn__I__ = nn.BatchNorm1d(__H__, momentum=None)
+--- forward
+h = self.bn__I__(h)
+=== bilinear [torch]
+--- init
+self.two__I__ = nn.Bilinear(__H__, __H__, __H__)
+--- forward
+h = self.two__I__(h, torch.tanh(h))
+=== sub_batch_norm_functional_loop [state]
+--- init
+self.norms__I__ = nn.ModuleList([nn.BatchNorm1d(__H__) for _ in range(2)])
+self.turn__I__ = 0
+--- forward
+self.turn__I__ = 1 - self.turn__I__
+h = self.norms__I__[self.turn__I__](h)
 === mixture_of_experts [flow]
 --- init
 self.gate__I__ = nn.Linear(__H__, 2)
@@ -1844,7 +1863,7 @@ h = h * (1 + 0.001 * self.n__I__)
 self.lin__I__ = nn.Linear(__H__, __H__)
 --- forward
 h = copy.copy(self.lin__I__)(h)
-''')
+""")
 
 
 INPUTS = _parsed("""
@@ -1910,6 +1929,7 @@ class Place:
     module: str = ""
     klass: str = ""
     init: str = ""
+    bases: str = ""
     is_number: bool = True
 
 
@@ -1926,7 +1946,7 @@ PLACES = [
         "self.t__I__",
         "Base__I__.t__I__ = VALUE",
         module="class Base__I__:\n    t__I__ = 5.0",
-        klass="BASES = Base__I__",
+        bases="Base__I__, ",
     ),
     Place("class_attribute_by_type", "type(self).t__I__", "type(ME).t__I__ = VALUE", klass="t__I__ = 5.0"),
     Place("global_number", "T__I__", 'globals()["T__I__"] = VALUE', module="T__I__ = 5.0"),
@@ -2008,7 +2028,12 @@ PLACES = [
         init="self.t__I__ = nn.Parameter(torch.tensor(5.0), requires_grad=False)",
         is_number=False,
     ),
-    Place("namespace", "self.t__I__.deep.t", "ME.t__I__.deep.t = VALUE", init="self.t__I__ = SimpleNamespace(deep=SimpleNamespace(t=5.0))"),
+    Place(
+        "namespace",
+        "self.t__I__.deep.t",
+        "ME.t__I__.deep.t = VALUE",
+        init="self.t__I__ = SimpleNamespace(deep=SimpleNamespace(t=5.0))",
+    ),
     Place(
         "settings_attribute",
         "self.s__I__.t",
@@ -2133,7 +2158,9 @@ PLACES = [
         'globals()["T__I__"] = VALUE',
         module="T__I__ = 5.0\ndef inner__I__():\n    return T__I__\ndef outer__I__():\n    return inner__I__()",
     ),
-    Place("lambda_replaced", "self.f__I__()", "ME.f__I__ = lambda value=VALUE: value", init="self.f__I__ = lambda: 5.0"),
+    Place(
+        "lambda_replaced", "self.f__I__()", "ME.f__I__ = lambda value=VALUE: value", init="self.f__I__ = lambda: 5.0"
+    ),
     Place(
         "function_defaults",
         "read__I__()",
@@ -2193,7 +2220,12 @@ PLACES = [
         "CONFIG__I__.t = VALUE",
         module='CONFIG__I__ = types.ModuleType("config__I__")\nCONFIG__I__.t = 5.0',
     ),
-    Place("dropout_p", "self.d__I__.p * 10 + 0.5", "ME.d__I__.p = min(VALUE, 9) / 10", init="self.d__I__ = nn.Dropout(0.5)"),
+    Place(
+        "dropout_p",
+        "self.d__I__.p * 10 + 0.5",
+        "ME.d__I__.p = min(VALUE, 9) / 10",
+        init="self.d__I__ = nn.Dropout(0.5)",
+    ),
     Place(
         "attribute_of_layer",
         "self.l__I__.t",
@@ -2208,7 +2240,9 @@ PLACES = [
         "Path(__file__ + '.t').write_text(str(VALUE))",
         init="Path(__file__ + '.t').write_text('5.0')",
     ),
-    Place("fit_attribute", "self.fit__I__.t", "ME.fit__I__.t = VALUE", init="self.fit__I__ = argparse.Namespace(t=5.0)"),
+    Place(
+        "fit_attribute", "self.fit__I__.t", "ME.fit__I__.t = VALUE", init="self.fit__I__ = argparse.Namespace(t=5.0)"
+    ),
     Place("complex_number", "self.t__I__.real", "ME.t__I__ = complex(VALUE, 1)", init="self.t__I__ = complex(5.0, 1)"),
     Place("decimal", "float(self.t__I__)", "ME.t__I__ = Decimal(VALUE)", init="self.t__I__ = Decimal(5)"),
     Place("fraction", "float(self.t__I__)", "ME.t__I__ = Fraction(VALUE)", init="self.t__I__ = Fraction(5)"),
@@ -2257,14 +2291,17 @@ def read_part(random: Random) -> Part:
     forward, callback = f"{read}{use}\n", ""
     value = f"({place.read}) % 5 + 0.5"
     if who == "callback":
-        callback = re.sub(r"WRITE\((.*)\)$", lambda m: place.write.replace("VALUE", m[1]), random.choice(TIMES), flags=re.M) + "\n"
+        callback = (
+            re.sub(r"WRITE\((.*)\)$", lambda m: place.write.replace("VALUE", m[1]), random.choice(TIMES), flags=re.M)
+            + "\n"
+        )
     elif who == "forward":
         forward = f"{read}{use}\n{place.write.replace('VALUE', value)}\n"
         if not place.is_number:
             forward = forward.replace(value, "float(t) % 5 + 0.5")
     elif who == "kept only":
         forward = f"{place.write.replace('VALUE', value if place.is_number else '2.0')}\n"
-    return Part(f"{place.name} changed by {who}", "read", module, klass, init, forward, callback)
+    return Part(f"{place.name} changed by {who}", "read", module, klass, init, forward, callback, place.bases)
 
 
 CALLBACKS = _parsed("""
@@ -2643,5 +2680,5 @@ LIBRARY_CALLBACKS = [
     "onecycle.GradientClip(0.1)",
     "onecycle.EMA(0.9)",
     "onecycle.GradientAccumulation(2)",
-    'onecycle.EarlyStopping(patience=1)',
+    "onecycle.EarlyStopping(patience=1)",
 ]

@@ -59,7 +59,10 @@ def main() -> int:
                 print(f"case {result.number}: {result.verdict}: {result.detail}", flush=True)
             if len(results) % 500 == 0:
                 bad = sum(map(is_bad, results))
-                print(f"{len(results):,} of {options.cases:,}, {bad} bad, {time.perf_counter() - started:.0f} s", flush=True)
+                print(
+                    f"{len(results):,} of {options.cases:,}, {bad} bad, {time.perf_counter() - started:.0f} s",
+                    flush=True,
+                )
     print(summary(results, time.perf_counter() - started))
     return int(any(map(is_bad, results)))
 
