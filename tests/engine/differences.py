@@ -161,6 +161,9 @@ def run(path: Path, engine: str) -> Outcome:
     os.environ.clear()
     os.environ.update(environ)
     torch.set_grad_enabled(True)
+    for hooks in [value for name, value in vars(nn.modules.module).items() if name.startswith("_global_")]:
+        if isinstance(hooks, dict):
+            hooks.clear()
     for left in path.parent.glob(f"{path.name}.*"):
         left.unlink()
     return outcome

@@ -418,17 +418,17 @@ def _data_text(random: Random, family: str, task: str, standard: bool) -> str:
         if standard
         else random.choices(["arrays", "numpy", "uneven", "loader", "dataset", "double"], [14, 4, 2, 2, 1, 1])[0]
     )
-    rows = 136 if kind != "uneven" else 131
+    rows = 104 if kind != "uneven" else 99
     x, y = DATA[family].replace("ROWS", str(rows)), TARGETS[task].replace("ROWS", str(rows))
     lines = ["def make_data():", "    global ARRAYS", "    g = torch.Generator().manual_seed(0)"]
     lines += [f"    x, y = {x}, {y}"]
     if family == "two":
         lines += [
             f"    ids = torch.randint(0, 12, ({rows},), generator=g)",
-            "    train, valid = (x[:104], ids[:104], y[:104]), (x[104:], ids[104:], y[104:])",
+            "    train, valid = (x[:80], ids[:80], y[:80]), (x[80:], ids[80:], y[80:])",
         ]
     else:
-        lines += ["    train, valid = (x[:104], y[:104]), (x[104:], y[104:])"]
+        lines += ["    train, valid = (x[:80], y[:80]), (x[80:], y[80:])"]
     if kind == "numpy":
         lines.append("    train, valid = [tuple(t.numpy() for t in some) for some in (train, valid)]")
     if kind == "double" and family not in ("tokens", "two"):

@@ -580,6 +580,7 @@ HOOKS: dict[str, Callable[[nn.Module], Any]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Full backward hook:UserWarning")  # the input of the layer needs no gradient
 @pytest.mark.parametrize("at", [16, 21])
 @pytest.mark.parametrize("register", HOOKS.values(), ids=HOOKS)
 def test_hooks_that_are_registered_in_mid_fit(register: Callable[[nn.Module], Any], at: int):
@@ -770,6 +771,7 @@ def test_recurrent_layers_are_captured_by_default_in_a_long_fit(kind: str):
     assert same(make, "auto", data=sequences, epochs=LONG, metrics=accuracy).captured
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
 def test_a_projected_lstm_is_as_eager_leaves_it():
     same(lambda: Recurrent("LSTM", proj_size=4), data=sequences)
 
@@ -800,6 +802,7 @@ class Checkpointed(nn.Module):
         return self.out(checkpoint(self.inner, self.pre(x), use_reentrant=self.reentrant))
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs:UserWarning")  # in validation
 @pytest.mark.parametrize(("engine", "epochs"), [("fast", 3), ("auto", LONG)])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("reentrant", [True, False])
