@@ -99,14 +99,14 @@ def _verdict(eager: Outcome, other: Outcome) -> tuple[str, str]:
         return DIFFERENCE if other.reason else SILENT_DIFFERENCE, "; ".join(differing[:6])
     if new := other.warnings - eager.warnings:
         return NEW_WARNING, "; ".join(sorted(new))
+    if eager.error is not None:
+        return SAME_ERROR, eager.error
     if other.reason is not None:
         if _UNREADABLE.search(other.reason) or len(other.reason) > 400:
             return UNREADABLE, other.reason
         if not any(other.reason in line for line in shown):
             return NO_REASON, f"the reason is not shown: {other.reason}"
         return SAME_EAGER, other.reason
-    if eager.error is not None:
-        return SAME_ERROR, eager.error
     return (SAME_CAPTURED, "") if other.captured else (NO_REASON, "neither captured nor a reason")
 
 
@@ -224,7 +224,7 @@ def differences(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[str]:
         a, b = one.get(name, "nothing"), two.get(name, "nothing")
         if a != b:
             found.append(f"{name} is {_short(a)}, and {_short(b)}")
-    return found
+    return sorted(found, key=lambda text: ".grad is " in text)  # those of parameters that nobody trains come last
 
 
 def _short(value: Any) -> str:
