@@ -75,6 +75,8 @@ PLAIN = {
     "multilabel": "F.binary_cross_entropy_with_logits(p, y)",
 }
 OWN_LOSSES = [
+    "def loss(p, y):\n    y.mul_(1)\n    return PLAIN\nLOSS = loss",
+    "def loss(p, y):\n    p = p.mul_(0.9)\n    return PLAIN\nLOSS = loss",
     "LOSS = lambda p, y: PLAIN",
     "def loss(p, y):\n    return PLAIN + 0.01 * p.pow(2).mean()\nLOSS = loss",
     "WEIGHT = 1.0\ndef loss(p, y):\n    return WEIGHT * PLAIN\nLOSS = loss",

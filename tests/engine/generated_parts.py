@@ -1795,6 +1795,114 @@ self.turn__I__ = 0
 --- forward
 self.turn__I__ = 1 - self.turn__I__
 h = self.norms__I__[self.turn__I__](h)
+=== numpy_out_argument [state]
+--- init
+self.sums__I__ = np.zeros(3)
+--- forward
+np.add(self.sums__I__, 1, out=self.sums__I__)
+=== numpy_by_a_view [state]
+--- init
+self.sums__I__ = np.zeros(3)
+--- forward
+view = self.sums__I__[1:]
+view += 1
+=== tensor_of_a_closure_in_place [state]
+--- module
+def steps__I__():
+    n = torch.zeros(())
+    def step():
+        n.add_(1)
+        return n
+    return step
+STEP__I__ = steps__I__()
+--- forward
+h = h * (1 + 0.01 * torch.sin(STEP__I__()))
+=== tensor_of_a_default_argument_in_place [state]
+--- klass
+def stepped__I__(self, h, n=torch.zeros(())):
+    n.add_(1)
+    return h * (1 + 0.01 * torch.sin(n))
+--- forward
+h = self.stepped__I__(h)
+=== tensor_of_a_class_in_place [state]
+--- klass
+n__I__ = torch.zeros(())
+--- forward
+self.n__I__.add_(1)
+h = h * (1 + 0.01 * torch.sin(self.n__I__))
+=== tensor_of_a_global_list_in_place [state]
+--- module
+STEPS__I__ = [torch.zeros(())]
+--- forward
+n = STEPS__I__[0]
+n += 1
+h = h * (1 + 0.01 * torch.sin(n))
+=== object_with_del [state]
+--- module
+DELETED__I__ = []
+class Scope__I__:
+    value = 0.9
+    def __del__(self):
+        DELETED__I__.append(1)
+--- forward
+h = h * Scope__I__().value
+=== private_name [flow]
+--- init
+self.__scale__I__ = 0.9
+--- forward
+h = h * self.__scale__I__
+=== private_name_written [state]
+--- init
+self.__calls__I__ = 0
+--- forward
+self.__calls__I__ += 1
+=== two_lambdas_on_a_line [flow]
+--- init
+self.pair__I__ = (lambda h: h * 0.9, lambda h: torch.tanh(h))
+--- forward
+h = self.pair__I__[1](self.pair__I__[0](h))
+=== lambdas_of_a_loop [flow]
+--- init
+self.steps__I__ = [lambda h, k=k: h * k for k in (0.9, 0.8)]
+--- forward
+for step in self.steps__I__:
+    h = step(h)
+=== own_linear [flow]
+--- module
+class Linear__I__(nn.Linear):
+    def forward(self, h):
+        return super().forward(h) * 0.9
+--- init
+self.own__I__ = Linear__I__(__H__, __H__)
+--- forward
+h = self.own__I__(h)
+=== called_by_dunder [state]
+--- module
+class Called__I__(nn.Module):
+    def __call__(self, *args):
+        self.calls = getattr(self, "calls", 0) + 1
+        return super().__call__(*args)
+    def forward(self, h):
+        return torch.tanh(h)
+--- init
+self.called__I__ = Called__I__()
+--- forward
+h = self.called__I__(h)
+=== buffer_and_its_alias [state]
+--- init
+self.register_buffer("n__I__", torch.zeros(()))
+self.alias__I__ = self.n__I__
+--- forward
+self.n__I__.add_(1)
+h = h * (1 + 0.01 * torch.sin(self.alias__I__))
+=== gradient_looked_at [flow]
+--- forward
+h = h * (0.9 if next(self.parameters(), h).grad is None else 0.5)
+=== version_looked_at [state]
+--- init
+self.w__I__ = nn.Parameter(torch.ones(__H__))
+--- forward
+h = h * self.w__I__ * (1 + 0.001 * self.w__I__._version)
 === mixture_of_experts [flow]
 --- init
 self.gate__I__ = nn.Linear(__H__, 2)
@@ -2662,6 +2770,78 @@ def on_epoch_begin(self, fit):
 def on_epoch_end(self, fit):
     for module in fit.model.modules():
         module.extra__I__ = fit.epoch
+=== torch_function_replaced [callback]
+--- module
+RELU__I__ = F.relu
+--- forward
+h = F.relu(h)
+--- callback
+def on_epoch_begin(self, fit):
+    F.relu = torch.tanh if fit.epoch else RELU__I__
+def on_train_end(self, fit):
+    F.relu = RELU__I__
+=== torch_layer_replaced [callback]
+--- module
+FORWARD__I__ = nn.Linear.forward
+--- callback
+def on_epoch_begin(self, fit):
+    nn.Linear.forward = (lambda self, h: F.linear(h, self.weight)) if fit.epoch else FORWARD__I__
+def on_train_end(self, fit):
+    nn.Linear.forward = FORWARD__I__
+=== class_replaced_in_mid_fit [callback]
+--- module
+class Before__I__(nn.Module):
+    def forward(self, h):
+        return torch.tanh(h)
+class After__I__(nn.Module):
+    def forward(self, h):
+        return torch.relu(h)
+--- init
+self.layer__I__ = Before__I__()
+--- forward
+h = self.layer__I__(h)
+--- callback
+def on_batch_end(self, fit):
+    if fit.iteration == 7:
+        ME.layer__I__.__class__ = After__I__
+=== code_replaced_in_mid_fit [callback]
+--- module
+def before__I__(h):
+    return h * 0.9
+def after__I__(h):
+    return h * 0.5
+--- forward
+h = before__I__(h)
+--- callback
+def on_batch_end(self, fit):
+    if fit.iteration == 7:
+        before__I__.__code__ = after__I__.__code__
+=== autocast_in_an_epoch [callback]
+--- callback
+def on_epoch_begin(self, fit):
+    torch.set_autocast_dtype("cpu", torch.bfloat16)
+    torch.set_autocast_enabled("cpu", fit.epoch == 1)
+def on_train_end(self, fit):
+    torch.set_autocast_enabled("cpu", False)
+=== default_dtype_in_an_epoch [callback]
+--- forward
+h = (h * torch.full((__H__,), 0.1)).to(h.dtype)
+--- callback
+def on_epoch_begin(self, fit):
+    torch.set_default_dtype(torch.float64 if fit.epoch == 1 else torch.float32)
+def on_epoch_end(self, fit):
+    torch.set_default_dtype(torch.float32)
+def on_train_end(self, fit):
+    torch.set_default_dtype(torch.float32)
+=== parameters_tied_at_epoch [callback]
+--- init
+self.a__I__, self.b__I__ = nn.Linear(__H__, __H__), nn.Linear(__H__, __H__)
+--- forward
+h = self.b__I__(torch.tanh(self.a__I__(h)))
+--- callback
+def on_epoch_begin(self, fit):
+    if fit.epoch == 1:
+        ME.b__I__.weight = ME.a__I__.weight
 === sees_only [callback]
 --- module
 SEEN__I__ = []
