@@ -20,7 +20,8 @@ lint: $(STAMP)  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-torture: $(STAMP)  ## kill -9, full disks, flipped bits, signals: the figures of docs/reliability.md
+torture: $(STAMP)  ## 10,000 generated models; kill -9, full disks, flipped bits, signals: the figures of docs/reliability.md
+	$(BIN)/python tests/engine/torture.py
 	$(BIN)/python tests/durability/kills.py
 	$(BIN)/python tests/durability/faults.py
 	$(BIN)/python tests/durability/flips.py
