@@ -298,10 +298,10 @@ self.plain__I__ = self.plain__I__ * 0.5 + h.detach().mean(0)
 h = h - 0.01 * self.plain__I__
 === global_tensor_in_place [state]
 --- module
-PLAIN__I__ = torch.zeros(())
+OUTER__I__ = torch.zeros(())
 --- forward
-PLAIN__I__.add_(1)
-h = h * (1 + 0.01 * torch.cos(PLAIN__I__))
+OUTER__I__.add_(1)
+h = h * (1 + 0.01 * torch.cos(OUTER__I__))
 === global_tensor_read [state]
 --- module
 TABLE__I__ = torch.linspace(0.9, 1.1, __H__)
@@ -583,7 +583,7 @@ self.phase__I__ = Phase__I__.B if self.phase__I__ is Phase__I__.A else Phase__I_
 === enum_read [flow]
 --- module
 class Mode__I__(enum.Enum):
-    PLAIN = "plain"
+    REGULAR = "regular"
     SCALED = "scaled"
 --- init
 self.mode__I__ = Mode__I__.SCALED

@@ -830,13 +830,13 @@ SCRIPTED: dict[str, Callable[[], nn.Module]] = {
 @pytest.mark.parametrize("make", SCRIPTED.values(), ids=SCRIPTED)
 def test_scripted_and_traced_models(make: Callable[[], nn.Module], engine: str, epochs: int):
     left = []
-    for name in ("eager", engine):
+    for name in ("eager", "eager", engine):  # TorchScript optimizes after the first calls, for all models of a type
         torch.manual_seed(3)
         learn = Learner(table(), make(), engine=name, silent=True)
         learn.fit_one_cycle(epochs, 1e-2)
         learn.fit(1, 1e-2)
         left.append((learn.recorder.losses, learn.recorder.val_losses, learn.validate()))
-    assert left[0] == left[1]
+    assert left[1] == left[2]
     assert learn.engine.captured is not None or not any(text in learn.engine.fallback_reason for text in UNREADABLE)
 
 

@@ -47,6 +47,12 @@ class FusedAdam:
     def __init__(self, opt: Optimizer) -> None:
         self._opt = opt
         self._calls = adam_calls(opt, opt.param_groups)
+        self._states = [(p, opt.state[p]) for call in self._calls for p in call.params]
+
+    def is_current(self) -> bool:
+        """Whether the optimizer has the state that this one updates; a user may have cleared or replaced it."""
+        state = self._opt.state
+        return all(state.get(parameter) is entry for parameter, entry in self._states)
 
     @classmethod
     def create_for(cls, opt: Optimizer) -> "FusedAdam | None":

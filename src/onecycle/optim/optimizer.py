@@ -193,7 +193,7 @@ class GroupedOptimizer:
 
     def step(self) -> None:
         """Decay the weights (`true_wd`) and take one optimizer step."""
-        if self._fused is None:
+        if not self.is_fused():
             self._fused = FusedAdam.create_for(self.torch_opt)
         try:
             if self._fused is not None and self._fused.step():
@@ -241,7 +241,7 @@ class GroupedOptimizer:
 
     def is_fused(self) -> bool:
         """Whether Adam's kernel is called directly."""
-        return self._fused is not None
+        return self._fused is not None and self._fused.is_current()
 
     def decay_before_step(self, group: int) -> float:
         """The decay applied to a parameter group before the step; 0 if the optimizer applies it."""
