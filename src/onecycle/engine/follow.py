@@ -21,9 +21,10 @@ import inspect
 import os
 import sys
 import sysconfig
+from abc import ABCMeta
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from enum import Enum
+from enum import Enum, EnumMeta
 from functools import partial
 from pathlib import Path
 from types import (
@@ -66,6 +67,10 @@ _FOLDERS = tuple(
 _STDLIB = sysconfig.get_paths()["stdlib"]
 _IN_PLACE = "what a step keeps must be a buffer that is changed in place, such as self.n.add_(1)"
 _DRAW = "draw with torch, for example torch.rand"
+_ARRAY_METHODS = frozenset(
+    ["item", "tolist", "mean", "sum", "astype", "reshape", "copy", "max", "min", "std", "__getitem__"]
+)
+_META_CLASSES = (type, ABCMeta, EnumMeta, type(torch.autograd.Function), type(nn.Parameter))
 _CONTEXTS = (torch.no_grad, torch.enable_grad, torch.set_grad_enabled, torch.autocast, FunctionCtx)
 _WRAPPERS = (type(Tensor.add), type((1).__add__), type(object.__init__))
 
@@ -150,7 +155,7 @@ class Follower:
             return self.call(function.func, *function.args, *args, **{**function.keywords, **kwargs})  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] -- a user's function
         if isinstance(function, type):
             return self._create(function, args, kwargs)
-        if function in (getattr, hasattr, setattr):
+        if any(function is builtin for builtin in (getattr, hasattr, setattr)):
             return self._call_attribute_function(function, args)
         if is_allowed_function(function):
             has_out = isinstance(function, np.ufunc) and len(args) > function.nin
@@ -182,11 +187,13 @@ class Follower:
             return self._get_from_class(owner, name)
         if isinstance(owner, super):
             return self._get_from_super(owner, name)
-        if isinstance(owner, PLAIN_TYPES) or _is_value(owner) or isinstance(owner, CONTAINERS):
+        if isinstance(owner, Enum) and name in ("value", "name"):
+            return self._guarded(owner, name, getattr(owner, name), partial(getattr, owner, name))
+        if _is_value(owner) or (isinstance(owner, tuple) and name in getattr(owner, "_fields", ())):
             return getattr(owner, name)
         if isinstance(owner, partial) and name in ("func", "args", "keywords"):
             return getattr(owner, name)  # its guard compares them  # pyright: ignore[reportUnknownVariableType] -- of a user
-        if isinstance(owner, (nn.Module, FunctionType, MethodType)) or is_plain_object(owner):
+        if isinstance(owner, (nn.Module, FunctionType, MethodType, tuple, Enum)) or is_plain_object(owner):
             return self._get_from_object(owner, name)
         raise self._refuse(f"reads .{name} of an object of {class_name(type(owner))}")
 
@@ -225,9 +232,9 @@ class Follower:
         self._guard_modules(module, kind.__name__)
         if _static(kind, "__call__") is not _static(nn.Module, "__call__"):
             return self.call(_static(kind, "__call__"), module, *args, **kwargs)
-        if kind.forward is nn.Sequential.forward and not kwargs and len(args) == 1:
+        if isinstance(module, nn.Sequential) and len(args) == 1 and not kwargs and _is_plain_sequential(kind):
             (output,) = args
-            for layer in module.children() if kind.__iter__ is nn.Sequential.__iter__ else ():  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] -- a Sequential
+            for layer in module:
                 output = self._call_module(layer, (output,), {})
             return output
         if is_layer_of_torch(module):
@@ -299,19 +306,7 @@ class Follower:
         if isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and name == "apply":
             return self._apply_autograd_function(owner, args)
         if isinstance(owner, np.ndarray | np.generic):
-            if name in (
-                "item",
-                "tolist",
-                "mean",
-                "sum",
-                "astype",
-                "reshape",
-                "copy",
-                "max",
-                "min",
-                "std",
-                "__getitem__",
-            ):
+            if name in _ARRAY_METHODS and "out" not in kwargs:
                 return function(*args, **kwargs)
         elif owner is not None and is_allowed_method(owner, name, id(owner) in self.guards.persistent):
             return function(*self._followed(args), **self._followed(kwargs))
@@ -319,11 +314,7 @@ class Follower:
             return function(*args, **kwargs)
         if owner is not None and type(owner) in CONTAINERS:
             raise self._refuse(f"changes a {type(owner).__name__} that it did not create ({name})", _IN_PLACE)
-        hint = (
-            _DRAW
-            if type(owner).__module__ in ("random", "numpy.random.mtrand", "numpy.random._generator", "numpy.random")
-            else ""
-        )
+        hint = _DRAW if type(owner).__module__.startswith(("random", "numpy.random")) else ""
         raise self._refuse(f"calls {_name_of(function)}", hint)
 
     def _instrument(self, function: FunctionType) -> FunctionType:
@@ -366,6 +357,8 @@ class Follower:
     def _get_from_class(self, kind: type, name: str) -> Any:
         if name in ("__name__", "__qualname__", "__module__", "__class__", "__members__"):
             return getattr(kind, name)
+        if type(kind) not in _META_CLASSES:
+            raise self._refuse(f"reads {kind.__name__}.{name}, whose class is {class_name(type(kind))}")
         found = _static(kind, name)
         if found is ABSENT or not _is_of_user(kind):
             return getattr(kind, name)  # of a metaclass, or of torch's and Python's own classes
@@ -383,6 +376,8 @@ class Follower:
 
     def _get_from_object(self, owner: Any, name: str) -> Any:
         kind = type(owner)
+        if isinstance(owner, nn.Module):
+            self._guard_modules(owner, kind.__name__)
         if name in ("__class__", "__dict__"):
             if name == "__dict__":
                 raise self._refuse("reads __dict__")
@@ -604,6 +599,11 @@ class _Items:
         self._checks.delete_item(self._owner, key)
 
 
+def _is_plain_sequential(kind: Any) -> bool:
+    """Whether a subclass of nn.Sequential calls its layers one after the other."""
+    return kind.forward is nn.Sequential.forward and kind.__iter__ is nn.Sequential.__iter__
+
+
 def _static(kind: type, name: str) -> Any:
     """An attribute of a class as it is stored, or ABSENT."""
     for base in kind.__mro__:
@@ -642,14 +642,9 @@ def _content(cell: Any) -> Any:
 
 
 def _is_value(value: Any) -> bool:
-    """Whether it is a value of torch, NumPy or Python that does not change."""
+    """Whether it is a number, text, container, or a value of torch or NumPy, with the attributes of its class."""
     kind = type(value)
-    named = kind.__module__ in ("torch", "torch.return_types", "numpy", "collections", "enum")
-    return (
-        (named and not isinstance(value, Tensor))
-        or (isinstance(value, tuple) and hasattr(value, "_fields"))
-        or isinstance(value, Enum)
-    )
+    return kind in PLAIN_TYPES or kind in CONTAINERS or kind.__module__ in ("torch", "torch.return_types", "numpy")
 
 
 def _is_context(value: Any) -> bool:
