@@ -38,7 +38,7 @@ _NAMES_OF_MODULES: dict[Any, frozenset[str]] = {
     math: frozenset(name for name in vars(math) if not name.startswith("_") and callable(getattr(math, name))),
     operator: _words("""
         add sub mul truediv floordiv mod pow matmul neg pos abs invert and_ or_ xor lshift rshift lt le eq ne ge gt not_
-        truth is_ is_not getitem iadd isub imul itruediv imatmul contains
+        truth is_ is_not getitem contains
     """),
     itertools: _words("""
         accumulate chain combinations compress count cycle dropwhile filterfalse islice pairwise permutations product

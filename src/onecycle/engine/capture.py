@@ -5,6 +5,7 @@ the gather before it and the optimizer's lines after it, it runs many steps in o
 it works this way.
 """
 
+import operator
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -47,13 +48,15 @@ class CapturedStep:
         self._objective, self._model, self.has_run = objective, model, False
         inputs = _tensors(xb, yb)
         self._shapes, self._has_list = _shapes(inputs), isinstance(xb, list)
+        self._layouts = [_layout(part) for part in _flat(xb, yb)]
         self._runs: dict[Any, Function] = {}
         follower = Follower(model, objective.loss_func)
         followed = replace(objective, loss_func=partial(follower.call, objective.loss_func))
         followed_model: Any = partial(follower.call, model)
 
-        def with_autograd_grad(parts: list[Tensor]) -> Outputs:
+        def with_autograd_grad(parts: list[Tensor], tracer: Tracer) -> Outputs:
             loss = followed.loss(followed_model, *_batch(parts, self._has_list))
+            tracer.in_backward = True
             return [loss, *torch.autograd.grad(loss, self.trained, allow_unused=True)]
 
         def with_own_storage(outputs: Outputs, tracer: Tracer) -> Outputs:
@@ -65,7 +68,7 @@ class CapturedStep:
         self._step = compiled(step_source(self.trace), "step")
         other_rows = [part.index_select(0, torch.arange(len(part), device=part.device) // 2 * 2) for part in inputs]
         with _other_weights(model):
-            if not self._agrees_on(other_rows):
+            if not self._agrees_on(other_rows, inputs):
                 raise CannotCaptureError("the captured step gives other numbers than the eager one")
 
     def changed(self, model: nn.Module, loss_func: LossFunc) -> str | None:
@@ -78,7 +81,7 @@ class CapturedStep:
         """Whether the eager step gives the same loss and gradients for this batch, on a CPU to the last bit."""
         return self._agrees_on(_tensors(xb, yb))
 
-    def _agrees_on(self, inputs: list[Tensor]) -> bool:
+    def _agrees_on(self, *batches: list[Tensor]) -> bool:
         def eager(parts: list[Tensor]) -> Outputs:
             # torch.autograd.grad does not see parameters that a function hides from it (a reentrant checkpoint's)
             for parameter in self.trained:
@@ -87,21 +90,25 @@ class CapturedStep:
             loss.backward()
             return [loss, *(parameter.grad for parameter in self.trained)]
 
-        return _agree(eager, self._loss_and_grads, inputs, self.trace.state, self.trained)
+        return _agree(eager, self._loss_and_grads, batches, self.trace.state, self.trained)
 
     def accepts_batch(self, xb: Any, yb: Any) -> bool:
-        """Whether a batch has the shapes and dtypes that were captured."""
-        return _shapes(_flat(xb, yb)) == self._shapes
+        """Whether a batch has the shapes, dtypes and layout that were captured."""
+        parts = _flat(xb, yb)
+        return _shapes(parts) == self._shapes and [_layout(part) for part in parts] == self._layouts
 
     def accepts_loader(self, loader: InMemoryLoader) -> bool:
         """Whether full batches of the loader have the shapes and dtypes that were captured."""
-        return _batch_shapes(loader) == self._shapes
+        return _batch_shapes(loader) == self._shapes and all(stride is None for stride, _ in self._layouts)
 
     def __call__(self, xb: Any, yb: Any) -> Tensor:
         """Set the gradients of one batch and return its loss, detached."""
         loss, *grads = self._loss_and_grads(_flat(xb, yb))
         for parameter, grad in zip(self.trained, grads, strict=True):
-            parameter.grad = grad
+            if parameter.grad is None or grad is None:
+                parameter.grad = grad if parameter.grad is None else parameter.grad
+            else:
+                parameter.grad.add_(grad)  # a callback left one
         assert loss is not None
         return loss
 
@@ -169,19 +176,20 @@ class CapturedScores:
         followed = [partial(follower.call, function) for function in (model, *self._functions)]
         with torch.no_grad():
             eager = partial(scores, followed[0], followed[1], followed[2:])
-            self._trace = _traced(follower, eager, inputs, (), lambda outputs, _: outputs)
+            self._trace = _traced(follower, lambda parts, _: eager(parts), inputs, (), lambda outputs, _: outputs)
             self._guards = follower.guards
             step = compiled(step_source(self._trace), "step")
             eager = partial(scores, model, loss_func, metrics)
             other_rows = [part.flip(0) for part in inputs]
-            for rows in (inputs, other_rows):
-                if not _agree(eager, lambda parts: step(parts, self._trace.state), rows, self._trace.state):
-                    raise CannotCaptureError("the captured validation gives other numbers than the eager one")
+            if not _agree(eager, lambda parts: step(parts, self._trace.state), (inputs, other_rows), self._trace.state):
+                raise CannotCaptureError("the captured validation gives other numbers than the eager one")
         self._scores: dict[Any, Function] = {}
 
     def matches(self, model: nn.Module, loss_func: LossFunc, metrics: Sequence[Metric], loader: InMemoryLoader) -> bool:
         """Whether these are the scores of `model` as it is now, and fit the loader's batches."""
-        same = model is self._model and (loss_func, *metrics) == self._functions
+        functions = (loss_func, *metrics)
+        same = model is self._model and len(functions) == len(self._functions)
+        same = same and all(map(operator.is_, functions, self._functions))
         return same and _batch_shapes(loader) == self._shapes and self._guards.changed() is None
 
     @torch.no_grad()
@@ -202,7 +210,7 @@ class CapturedScores:
 
 def _traced(
     follower: Follower,
-    eager: Callable[[list[Tensor]], Outputs],
+    eager: Callable[[list[Tensor], Tracer], Outputs],
     inputs: list[Tensor],
     trained: Sequence[nn.Parameter],
     finish: Callable[[Outputs, Tracer], Outputs],
@@ -210,7 +218,7 @@ def _traced(
     """Trace `finish(eager(inputs))` while it is followed. Raises CannotCaptureError; leaves no trace."""
     if not all(type(part) is Tensor for part in inputs):
         raise CannotCaptureError("a batch holds a subclass of Tensor")
-    tracer = Tracer(inputs)
+    tracer = Tracer(inputs, follower.guards.tensors)
     with (
         preserve_rng_state(inputs[0].device),
         torch.set_grad_enabled(torch.is_grad_enabled()),  # restored at the end
@@ -219,7 +227,7 @@ def _traced(
     ):
         was_enabled = torch.is_grad_enabled()
         with tracer:
-            outputs = eager(inputs)
+            outputs = eager(inputs, tracer)
         if torch.is_grad_enabled() is not was_enabled:
             raise CannotCaptureError("changes torch's grad mode")
         with tracer, torch.no_grad():
@@ -230,26 +238,28 @@ def _traced(
 def _agree(
     eager: Callable[[list[Tensor]], Outputs],
     captured: Callable[[list[Tensor]], Outputs],
-    inputs: list[Tensor],
+    batches: Sequence[list[Tensor]],
     state: Sequence[Tensor],
     parameters: Sequence[nn.Parameter] = (),
 ) -> bool:
-    """Whether both give the same outputs for copies of the inputs, on a CPU to the last bit.
+    """Whether both give the same outputs for copies of the batches, in turn, and leave the same state.
 
-    Leaves no trace: they change nothing but the state and the gradients of the parameters.
+    On a CPU the same is to the last bit. Leaves no trace: they change nothing but the state and the gradients.
     """
     results: list[Outputs] = []
     grads = [parameter.grad for parameter in parameters]
     for step in (eager, captured):
-        with restoring_memory(state), preserve_rng_state(inputs[0].device):
-            results.append([output if output is None else output.detach().clone() for output in step(_copies(inputs))])
+        with restoring_memory(state), preserve_rng_state(batches[0][0].device):
+            outputs = [output for batch in batches for output in step(_copies(batch))]
+            outputs = [output if output is None else output.detach().clone() for output in outputs]
+            results.append([*outputs, *(tensor.detach().clone() for tensor in state)])
         for parameter, grad in zip(parameters, grads, strict=True):
             parameter.grad = grad
     return all(starmap(_are_equal, zip(*results, strict=True)))
 
 
 def _copies(inputs: list[Tensor]) -> list[Tensor]:
-    return [part.clone() for part in inputs]
+    return [part.detach().clone() for part in inputs]
 
 
 def _are_equal(actual: Tensor | None, expected: Tensor | None) -> bool:
@@ -308,11 +318,18 @@ def _tensors(xb: Any, yb: Any) -> list[Tensor]:
     parts = _flat(xb, yb)
     if not all(isinstance(part, Tensor) for part in parts):
         raise CannotCaptureError("a batch holds something other than tensors")
+    if any(part.requires_grad for part in parts):
+        raise CannotCaptureError("a batch asks for a gradient")
     return _copies(parts)  # the data set is not the model's to write to
 
 
 def _shapes(parts: Sequence[Any]) -> Shapes:
     return [(part.shape, part.dtype) if isinstance(part, Tensor) else None for part in parts]
+
+
+def _layout(part: Tensor) -> tuple[tuple[int, ...] | None, bool]:
+    """The strides of a batch's part, None if it is contiguous, and whether it asks for a gradient."""
+    return None if part.is_contiguous() else part.stride(), part.requires_grad
 
 
 def _batch_shapes(loader: InMemoryLoader) -> Shapes:

@@ -1,5 +1,6 @@
 """The choice between eager steps and a captured one, and runs of captured steps."""
 
+import operator
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
@@ -56,7 +57,7 @@ class FastEngine:
         self.fallback_reason: str | None = None
         self._always = always
         self._refused_in: Fit | None = None  # capturing is not tried again in the same fit
-        self._uncapturable_scores: Any = None  # model, loss and metrics that could not be captured
+        self._uncapturable: tuple[Any, ...] = ()  # model, loss and metrics that could not be captured
         self._graph_fallback: str | None = None
         self._check: SpotCheck | None = None
         self._changes: dict[str, list[int]] = {}  # steps at which something changed, by its name
@@ -70,13 +71,16 @@ class FastEngine:
             return
         if self.captured is not None and (self._check is None or self._check.fit is not fit):
             self._check = SpotCheck(self.captured, fit)
+        steps = eager_steps(epoch, self._captured_gradients(epoch))
         if _can_run_together(epoch):
             if fit.num_batch < len(epoch) and not (self._is_captured(epoch) and fit.opt.has_state()):
-                # the first step captures, and creates the optimizer's state
-                yield next(eager_steps(epoch, self._captured_gradients(epoch)))
+                yield next(steps)  # it captures, and creates the optimizer's state
+            done = fit.num_batch
             yield from self._run_together(epoch)
+            if fit.num_batch != done:  # the rest, if the runs ended early
+                steps = eager_steps(epoch, self._captured_gradients(epoch))
         if fit.num_batch < len(epoch):
-            yield from eager_steps(epoch, self._captured_gradients(epoch))
+            yield from steps
 
     def scores(self, model: nn.Module, loader: Loader, objective: Objective) -> Tensor | None:
         """Return loss and metrics of the loader's whole batches, or None if validation is not captured.
@@ -88,14 +92,15 @@ class FastEngine:
         loss_func, metrics, count = objective.loss_func, objective.metrics, len(loader.tensors[0]) // loader.batch_size
         if not count or objective.inverse_transform is not None or not is_batchwise(metrics):
             return None
-        if self._uncapturable_scores == (model, loss_func, *metrics):
+        functions = (model, loss_func, *metrics)
+        if len(self._uncapturable) == len(functions) and all(map(operator.is_, self._uncapturable, functions)):
             return None
         if self.captured_scores is None or not self.captured_scores.matches(model, loss_func, metrics, loader):
             xb, yb = next(loader.epoch(0))
             try:
                 self.captured_scores = CapturedScores(model, objective, xb, yb)
             except Exception:  # nothing is lost: validation goes on eagerly, and raises what it must
-                self.captured_scores, self._uncapturable_scores = None, (model, loss_func, *metrics)
+                self.captured_scores, self._uncapturable = None, functions
                 return None
         return self.captured_scores(loader, count)
 

@@ -37,7 +37,7 @@ from types import (
     SimpleNamespace,
     TracebackType,
 )
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ from onecycle.engine.allowed import (
 from onecycle.engine.guards import ABSENT, Guards, class_name, is_plain_object
 from onecycle.engine.instrument import ABSENT as NO_GLOBAL
 from onecycle.engine.instrument import instrument, is_instrumented, short_path
-from onecycle.engine.trace import CannotCaptureError
+from onecycle.engine.trace import CannotCaptureError, all_in
 
 _TRUSTED_MODULES = frozenset({"torch", "math", "numpy", "builtins", "operator", "itertools", "functools"})
 _FOLDERS = tuple(
@@ -146,6 +146,8 @@ class Follower:
                 return function(*args, **kwargs)
             if is_allowed_function(function):
                 return function(*self._followed(args), **self._followed(kwargs))
+            if function.__globals__.get("__name__") == "torch.utils._contextlib":
+                return self._call_in_context(function, args, kwargs)
             if not _can_follow(function):
                 raise self._refuse(f"calls {_name_of(function)}")
             return self._instrument(function)(*args, **kwargs)
@@ -158,9 +160,7 @@ class Follower:
         if any(function is builtin for builtin in (getattr, hasattr, setattr)):
             return self._call_attribute_function(function, args)
         if is_allowed_function(function):
-            has_out = isinstance(function, np.ufunc) and len(args) > function.nin
-            if has_out or ("out" in kwargs and not isinstance(kwargs["out"], Tensor | tuple)):
-                raise self._refuse(f"writes to an array ({_name_of(function)} with out=)", _IN_PLACE)
+            self._check_arguments(function, args, kwargs)
             return function(*self._followed(args), **self._followed(kwargs))
         if isinstance(function, (BuiltinFunctionType, *_WRAPPERS)):
             return self._call_builtin(function, args, kwargs)
@@ -174,9 +174,9 @@ class Follower:
         """Return an attribute, and guard it."""
         self._raise_if_refused()
         if isinstance(owner, Tensor):
+            if name in getattr(owner, "__dict__", ()):
+                return self._guarded(owner, name, vars(owner)[name], partial(_own, owner, name))
             if not is_allowed_tensor_attribute(name):
-                if name in getattr(owner, "__dict__", ()) and name not in ("grad",):
-                    return self._guarded(owner, name, vars(owner)[name], partial(_own, owner, name))
                 raise self._refuse(f"uses .{name} of a tensor")
             return getattr(owner, name)
         if isinstance(owner, ModuleType):
@@ -227,14 +227,28 @@ class Follower:
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
+    def _call_in_context(self, function: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function that is decorated with torch.no_grad() or the like."""
+        cells = {
+            name: _content(cell)
+            for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        }
+        if cells.keys() != {"ctx_factory", "func"}:
+            raise self._refuse(f"calls {_name_of(function)}, which is decorated")
+        with cells["ctx_factory"]():
+            return self.call(cells["func"], *args, **kwargs)
+
     def _call_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kind = type(module)
         self._guard_modules(module, kind.__name__)
+        if any(_static(kind, name) is not _static(nn.Module, name) for name in ("_call_impl", "_wrapped_call_impl")):
+            raise self._refuse(f"calls a {kind.__name__}, which has a _call_impl of its own")
         if _static(kind, "__call__") is not _static(nn.Module, "__call__"):
             return self.call(_static(kind, "__call__"), module, *args, **kwargs)
-        if isinstance(module, nn.Sequential) and len(args) == 1 and not kwargs and _is_plain_sequential(kind):
+        is_chain = isinstance(module, nn.Sequential) and _is_plain_sequential(kind) and "forward" not in vars(module)
+        if is_chain and len(args) == 1 and not kwargs:
             (output,) = args
-            for layer in module:
+            for layer in cast(nn.Sequential, module):
                 output = self._call_module(layer, (output,), {})
             return output
         if is_layer_of_torch(module):
@@ -245,8 +259,13 @@ class Follower:
         owner, function = method.__self__, method.__func__
         if isinstance(owner, nn.Module) and isinstance(function, FunctionType) and is_allowed_module_method(function):
             return method(*args, **kwargs)
-        if isinstance(owner, FunctionCtx) or _is_context(owner):
+        if _is_context(owner):
             return method(*args, **kwargs)
+        if isinstance(owner, nn.Module) and function in (nn.Module.eval, nn.Module.train):
+            mode = function is nn.Module.train and (args[0] if args else kwargs.get("mode", True))
+            if any(module.training is not bool(mode) for module in owner.modules()):
+                raise self._refuse(f"sets {type(owner).__name__}.training")
+            return owner
         if isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and function.__name__ == "apply":
             return self._apply_autograd_function(owner, args)
         return self.call(function, owner, *args, **kwargs)
@@ -287,6 +306,26 @@ class Follower:
         self._created[id(created)] = created
         return created
 
+    def _check_arguments(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Refuse what reads tensors or writes arrays behind torch's dispatcher."""
+        is_of_numpy = isinstance(function, np.ufunc) or str(getattr(function, "__module__", "")).startswith("numpy")
+        has_out = isinstance(function, np.ufunc) and len(args) > function.nin
+        if has_out or ("out" in kwargs and not isinstance(kwargs["out"], Tensor | tuple)):
+            raise self._refuse(f"writes to an array ({_name_of(function)} with out=)", _IN_PLACE)
+        if is_of_numpy and any(True for _ in all_in((args, kwargs), Tensor)):
+            raise self._refuse(f"gives a tensor to {_name_of(function)}", "use the function of torch")
+        name = getattr(function, "__name__", "")
+        if name in ("tensor", "as_tensor", "new_tensor") and any(
+            True for value in (*args, *kwargs.values()) if not isinstance(value, Tensor) for _ in all_in(value, Tensor)
+        ):
+            raise self._refuse(f"makes a tensor of the values of others ({name})", "use torch.stack")
+        owner = getattr(function, "__self__", None)
+        if name == "requires_grad_" and id(owner) in self.guards.persistent:
+            raise self._refuse("sets requires_grad of a tensor that it did not create")
+        places = args if isinstance(owner, Tensor) else args[1:]
+        if name == "tensor_split" and any(True for _ in all_in((places, kwargs), Tensor)):
+            raise self._refuse("splits a tensor at places that another tensor holds")
+
     def _call_attribute_function(self, function: Any, args: tuple[Any, ...]) -> Any:
         if function is setattr:
             self.slot(args[0], args[1]).value = args[2]
@@ -309,6 +348,7 @@ class Follower:
             if name in _ARRAY_METHODS and "out" not in kwargs:
                 return function(*args, **kwargs)
         elif owner is not None and is_allowed_method(owner, name, id(owner) in self.guards.persistent):
+            self._check_arguments(function, args, kwargs)
             return function(*self._followed(args), **self._followed(kwargs))
         elif name in ("__init__", "__setattr__", "__delattr__") and owner is not None and id(owner) in self._created:
             return function(*args, **kwargs)
@@ -338,6 +378,8 @@ class Follower:
         def followed(value: Any) -> Any:
             if isinstance(value, FunctionType) and not is_instrumented(value.__globals__):
                 return value if is_allowed_function(value) else self._instrument(value)
+            if isinstance(value, nn.Module):
+                self._guard_modules(value, type(value).__name__)
             is_called = isinstance(value, (BuiltinFunctionType, MethodType, partial, *_WRAPPERS))
             return partial(self.call, value) if is_called and not is_allowed_function(value) else value
 
@@ -371,7 +413,12 @@ class Follower:
         bound: Any = owner  # pyright does not know the attributes of a super object
         kinds = (bound.__self__ if isinstance(bound.__self__, type) else type(bound.__self__)).__mro__
         following = kinds[kinds.index(bound.__thisclass__) + 1 :]
-        found = next((vars(kind)[name] for kind in following if name in vars(kind)), ABSENT)
+
+        def find() -> Any:
+            return next((vars(kind)[name] for kind in following if name in vars(kind)), ABSENT)
+
+        found = find()
+        self._add((bound.__thisclass__, kinds[0], name, "super"), find, found, f"{bound.__thisclass__.__name__}.{name}")
         return self._bound(found, bound.__self__, name) if found is not ABSENT else getattr(owner, name)
 
     def _get_from_object(self, owner: Any, name: str) -> Any:
@@ -460,7 +507,8 @@ class Follower:
                     raise self._refuse(f"uses {f'{label}.{name}'.rstrip('.')}, which is scripted or traced")
                 self._guarded_modules.add(id(module))
                 self.guards.add_module(module, f"{label}.{name}".rstrip("."), is_layer_of_torch(module))
-                self._guard_static(type(module), "forward", _static(type(module), "forward"))
+                for method in ("forward", "__call__"):
+                    self._guard_static(type(module), method, _static(type(module), method))
 
     def _add(self, key: Any, read: Callable[[], Any], value: Any, label: str) -> None:
         try:

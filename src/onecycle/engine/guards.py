@@ -67,8 +67,13 @@ class Guards:
         except _NotComparableError as error:
             raise CannotCaptureError(f"{name} has an attribute that is {error}") from None
         self.persistent[id(module)] = module
+        self.persistent |= {id(tensor): tensor for tensor in self._modules[-1].tensors}
         if self._modules[-1].has_hooks:
             raise CannotCaptureError(f"{name} has a hook")
+
+    def tensors(self) -> Iterable[Tensor]:
+        """The tensors that existed before the step, as far as it could read them."""
+        return (value for value in self.persistent.values() if isinstance(value, Tensor))
 
     def changed(self) -> str | None:
         """Return the name of something that is not as it was, or None."""
@@ -77,7 +82,7 @@ class Guards:
                 return label
         for read, value, form, label in self._read.values():
             now = read()
-            if (now is not value or not _is_constant(now)) and form_of(now) != form:
+            if (now is not value or not _is_constant(now)) and _has_other_form(now, form):
                 return label
         return None if _environment() == self._environment else "a setting of torch"
 
@@ -100,7 +105,9 @@ def form_of(value: Any, depth: int = 0) -> Any:
     if kind in PLAIN_TYPES:
         return (kind, value.hex()) if kind is float else (kind, value)
     if isinstance(value, Tensor):
-        return id(value), value.data_ptr() if value.layout is torch.strided else 0, value.shape, value.dtype
+        if value.layout is not torch.strided:
+            return id(value), value.shape, value.dtype
+        return id(value), value.data_ptr(), value.shape, value.dtype, value.stride()
     if value is ABSENT or isinstance(value, _BY_IDENTITY):
         return id(value)
     if isinstance(value, BuiltinFunctionType):  # perhaps a method of a container
@@ -134,7 +141,7 @@ def form_of(value: Any, depth: int = 0) -> Any:
     if isinstance(value, partial):
         return kind, id(value), form_of(value.func, depth + 1), form_of((value.args, value.keywords), depth + 1)
     if is_plain_object(value):
-        return id(value)
+        return id(value), kind
     raise _NotComparableError(f"an object of {class_name(kind)}")
 
 
@@ -150,19 +157,16 @@ def is_plain_object(value: Any) -> bool:
         return True
     if kind.__module__.partition(".")[0] in {"torch", "numpy", *_PYTHON_MODULES}:
         return issubclass(kind, torch.autograd.Function)
-    written = (base for base in kind.__mro__ if base is not object)
-    return all(base.__flags__ & _HEAP_TYPE and not _is_of_c(base) for base in written)
+    written = [base for base in kind.__mro__ if base is not object]
+    return all(base.__flags__ & _HEAP_TYPE for base in written) and any(_is_of_python(base) for base in written)
 
 
 _HEAP_TYPE = 1 << 9
 
 
-def _is_of_c(kind: type) -> bool:
-    """Whether a class is defined in C: it says nothing of the file that a class statement stands in."""
-    names = vars(kind)
-    return not ({"__weakref__", "__dict__", "__slots__"} & names.keys()) and not any(
-        isinstance(value, FunctionType) for value in names.values()
-    )
+def _is_of_python(kind: type) -> bool:
+    """Whether a class was made by a class statement: those have slots, or room for attributes."""
+    return bool({"__weakref__", "__dict__", "__slots__"} & vars(kind).keys())
 
 
 def _is_constant(value: Any) -> bool:
@@ -179,7 +183,7 @@ def _objects_in(value: Any) -> Iterable[Any]:
         held = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
     elif isinstance(value, BuiltinFunctionType):
         held = (value.__self__,)
-    elif type(value) in CONTAINERS:
+    elif isinstance(value, (*CONTAINERS, tuple)):
         held = value.values() if isinstance(value, dict) else value
     else:
         return
@@ -203,8 +207,8 @@ class _ModuleGuard:
         self._forms = [form_of(value) for value in self._lists.values()]
         parts = [attributes["_parameters"], attributes["_buffers"], attributes["_modules"]]
         self._parts = [(part, list(part), list(part.values())) for part in parts]
-        self._tensors: list[Tensor] = [tensor for part in parts[:2] for tensor in part.values() if tensor is not None]
-        self._states = [_state_of(tensor) for tensor in self._tensors]
+        self.tensors: list[Tensor] = [tensor for part in parts[:2] for tensor in part.values() if tensor is not None]
+        self._states = [_state_of(tensor) for tensor in self.tensors]
         self._hooks = [value for key, value in attributes.items() if key in _HOOKS]
 
     @property
@@ -228,11 +232,11 @@ class _ModuleGuard:
                 return f"a layer, parameter or buffer of {self._name}"
             if keys and (not all(map(operator.is_, part.values(), values)) or list(part) != keys):
                 return f"a layer, parameter or buffer of {self._name}"
-        if self._tensors and [_state_of(tensor) for tensor in self._tensors] != self._states:
+        if self.tensors and [_state_of(tensor) for tensor in self.tensors] != self._states:
             return f"a parameter or buffer of {self._name}"
         if any(self._hooks):
             return f"a hook of {self._name}"
-        if self._lists and [form_of(value) for value in self._lists.values()] != self._forms:
+        if any(map(_has_other_form, self._lists.values(), self._forms)):
             return f"a list of {self._name}"
         return None if type(self._module) is self._kind else f"the class of {self._name}"
 
@@ -242,22 +246,27 @@ class _ModuleGuard:
 
 
 def _differ(a: Any, b: Any) -> bool:
+    return _has_other_form(a, form_of(b))
+
+
+def _has_other_form(value: Any, form: Any) -> bool:
     try:
-        return form_of(a) != form_of(b)
+        return form_of(value) != form
     except _NotComparableError:
         return True
 
 
 def _state_of(tensor: Tensor) -> Any:
     hooks = bool(tensor._backward_hooks) or bool(getattr(tensor, "_post_accumulate_grad_hooks", None))  # pyright: ignore[reportPrivateUsage] -- there is no public way to ask
-    return tensor.requires_grad, tensor.shape, tensor.dtype, hooks
+    stride = tensor.stride() if tensor.layout is torch.strided else None
+    return tensor.requires_grad, tensor.shape, tensor.dtype, stride, hooks
 
 
 def _environment() -> Any:
     """Settings of torch that decide which operators a step calls."""
     return (
         torch.get_default_dtype(),
-        torch.is_autocast_enabled("cpu"),
+        torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu"),
         torch.are_deterministic_algorithms_enabled(),
         torch.is_anomaly_enabled(),
         torch.backends.mha.get_fastpath_enabled(),
@@ -266,5 +275,6 @@ def _environment() -> Any:
         torch.backends.cuda.mem_efficient_sdp_enabled(),
         torch.backends.cuda.math_sdp_enabled(),
         torch_module._has_any_global_hook(),  # pyright: ignore[reportPrivateUsage] -- there is no public way to ask
+        torch._C._autograd._top_saved_tensors_default_hooks(False),  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType] -- the same
         torch._C._len_torch_function_stack(),  # pyright: ignore[reportPrivateUsage] -- the same
     )

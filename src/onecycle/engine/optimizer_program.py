@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from onecycle.optim.fused_adam import FLUSH_EVERY, AdamCall, adam_calls
+from onecycle.optim.fused_adam import FLUSH_EVERY, AdamCall, adam_calls, has_hooks
 from onecycle.optim.optimizer import GroupedOptimizer
 from onecycle.optim.schedules import Rates
 
@@ -137,6 +137,8 @@ def program_of(
     known = {id(parameter) for parameter in trained}
     if not all(id(parameter) in known for group in opt.groups for parameter in group["params"]):
         return None
+    if has_hooks(opt.torch_opt) or any(parameter.grad is not None for parameter in trained):
+        return None  # both take part in a step
     program = kind()
 
     def grads(params: Sequence[Tensor]) -> str:

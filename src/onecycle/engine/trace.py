@@ -5,7 +5,7 @@ eager training calls, in their order. Only autograd's own bookkeeping (`detach`,
 results are dropped.
 """
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -48,6 +48,7 @@ class Op:
         kwargs: Its keyword arguments.
         results: A Value, None, or lists of them.
         ndim: Number of dimensions of the result, if it is one tensor.
+        is_forward: Whether it was called before the backward pass.
     """
 
     func: Any
@@ -55,6 +56,7 @@ class Op:
     kwargs: dict[str, Any]
     results: Any
     ndim: int = 0
+    is_forward: bool = False
 
 
 @dataclass
@@ -82,14 +84,24 @@ class Trace:
 
 
 class Tracer(TorchDispatchMode):
-    """Records the operations that run inside `with tracer:`."""
+    """Records the operations that run inside `with tracer:`.
+
+    Args:
+        inputs: The batch.
+        known: Returns the tensors that existed before the step, which it may write to; None for all.
+
+    Attributes:
+        in_backward: To be set when the backward pass of the step begins.
+    """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # otherwise torch imports torch.compile for nothing, which takes half a second
 
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, inputs: Sequence[Tensor], known: Callable[[], Iterable[Tensor]] | None = None) -> None:
         super().__init__()
+        self.in_backward, self._known = False, known
+        self._aliases: set[int] = set()  # tensors that share their name with the one that they were detached from
         self._ops: list[Op] = []
         self._state: list[Tensor] = []
         self._inputs = len(inputs)
@@ -117,15 +129,22 @@ class Tracer(TorchDispatchMode):
             raise self._refuse(f"calls {func.namespace}::{func._opname}, an operator that is not torch's own")
         if func.overloadpacket in _TWO_WAYS or func in _TWO_WAYS:
             raise self._refuse(f"calls {func._opname}, which torch computes in another way while it is traced")
+        if torch.Tag.inplace_view in func.tags and (id(args[0]) in self._aliases or not self.is_result(args[0])):
+            raise self._refuse(f"changes the shape of a tensor in place ({func._opname})", "use the function without _")
+        if func is torch.ops.aten.lift_fresh.default:  # of torch.tensor: a constant, which the step may write to
+            func = torch.ops.aten.clone.default
+        if not func._schema.returns and not func._schema.is_mutable:
+            raise self._refuse(f"calls {func._opname}, which checks the values in a batch")
         self._save(func, args, kwargs)
         results = func(*args, **kwargs)
-        if func is torch.ops.aten.ones_like.default and not results.ndim:
+        if self.in_backward and func is torch.ops.aten.ones_like.default and not results.ndim:
             self._add_state(results)  # the start of the backward pass: a constant
             return results
         # before the results get their names: an operation that writes in place returns its argument
-        op = Op(func, _map(args, self._name), _map(kwargs, self._name), None)
+        op = Op(func, _map(args, self._name), _map(kwargs, self._name), None, is_forward=not self.in_backward)
         if func is torch.ops.aten.detach.default:
             self._remember(results, op.args[0])
+            self._aliases.add(id(results))
         else:
             op.results, op.ndim = _map(results, self._new_name), getattr(results, "ndim", 0)
             self._ops.append(op)
@@ -142,8 +161,11 @@ class Tracer(TorchDispatchMode):
             if (argument.alias_info is not None and argument.alias_info.is_write) or argument.name in _RUNNING:
                 for tensor in all_in(args[i] if i < len(args) else kwargs.get(argument.name), Tensor):
                     storage = tensor.untyped_storage()
-                    if storage.data_ptr() not in self._results | self._saved.keys():
-                        self._saved[storage.data_ptr()] = storage, storage.clone()
+                    if storage.data_ptr() in self._results or storage.data_ptr() in self._saved:
+                        continue
+                    if self._known and storage.data_ptr() not in {_storage(known) for known in self._known()}:
+                        raise self._refuse("changes a tensor in place that is not known before the step", _CLONE)
+                    self._saved[storage.data_ptr()] = storage, storage.clone()
 
     def trace(self, outputs: Sequence[Tensor | None], trained: Sequence[Tensor] = ()) -> Trace:
         """Return what ran so far, without the operations that `outputs` do not need.
@@ -164,8 +186,12 @@ class Tracer(TorchDispatchMode):
         self._watched.clear()
         known = {id(parameter) for parameter in trained}
         if trained and any(tensor.requires_grad and id(tensor) not in known for tensor in self._state):
-            raise CannotCaptureError("uses a tensor with a gradient that is not a parameter of the model")
+            raise CannotCaptureError("uses a tensor with a gradient that is not a parameter of the model", _CONSTANT)
         ops = _needed(self._ops, named)
+        kept = {id(op) for op in ops}
+        for op in self._ops:
+            if op.is_forward and id(op) not in kept and op.func.overloadpacket in _MAY_RAISE:
+                raise CannotCaptureError(f"calls {op.func._opname} without using its result")
         return Trace(ops, self._state, named, self._inputs, any(op.func in _READ_GRAD_MODE for op in ops))
 
     def is_result(self, tensor: Tensor) -> bool:
@@ -197,17 +223,26 @@ class Tracer(TorchDispatchMode):
 
         def forget(_: Any) -> None:
             del self._seen[key], self._watched[key]
+            self._aliases.discard(key)
 
         self._seen[key], self._watched[key] = value, ref(tensor, forget)
 
 
 _WHERE = "torch.where, or a product with the mask, can be captured"
+_CONSTANT = "train it as a parameter of the model, or use it without its gradient (detach)"
+_CLONE = "clone it first"
 _RUNNING = ("running_mean", "running_var")  # written by batch_norm, whose schema does not say so
 # what torch's C++ code computes in another way if a dispatch mode is on, with other last bits: benchmarks/operators.py
 _TWO_WAYS = {
     *(getattr(torch.ops.aten, name) for name in ("_linalg_svd", "_linalg_eigh", "linalg_eig", "linalg_lstsq")),
     *(getattr(torch.ops.aten, name) for name in ("cumprod", "linalg_householder_product", "ormqr")),
     *(torch.ops.aten.masked_fill.Tensor, torch.ops.aten.masked_fill_.Tensor),
+}
+# TorchScript drops them if nobody uses their result: some raise for values out of range, the first writes statistics
+_MAY_RAISE = {
+    *(getattr(torch.ops.aten, name) for name in ("native_batch_norm", "nll_loss_forward", "nll_loss2d_forward")),
+    *(getattr(torch.ops.aten, name) for name in ("embedding", "gather", "index", "index_select", "take", "put")),
+    *(getattr(torch.ops.aten, name) for name in ("scatter", "scatter_add", "index_add")),
 }
 _READ_GRAD_MODE = (torch.ops.aten.mkldnn_rnn_layer.default,)  # which keeps a workspace for the backward pass
 
@@ -259,6 +294,10 @@ def _simplify(ops: list[Op]) -> dict[Value, Value]:
     Returns the values that were replaced, with what replaces them.
     """
     aten, made_by, replaced = torch.ops.aten, dict[Value, Op](), dict[Value, Value]()
+    writes_to_results = any(
+        op.func._schema.is_mutable and any(value.name[0] == "v" for value in values_in((op.args, op.kwargs)))
+        for op in ops
+    )
 
     def current(value: Value) -> Value:
         return replaced.get(value, value)
@@ -268,7 +307,9 @@ def _simplify(ops: list[Op]) -> dict[Value, Value]:
         source = made_by.get(op.args[0]) if op.func in (aten.t.default, aten.view.default) else None
         if source is not None and op.func is source.func is aten.t.default:
             replaced[op.results] = source.args[0]
-        if source is not None and op.func is aten.view.default and _sums_rows(source) and len(op.args[1]) == 1:
+        if source is None or writes_to_results or op.func is not aten.view.default:
+            pass
+        elif _sums_rows(source) and len(op.args[1]) == 1:
             op.func, op.args = source.func, (source.args[0], [0])
         made_by |= dict.fromkeys(values_in(op.results), op)
     return replaced
@@ -284,11 +325,15 @@ def _needed(ops: list[Op], outputs: Iterable[Value | None]) -> list[Op]:
     needed_values = {value for value in outputs if value is not None}
     needed: list[Op] = []
     for op in reversed(ops):
-        has_effect = op.func._schema.is_mutable or torch.Tag.nondeterministic_seeded in op.func.tags
-        if has_effect or needed_values.intersection(values_in(op.results)):
+        if _has_effect(op.func) or needed_values.intersection(values_in(op.results)):
             needed.append(op)
             needed_values.update(values_in((op.args, op.kwargs)))
     return needed[::-1]
+
+
+def _has_effect(func: Any) -> bool:
+    """Whether an operator writes to a tensor or draws random numbers."""
+    return func._schema.is_mutable or torch.Tag.nondeterministic_seeded in func.tags
 
 
 def _map(structure: Any, change: Any) -> Any:

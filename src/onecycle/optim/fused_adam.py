@@ -4,6 +4,7 @@ The state is torch.optim's own, created as its first step creates it. The lists 
 and parameter groups with the same settings share one call. The numbers equal torch.optim's: the kernel is the same.
 """
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,18 +48,23 @@ class FusedAdam:
     def __init__(self, opt: Optimizer) -> None:
         self._opt = opt
         self._calls = adam_calls(opt, opt.param_groups)
-        self._states = [(p, opt.state[p]) for call in self._calls for p in call.params]
+        pairs = [(p, mean) for call in self._calls for p, mean in zip(call.params, call.means, strict=True)]
+        self._states = [(parameter, opt.state[parameter], mean) for parameter, mean in pairs]
 
     def is_current(self) -> bool:
-        """Whether the optimizer has the state that this one updates; a user may have cleared or replaced it."""
+        """Whether the optimizer has the state that this one updates, and no hooks: a user may have changed both."""
         state = self._opt.state
-        return all(state.get(parameter) is entry for parameter, entry in self._states)
+        return not has_hooks(self._opt) and all(
+            state.get(p) is entry and entry.get("exp_avg") is mean for p, entry, mean in self._states
+        )
 
     @classmethod
     def create_for(cls, opt: Optimizer) -> "FusedAdam | None":
         """Return one for `opt`, or None if it is another optimizer or a parameter has no gradient yet."""
-        is_supported = type(opt) in (Adam, AdamW) and all(
-            group["fused"] and not (group["amsgrad"] or group["maximize"]) for group in opt.param_groups
+        is_supported = (
+            type(opt) in (Adam, AdamW)
+            and not has_hooks(opt)
+            and all(group["fused"] and not (group["amsgrad"] or group["maximize"]) for group in opt.param_groups)
         )
         if not is_supported:
             return None
@@ -98,6 +104,14 @@ class FusedAdam:
             )
             call.flush()
         return True
+
+
+def has_hooks(opt: Optimizer) -> bool:
+    """Whether hooks, or a method that a user put in its place, take part in the optimizer's step."""
+    hooks = (opt._optimizer_step_pre_hooks, opt._optimizer_step_post_hooks)  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType] -- there is no public way to ask
+    module: Any = sys.modules[Optimizer.__module__]
+    global_hooks = module._global_optimizer_pre_hooks, module._global_optimizer_post_hooks  # pyright: ignore[reportPrivateUsage] -- the same
+    return any(map(bool, (*hooks, *global_hooks))) or "step" in vars(opt)  # pyright: ignore[reportUnknownArgumentType] -- the same
 
 
 def adam_calls(opt: Optimizer, groups: Iterable[dict[str, Any]]) -> list[AdamCall]:
