@@ -391,7 +391,7 @@ class Learner(Predictor):
             epochs: Number of epochs for it.
 
         Raises:
-            SettingError: If there was no fit, or it is finished.
+            SettingError: If there was no fit, it is finished, or it had another number of layer groups.
 
         Example:
             >>> learn.anneal_now(2)
@@ -423,7 +423,7 @@ class Learner(Predictor):
             epochs: Number of further epochs.
 
         Raises:
-            SettingError: If the last fit is not finished, or had other metrics.
+            SettingError: If the last fit is not finished, or had other metrics or another number of layer groups.
 
         Example:
             >>> learn.extend(2)
@@ -554,7 +554,7 @@ class Learner(Predictor):
             The learner.
 
         Raises:
-            FileError: If it is missing or damaged.
+            FileError: If it is missing or damaged, or the shapes in the optimizer's state are not the parameters'.
             ModelError: If the weights belong to another model.
 
         Example:

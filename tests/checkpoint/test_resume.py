@@ -239,11 +239,11 @@ def first_frozen() -> nn.Sequential:
 def weights_and_moments(learn: Learner) -> dict[str, Any]:
     assert learn.opt is not None
     state = learn.opt.torch_opt.state
-    return {name: [p.detach(), *state[p].values()] for name, p in learn.model.named_parameters() if p in state}
+    return {name: {"p": p.detach(), **state[p]} for name, p in learn.model.named_parameters() if p in state}
 
 
 @pytest.mark.parametrize("change", [ReplacesAtBegin, ReplacesAtEnd])
-@pytest.mark.parametrize("at", [13, 17])  # the last batch of the first epoch of 13; one of the second
+@pytest.mark.parametrize("at", [11, 17])  # the last batch of the first epoch; one of the second
 def test_moments_land_on_their_parameters_when_a_callback_replaced_a_layer(
     tmp_path: Path, change: Callable[[], Callback], at: int
 ):
@@ -280,16 +280,16 @@ def test_other_layer_groups_are_refused_and_nothing_is_changed(tmp_path: Path):
 
 
 def test_moments_of_another_shape_are_refused_before_anything_is_changed(tmp_path: Path):
-    first = learner("eager", three_layers)
-    first.fit(1, 1e-2)
-    assert first.opt is not None
-    first.opt.torch_opt.state[first.model[2].bias]["exp_avg"] = torch.zeros(1)
-    first.fit(0, 1e-2, checkpoint=tmp_path / "run")
+    class Shrinks(Callback):
+        def on_epoch_end(self, fit: Any) -> None:
+            fit.opt.torch_opt.state[fit.model[2].bias]["exp_avg"] = torch.zeros(1)
+
+    learner("eager", three_layers).fit(1, 1e-2, checkpoint=tmp_path / "run", callbacks=[Shrinks()])
     other = learner("eager", three_layers)
     other.fit(1, 1e-3)
     before = everything(other)
     with pytest.raises(FileError, match=r"run: the optimizer's exp_avg of 2.bias has shape \(1,\); expected shape"):
-        other.resume(tmp_path / "run")
+        other.resume(tmp_path / "run", callbacks=[Shrinks()])
     assert_equal(everything(other), before)
 
 
