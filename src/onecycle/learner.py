@@ -26,7 +26,7 @@ from onecycle.core.record import Record
 from onecycle.data.bunch import DataBunch
 from onecycle.data.loaders import Loader, data_fingerprint
 from onecycle.engine.engine import make_engine
-from onecycle.errors import DataError, SettingError
+from onecycle.errors import DataError, SettingError, pluralize
 from onecycle.export.bundle import BundleInfo
 from onecycle.optim.groups import LayerGroup, LayerGroups, Rate, freeze_groups, leaves, per_group, split_layers
 from onecycle.optim.optimizer import AdamW, GroupedOptimizer, OptFunc, optimizer_class
@@ -391,7 +391,7 @@ class Learner(Predictor):
             epochs: Number of epochs for it.
 
         Raises:
-            SettingError: If there was no fit, or it is finished.
+            SettingError: If there was no fit, it is finished, or it had another number of layer groups.
 
         Example:
             >>> learn.anneal_now(2)
@@ -405,6 +405,7 @@ class Learner(Predictor):
             return
         if not fit.record.stopped:
             raise SettingError("anneal_now: the last fit is finished; lengthen it with extend")
+        self._check_layer_groups(fit, "anneal_now")
         batches = len(self.data.train_dl)
         lrs, mom = fit.schedule(fit.iteration)
         schedule = annealed(fit.schedule, fit.iteration, epochs * batches, fit.epochs * batches)
@@ -422,7 +423,7 @@ class Learner(Predictor):
             epochs: Number of further epochs.
 
         Raises:
-            SettingError: If the last fit is not finished, or had other metrics.
+            SettingError: If the last fit is not finished, or had other metrics or another number of layer groups.
 
         Example:
             >>> learn.extend(2)
@@ -436,10 +437,19 @@ class Learner(Predictor):
             raise SettingError("extend: the last fit was stopped; continue it (resume), or end it with anneal_now")
         if fit.record.metric_names != metric_names(self.metrics):
             raise SettingError(f"extend: the fit's metrics were {fit.record.metric_names}; expected the same")
+        self._check_layer_groups(fit, "extend")
         plan.epochs, plan.schedule = fit.epochs + epochs, extended(fit.schedule, fit.iteration, epochs * batches)
         plan.start, plan.first_epoch = Position(done, 0, fit.iteration), self.epochs_trained - done
         fit.record.settings |= {"epochs": plan.epochs, "extended from step": fit.iteration}
         self._fit(plan)
+
+    def _check_layer_groups(self, fit: Fit, caller: str) -> None:
+        then, now = len(fit.schedule(fit.iteration)[0]), len(self.layer_groups)
+        if then != now:
+            raise SettingError(
+                f"{caller}: the last fit had {pluralize(then, 'layer group')}, the model has {now} now; expected as "
+                "many: train with fit or fit_one_cycle instead"
+            )
 
     # --- layer groups ------------------------------------------------------------------------------------------------
 
@@ -544,7 +554,7 @@ class Learner(Predictor):
             The learner.
 
         Raises:
-            FileError: If it is missing or damaged.
+            FileError: If it is missing or damaged, or the shapes in the optimizer's state are not the parameters'.
             ModelError: If the weights belong to another model.
 
         Example:
@@ -597,7 +607,7 @@ class Learner(Predictor):
         valid_columns = ("valid_loss", *fit.record.metric_names) if data.valid_dl is not None else ()
         fit.columns = ("train_loss", *valid_columns)
         first_epoch = self.epochs_trained if plan.first_epoch is None else plan.first_epoch
-        describe = partial(self._resume_signature, self._what_is_trained())  # callbacks may change it during the fit
+        describe = partial(self._resume_signature, self.opt)
         if untrained := untrained_parameters(self.loss_func, self.model):
             display.message(untrained)
         if plan.resume_point is not None:
@@ -680,19 +690,13 @@ class Learner(Predictor):
         names = metric_names(self.metrics)
         return Recorder(Record(metric_names=names, settings=settings, versions=versions(self.device)))
 
-    def _what_is_trained(self) -> tuple[list[str], list[int]]:
-        """Return the names of the frozen parameters, and the sizes of the optimizer's groups."""
-        frozen = [name for name, parameter in self.model.named_parameters() if not parameter.requires_grad]
-        return frozen, [len(group["params"]) for group in self._current_opt().groups]
-
-    def _resume_signature(self, trained: tuple[list[str], list[int]] | None = None) -> dict[str, Any]:
-        """Return what must be the same to resume a fit, by part and name; `trained` when it begins.
+    def _resume_signature(self, opt: GroupedOptimizer | None = None) -> dict[str, Any]:
+        """Return what must be the same to resume a fit, by part and name; `opt` is the optimizer of one under way.
 
         The last bits depend on the machine, so that it is a part too.
         """
         # a thread writes checkpoints: it must not bring the optimizer up to date
-        data, model, opt = self.data, self.model, (trained and self.opt) or self._current_opt()
-        frozen, groups = trained or self._what_is_trained()
+        data, model, opt = self.data, self.model, opt or self._current_opt()
         weights = {name: f"{list(tensor.shape)} {tensor.dtype}" for name, tensor in model.state_dict().items()}
         options = {
             name: list(value) if isinstance(value, tuple) else value
@@ -703,9 +707,9 @@ class Learner(Predictor):
         return {
             "training data": data_fingerprint(data.train_dl),
             "validation data": data_fingerprint(data.valid_dl),
-            "model": {"class": type(model).__qualname__, **weights, "frozen": frozen},
+            "model": {"class": type(model).__qualname__, **weights},
             "loss": {"function": loss_name(self.loss_func)},
-            "optimizer": {"class": type(opt.torch_opt).__name__, "groups": groups, **options},
+            "optimizer": {"class": type(opt.torch_opt).__name__, **options},
             "machine": {"device": self.device.type, "threads": torch.get_num_threads(), "torch": torch.__version__},
             "settings": {**settings, "metrics": metric_names(self.metrics)},
         }

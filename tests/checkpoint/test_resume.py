@@ -32,6 +32,7 @@ from onecycle import (
 )
 from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.errors import FileError, NonFiniteLossError, SettingError
+from onecycle.optim.schedules import Constant
 
 Make = Callable[[], Learner]
 
@@ -191,6 +192,105 @@ def test_a_fit_that_a_callback_ended_is_over(tmp_path: Path, capsys: pytest.Capt
     assert other.recorder.stopped == "good enough"
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'a'}: good enough after 12 batches; it is loaded\n")
     assert len(other.recorder.losses) == 12
+
+
+# --- what callbacks change ------------------------------------------------------------------------------------------
+
+
+class Interrupts(Callback):
+    """Ends the fit as Ctrl-C does."""
+
+    def __init__(self, at: int | None = None) -> None:
+        self.at = at
+
+    def on_batch_end(self, fit: Any) -> None:
+        if fit.iteration == self.at:
+            signal.raise_signal(signal.SIGINT)
+
+
+class ReplacesAtBegin(Callback):
+    def on_epoch_begin(self, fit: Any) -> None:
+        if fit.epoch == 1:
+            fit.model[0] = seeded(nn.Linear(20, 30))
+
+
+class ReplacesAtEnd(Callback):
+    def on_epoch_end(self, fit: Any) -> None:
+        if fit.epoch == 0:
+            fit.model[0] = seeded(nn.Linear(20, 30))
+
+
+class Unfreezes(Callback):
+    def on_epoch_begin(self, fit: Any) -> None:
+        if fit.epoch == 1:
+            fit.model[0].requires_grad_(True)
+
+
+def three_layers() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 4))
+
+
+def first_frozen() -> nn.Sequential:
+    model = three_layers()
+    model[0].requires_grad_(False)
+    return model
+
+
+def weights_and_moments(learn: Learner) -> dict[str, Any]:
+    assert learn.opt is not None
+    state = learn.opt.torch_opt.state
+    return {name: {"p": p.detach(), **state[p]} for name, p in learn.model.named_parameters() if p in state}
+
+
+@pytest.mark.parametrize("change", [ReplacesAtBegin, ReplacesAtEnd])
+@pytest.mark.parametrize("at", [11, 17])  # the last batch of the first epoch; one of the second
+def test_moments_land_on_their_parameters_when_a_callback_replaced_a_layer(
+    tmp_path: Path, change: Callable[[], Callback], at: int
+):
+    plain, stopped, resumed = (learner("eager", three_layers) for _ in range(3))
+    plain.fit_one_cycle(3, 1e-2, callbacks=[change(), Interrupts()])
+    stopped.fit_one_cycle(3, 1e-2, checkpoint=tmp_path / "run", callbacks=[change(), Interrupts(at)])
+    assert stopped.recorder.stopped
+    resumed.resume(tmp_path / "run", callbacks=[change(), Interrupts()])
+    assert_equal(weights_and_moments(resumed), weights_and_moments(plain))
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_resuming_after_a_callback_unfroze(tmp_path: Path, is_new: bool):
+    plain, stopped = (learner("eager", first_frozen) for _ in range(2))
+    plain.fit_one_cycle(3, 1e-2, callbacks=[Unfreezes(), Interrupts()])
+    stopped.fit_one_cycle(3, 1e-2, checkpoint=tmp_path / "run", callbacks=[Unfreezes(), Interrupts(17)])
+    resumed = learner("eager", first_frozen) if is_new else stopped  # in a notebook it is the same learner
+    resumed.resume(tmp_path / "run", callbacks=[Unfreezes(), Interrupts()])
+    assert_equal(weights_and_moments(resumed), weights_and_moments(plain))
+
+
+def test_other_layer_groups_are_refused_and_nothing_is_changed(tmp_path: Path):
+    first = learner("eager", first_frozen)
+    first.split(first.model[2]).fit(1, 1e-2, checkpoint=tmp_path / "run")
+    other = learner("eager", three_layers)
+    other.split(other.model[4]).fit(1, 1e-2)
+    before = everything(other)
+    with pytest.raises(
+        SettingError, match="run belongs to a different fit: the optimizer's state is of other layer gr"
+    ):
+        other.resume(tmp_path / "run")
+    assert_equal(everything(other), before)
+    assert all(parameter.requires_grad for parameter in other.model.parameters())
+
+
+def test_moments_of_another_shape_are_refused_before_anything_is_changed(tmp_path: Path):
+    class Shrinks(Callback):
+        def on_epoch_end(self, fit: Any) -> None:
+            fit.opt.torch_opt.state[fit.model[2].bias]["exp_avg"] = torch.zeros(1)
+
+    learner("eager", three_layers).fit(1, 1e-2, checkpoint=tmp_path / "run", callbacks=[Shrinks()])
+    other = learner("eager", three_layers)
+    other.fit(1, 1e-3)
+    before = everything(other)
+    with pytest.raises(FileError, match=r"run: the optimizer's exp_avg of 2.bias has shape \(1,\); expected shape"):
+        other.resume(tmp_path / "run", callbacks=[Shrinks()])
+    assert_equal(everything(other), before)
 
 
 # --- refused ---------------------------------------------------------------------------------------------------------
@@ -479,6 +579,35 @@ def test_a_fit_is_not_lengthened_with_other_metrics():
     learn.metrics.append(error_rate)
     with pytest.raises(SettingError, match=r"extend: the fit's metrics were \['accuracy'\]; expected the same"):
         learn.extend(1)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+@pytest.mark.parametrize("freezes", [False, True])
+def test_a_fit_of_other_layer_groups_is_not_lengthened(stops: bool, freezes: bool):
+    learn = learner("eager")
+    learn.fit_one_cycle(2, 1e-2, callbacks=[StopsAfter(3)] if stops else None)
+    learn.split(learn.model.lin2)
+    if freezes:
+        learn.freeze()
+    before = list(learn.recorder.record.batch_losses)
+    name, call = ("anneal_now", learn.anneal_now) if stops else ("extend", partial(learn.extend, 1))
+    with pytest.raises(SettingError, match=f"{name}: the last fit had 1 layer group, the model has 2 now; expected"):
+        call()
+    assert learn.recorder.record.batch_losses == before
+
+
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_epoch_begin", "on_epoch_end"])
+@pytest.mark.parametrize("engine", ["eager", "fast"])
+def test_a_schedule_for_other_layer_groups_is_refused(tmp_path: Path, engine: str, hook: str):
+    class Sets(Callback):
+        def set(self, fit: Any) -> None:
+            fit.schedule = Constant([1e-2])
+
+    setattr(Sets, hook, Sets.set)
+    learn = learner(engine)
+    with pytest.raises(SettingError, match="the schedule gives 1 learning rate for 2 layer groups; expected one for"):
+        learn.split(learn.model.lin2).fit(2, 1e-2, callbacks=[Sets()], checkpoint=tmp_path / "run")
+    assert not (tmp_path / "run" / ".lock").exists()
 
 
 def test_there_must_be_a_fit():

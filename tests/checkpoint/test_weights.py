@@ -14,6 +14,7 @@ from torch import nn
 
 from conftest import Net, seeded
 from onecycle import MLP, DataBunch, Learner, accuracy, load_learner, load_predictor
+from onecycle.checkpoint.weights import pack_optimizer, unpack_optimizer
 from onecycle.core.files import with_checksum
 from onecycle.errors import FileError, ModelError, OutputError, SettingError
 
@@ -398,3 +399,88 @@ def test_numbers_that_safetensors_cannot_hold(toy: DataBunch, here: Path):
         ):
             write("a")
     assert not list(here.iterdir())
+
+
+# --- moments: each lands on its parameter ----------------------------------------------------------------------------
+
+
+def three_layers(hidden: int = 20) -> nn.Sequential:
+    return seeded(nn.Sequential(nn.Linear(20, hidden), nn.ReLU(), nn.Linear(hidden, 20), nn.ReLU(), nn.Linear(20, 4)))
+
+
+def moments_of(learn: Learner) -> dict[str, Any]:
+    assert learn.opt is not None
+    state = learn.opt.torch_opt.state
+    return {f"{n}/{key}": value for n, p in learn.model.named_parameters() for key, value in state[p].items()}
+
+
+@pytest.mark.parametrize("hidden", [20, 300])
+def test_moments_land_on_their_parameters_after_a_layer_was_replaced(toy: DataBunch, here: Path, hidden: int):
+    first = learner(toy, three_layers(hidden))
+    first.fit(1, 1e-2)
+    first.model[0] = nn.Linear(20, hidden)
+    first.fit(2, 1e-2)  # its optimizer has the new parameters at the end
+    first.save("a")
+    second = learner(toy, three_layers(hidden)).load("a")
+    expected, found = moments_of(first), moments_of(second)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    for learn in (first, second):
+        learn.fit(1, 1e-2)
+    assert second.recorder.record.batch_losses == first.recorder.record.batch_losses
+
+
+def test_a_layer_that_was_replaced_after_the_fit_has_no_moments(toy: DataBunch, here: Path):
+    first = learner(toy, three_layers())
+    first.fit(1, 1e-2)
+    first.model[0] = nn.Linear(20, 20)
+    first.save("a")
+    second = learner(toy, three_layers()).load("a")
+    assert {name.rpartition(".")[0] for name in moments_of(second)} == {"2", "4"}
+    for learn in (first, second):
+        learn.fit(1, 1e-2)
+    assert second.recorder.record.batch_losses == first.recorder.record.batch_losses
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("exp_avg", torch.zeros(1), r"exp_avg of lin1.weight has shape \(1,\); expected shape \(8, 20\)"),
+        ("exp_avg_sq", torch.zeros(()), r"exp_avg_sq of lin1.weight has shape \(\); expected shape \(8, 20\)"),
+        ("exp_avg", torch.zeros(20, 8), r"exp_avg of lin1.weight has shape \(20, 8\); expected"),
+        ("exp_avg", [1], "exp_avg of lin1.weight is not a tensor; expected"),
+        ("step", torch.zeros(160), r"step of lin1.weight has shape \(160,\); expected shape \(\)"),
+    ],
+)
+def test_moments_of_another_shape_are_refused(toy: DataBunch, here: Path, key: str, value: Any, message: str):
+    learn = learner(toy)
+    learn.fit(1, 1e-2)
+    assert learn.opt is not None
+    learn.opt.torch_opt.state[learn.model.lin1.weight][key] = value
+    learn.save("a")
+    other = learner(toy, seeded(Net(), 1))
+    before = {name: weight.clone() for name, weight in other.model.state_dict().items()}
+    with pytest.raises(FileError, match=f"models/a: the optimizer's {message}"):
+        other.load("a")
+    assert other.opt is None
+    assert all(torch.equal(weight, before[name]) for name, weight in other.model.state_dict().items())
+
+
+def test_a_state_without_names_is_in_the_order_of_the_model(toy: DataBunch):
+    first, second = (learner(toy, three_layers(30)) for _ in range(2))
+    for learn in (first, second):
+        learn.fit(1, 1e-2)
+    assert first.opt is not None
+    assert second.opt is not None
+    tensors, values = pack_optimizer(first.opt, first.model)
+    del values["parameters"]  # as earlier versions wrote it
+    state = unpack_optimizer(Path("a"), values, tensors, second.opt, second.model)
+    assert all(
+        torch.equal(state["state"][int(i)][key], v) for path, v in tensors.items() for i, key in [path.split("/")]
+    )
+    first.model[0] = nn.Linear(20, 30)
+    first.fit(1, 1e-2)
+    tensors, values = pack_optimizer(first.opt, first.model)
+    del values["parameters"]
+    with pytest.raises(FileError, match=r"of 0.weight has shape \(20, 30\); expected shape \(30, 20\)"):
+        unpack_optimizer(Path("a"), values, tensors, second.opt, second.model)

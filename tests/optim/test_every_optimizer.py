@@ -199,3 +199,24 @@ def test_complex128_cannot_be_saved(here: Path):
             ModelError, match="the model's mix is complex128, which safetensors files cannot hold; .* use complex64"
         ):
             save()
+
+
+def test_a_parameter_that_muon_cannot_train_is_named():
+    data = DataBunch.create(toy_arrays(), bs=16, seed=1)
+    learn = Learner(data, OnlyMatrices(), opt_func=Muon, silent=True)
+    learn.fit(1, 1e-3)
+    learn.model.lin2 = nn.Linear(8, 4)
+    with pytest.raises(SettingError, match=r"lin2.bias has 1 dimension, and Muon trains matrices only; freeze it \("):
+        learn.fit(1, 1e-3)
+
+
+@pytest.mark.parametrize("optimizer", DRIVEN, ids=lambda optimizer: optimizer.__name__)
+def test_what_was_saved_is_loaded(optimizer: Any, here: Path):
+    data = DataBunch.create(toy_arrays(), bs=16, seed=1)
+    first, second = (Learner(data, model_for(optimizer), opt_func=optimizer, silent=True) for _ in range(2))
+    first.fit_one_cycle(1, 1e-3)
+    first.save("a")
+    second.load("a")
+    for learn in (first, second):
+        learn.fit_one_cycle(1, 1e-3)
+    assert second.recorder.record.batch_losses == first.recorder.record.batch_losses

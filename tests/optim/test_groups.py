@@ -115,3 +115,11 @@ def test_a_layer_that_is_shared_stays_in_both_groups():
 def test_groups_of_another_model_are_refused():
     with pytest.raises(SettingError, match="is not a part of the model"):
         split_layers(Net(), lambda model: [[model.lin1], [nn.Linear(1, 1)]])
+
+
+def test_a_batch_norm_with_a_parametrization_is_trained_while_its_group_is_frozen():
+    model = WithNorms()
+    nn.utils.parametrizations.weight_norm(model.bn)
+    freeze_groups(split_layers(model, [model.head]), -1)
+    assert model.bn.bias.requires_grad
+    assert not model.conv.bias.requires_grad

@@ -11,7 +11,7 @@ from torch.optim import SGD, Adagrad, Adam, RMSprop
 
 from conftest import Net, WithNorms, seeded
 from onecycle.errors import SettingError
-from onecycle.optim.groups import leaves, split_layers
+from onecycle.optim.groups import LayerGroups, leaves, split_layers
 from onecycle.optim.optimizer import AdamW, GroupedOptimizer
 
 
@@ -35,6 +35,44 @@ def test_tied_weights_are_stepped_once():
     model.lin2.weight = model.lin1.weight
     opt = GroupedOptimizer(AdamW, [leaves(model)])
     assert len(opt.groups[0]["params"]) == 1
+
+
+def test_a_bias_stays_one_when_its_layer_is_parametrized():
+    model = WithNorms()
+    for layer in (model.conv, model.head[2]):
+        nn.utils.parametrizations.weight_norm(layer)
+    nn.utils.parametrizations.weight_norm(model.head[1])
+    opt = GroupedOptimizer(AdamW, [leaves(model)])
+    assert names(model, opt.groups[1]["params"]) == [
+        *("conv.bias", "bn.weight", "bn.bias"),
+        *("head.0.weight", "head.0.bias", "head.2.bias"),
+    ]
+
+
+def test_a_bias_stays_one_when_its_layer_is_parametrized_between_fits():
+    model = WithNorms()
+    opt = GroupedOptimizer(AdamW, LayerGroups([leaves(model)]))
+    before = names(model, opt.groups[1]["params"])
+    nn.utils.parametrizations.weight_norm(model.head[2])
+    opt.follow(model)
+    assert sorted(names(model, opt.groups[1]["params"])) == sorted(before)
+
+
+def test_each_layer_group_needs_its_rate():
+    net = Net()
+    opt = GroupedOptimizer(AdamW, split_layers(net, [net.lin2]))
+    for lrs in ([0.1], [0.1, 0.1, 0.1]):
+        with pytest.raises(SettingError, match=rf"gives {len(lrs)} learning rates? for 2 layer groups; expected one"):
+            opt.set_rates(lrs, None)
+
+
+def test_a_change_is_told_once_also_when_it_was_followed_quietly():
+    net = Net()
+    opt = GroupedOptimizer(AdamW, LayerGroups([leaves(net)]))
+    net.lin1.requires_grad_(False)
+    assert opt.follow(net, is_shown=False) is None
+    assert opt.follow(net) == "optimizer: leaves out lin1.weight, lin1.bias"
+    assert opt.follow(net) is None
 
 
 # --- the steps themselves -------------------------------------------------------------------------------------------

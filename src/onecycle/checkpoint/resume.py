@@ -18,6 +18,7 @@ from onecycle.optim.schedules import Schedule, schedule_from_dict
 from onecycle.train.fit import Position
 from onecycle.train.signals import FINISHED, RESUMABLE
 
+_RESTORED = (("model", "frozen"), ("optimizer", "groups"))  # in descriptions of earlier versions
 _MAX_SHOWN = 4  # differences in a message
 _MAX_WIDTH = 60  # of a value in a message
 
@@ -125,7 +126,11 @@ def _check_types(values: dict[str, Any]) -> None:
 
 def _check_same_fit(run: Path, values: dict[str, Any], own: dict[str, Any], callbacks: list[str]) -> None:
     """Raise SettingError if data, model, settings or callbacks differ; warn if only the machine does."""
-    saved: dict[str, Any] = values.get("about", {})
+    about: dict[str, Any] = values.get("about", {})
+    saved = {
+        part: {name: each for name, each in named.items() if (part, name) not in _RESTORED}
+        for part, named in about.items()
+    }
     own_machine = own.pop("machine", {})
     missing = [entry["name"] for entry in values["callbacks"]]
     for name in callbacks:

@@ -9,9 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onecycle.checkpoint.weights import load_weights, pack_optimizer, split_tensors, unpack_optimizer, weights_of
+from onecycle.checkpoint.weights import (
+    check_moments,
+    load_weights,
+    pack_optimizer,
+    split_tensors,
+    unpack_optimizer,
+    weights_of,
+)
 from onecycle.core.record import Record, decode_nonfinite, encode_nonfinite, to_jsonable
-from onecycle.errors import FileError
+from onecycle.errors import FileError, SettingError
 from onecycle.train.callbacks.base import Callback
 from onecycle.train.fit import Fit, Position
 
@@ -52,7 +59,7 @@ class FitState:
 def capture_state(fit: Fit, callbacks: Sequence[Callback], position: Position) -> FitState:
     """Copy the state of a fit. Waits for the device if that is not the CPU."""
     fit = copy(fit)  # as it is at one moment: another thread may end it early (anneal_now)
-    optimizer_tensors, optimizer_values = pack_optimizer(fit.opt)
+    optimizer_tensors, optimizer_values = pack_optimizer(fit.opt, fit.model)
     callback_states = [split_tensors(callback.state()) for callback in callbacks]
     tensors = {
         "model": weights_of(fit.model),
@@ -68,7 +75,7 @@ def capture_state(fit: Fit, callbacks: Sequence[Callback], position: Position) -
         "epochs": fit.epochs,
         "schedule": fit.schedule.to_dict(),
         "optimizer": optimizer_values,
-        "frozen": [name for name, parameter in fit.model.named_parameters() if not parameter.requires_grad],
+        "frozen": _frozen(fit.model),
         "record": asdict(replace(fit.record, **{name: [] for name in _PER_BATCH})),
         "callbacks": [
             {"name": type(callback).__name__, "values": callback_values}
@@ -82,23 +89,36 @@ def capture_state(fit: Fit, callbacks: Sequence[Callback], position: Position) -
 def restore_state(state: FitState, fit: Fit, callbacks: Sequence[Callback], source: Any) -> None:
     """Load the state into model and optimizer; call on_train_begin of each callback, then load its state.
 
-    Raises FileError if parts are missing, ModelError for another model's weights.
+    Raises FileError if parts are missing, ModelError for another model's weights, SettingError for other layer groups;
+    model and optimizer are as before then.
     """
+    frozen, resting = _frozen(fit.model), state.tensors.get("resting", {})
     try:
-        moments = unpack_optimizer(source, state.values["optimizer"], state.tensors.get("optimizer", {}))
+        packed = state.values["optimizer"], state.tensors.get("optimizer", {})
         saved = {i: (entry["name"], entry["values"]) for i, entry in enumerate(state.values["callbacks"])}
     except (KeyError, TypeError) as error:
         raise FileError(f"{source}: not the checkpoint of a fit ({error} missing)") from error
-    load_weights(fit.model, state.tensors["model"], source)
+    try:
+        _freeze(state, fit)
+        moments = unpack_optimizer(source, *packed, fit.opt, fit.model)
+        named = [(path.rpartition("/"), value) for path, value in resting.items()]
+        check_moments(source, fit.opt, fit.model, [(name, key, value) for (name, _, key), value in named])
+        load_weights(fit.model, state.tensors["model"], source)
+    except BaseException as error:
+        _train_all_but(frozen, fit)
+        if isinstance(error, SettingError):
+            raise SettingError(
+                f"{source} belongs to a different fit: {error}; expected the same layer groups"
+            ) from error
+        raise
     buffers = state.tensors.get("buffers", {})
     with torch.no_grad():
         for name, buffer in _nonpersistent_buffers(fit.model).items():
             if name in buffers:
                 buffer.copy_(buffers[name])
-    _freeze(state, fit)
     try:
         fit.opt.load_moments(moments, settings=True)  # what callbacks set too
-        fit.opt.load_resting_state(fit.model, state.tensors.get("resting", {}))
+        fit.opt.load_resting_state(fit.model, resting)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FileError(f"{source}: the optimizer's state is not that of this fit ({error})") from error
     settings = [{key: value for key, value in group.items() if key != "params"} for group in fit.opt.groups]
@@ -115,12 +135,20 @@ def restore_state(state: FitState, fit: Fit, callbacks: Sequence[Callback], sour
 
 
 def _freeze(state: FitState, fit: Fit) -> None:
-    """Train the parameters that were trained then; checkpoints of earlier versions do not say which."""
-    if "frozen" in state.values:
-        frozen = set(state.values["frozen"])
-        for name, parameter in fit.model.named_parameters():
-            parameter.requires_grad_(name not in frozen)
-        fit.opt.follow(fit.model)
+    """Train the parameters that were trained then; or, of earlier versions, when the fit began."""
+    frozen = state.values.get("frozen", state.values.get("about", {}).get("model", {}).get("frozen"))
+    if isinstance(frozen, list):
+        _train_all_but(frozen, fit)
+
+
+def _train_all_but(frozen: list[Any], fit: Fit) -> None:
+    for name, parameter in fit.model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    fit.opt.follow(fit.model)
+
+
+def _frozen(model: nn.Module) -> list[str]:
+    return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
 
 
 def _nonpersistent_buffers(model: nn.Module) -> dict[str, Tensor]:

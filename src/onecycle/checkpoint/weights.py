@@ -2,6 +2,8 @@
 
 import reprlib
 import warnings
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from onecycle.core.archives import Place, place_name, read_archive, write_archive, write_folder
-from onecycle.errors import FileError, ModelError
+from onecycle.errors import FileError, ModelError, SettingError
 from onecycle.optim.optimizer import GroupedOptimizer
 
 KIND = "checkpoint"
@@ -26,7 +28,7 @@ def save_checkpoint(folder: Place, model: nn.Module, opt: GroupedOptimizer | Non
     tensors: dict[str, dict[str, Tensor]] = {"model": weights_of(model)}
     state: dict[str, Any] = {"epochs_trained": epochs_trained}
     if opt is not None:
-        tensors["optimizer"], state["optimizer"] = pack_optimizer(opt)
+        tensors["optimizer"], state["optimizer"] = pack_optimizer(opt, model)
     if isinstance(folder, Path):
         write_folder(folder, KIND, tensors, state, replace=True)
     else:
@@ -48,10 +50,10 @@ def load_checkpoint(place: Place, model: nn.Module, opt: GroupedOptimizer | None
         raise FileError(f"{folder}: epochs_trained is {reprlib.repr(epochs)}; expected a count")
     moments = None
     if opt is not None and "optimizer" in state:
-        moments = unpack_optimizer(folder, state["optimizer"], tensors.get("optimizer", {}))
-        if reason := _optimizer_mismatch(state["optimizer"], opt):
-            moments = None
-            warnings.warn(f"{folder}: only the weights are loaded; the optimizer's state is of {reason}", stacklevel=3)
+        try:
+            moments = unpack_optimizer(folder, state["optimizer"], tensors.get("optimizer", {}), opt, model)
+        except SettingError as error:
+            warnings.warn(f"{folder}: only the weights are loaded; {error}", stacklevel=3)
     load_weights(model, tensors["model"], folder)
     if opt is not None and moments is not None:
         opt.load_moments(moments)
@@ -111,20 +113,31 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> 
     model.load_state_dict(weights)
 
 
-def pack_optimizer(opt: GroupedOptimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors of an optimizer's state by name, and the rest as JSON values."""
+def pack_optimizer(opt: GroupedOptimizer, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of an optimizer's state by name, and the rest as JSON values.
+
+    The state is that of the parameters which are trainable in `model` now.
+    """
+    with suppress(SettingError):  # nothing is trainable: the next fit says so
+        opt.follow(model, is_shown=False)
     state = opt.state_dict()
     flat = {f"{index}/{key}": value for index, entry in state["state"].items() for key, value in entry.items()}
     tensors, scalars = split_tensors(flat)
     return tensors, {
         "name": type(opt.torch_opt).__name__,
         "param_groups": state["param_groups"],
+        "parameters": _names_in(opt, model),
         "scalars": scalars,
     }
 
 
-def unpack_optimizer(folder: Path, values: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the state dict that `pack_optimizer` split. Raises FileError for anything else."""
+def unpack_optimizer(
+    folder: Path, values: dict[str, Any], tensors: dict[str, Tensor], opt: GroupedOptimizer, model: nn.Module
+) -> dict[str, Any]:
+    """Return the state dict that `pack_optimizer` split, in the order in which `opt` has the parameters of `model`.
+
+    Raises SettingError for the state of another optimizer or of other layer groups, FileError for anything else.
+    """
     try:
         entries: dict[int, dict[str, Any]] = {}
         for name, value in [*tensors.items(), *values["scalars"].items()]:
@@ -134,11 +147,42 @@ def unpack_optimizer(folder: Path, values: dict[str, Any], tensors: dict[str, Te
             {key: tuple(value) if key == "betas" else value for key, value in group.items()}
             for group in values["param_groups"]
         ]
-        if not all(isinstance(group["params"], list) and _are_betas(group.get("betas", (0, 0))) for group in groups):
+        indices = [index for group in groups for index in group["params"]]
+        if indices != list(range(len(indices))) or not all(_are_betas(group.get("betas", (0, 0))) for group in groups):
             raise ValueError("its groups are damaged")
+        own = _names_in(opt, model)
+        saved = values.get("parameters", own)  # earlier versions wrote no names: theirs are in the order of the model
+        mismatch = _optimizer_mismatch(values, saved, opt, own)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise FileError(f"{folder}: the optimizer's state is not one that onecycle wrote ({error})") from error
+    if mismatch is not None:
+        raise SettingError(f"the optimizer's state is of {mismatch}")
+    for group, saved_names, own_names in zip(groups, saved, own, strict=True):
+        index_of = dict(zip(saved_names, group["params"], strict=True))
+        group["params"] = [index_of[name] for name in own_names]
+    placed = [
+        (n, i) for group, names in zip(groups, own, strict=True) for n, i in zip(names, group["params"], strict=True)
+    ]
+    check_moments(folder, opt, model, [(n, key, value) for n, i in placed for key, value in entries.get(i, {}).items()])
     return {"state": entries, "param_groups": groups}
+
+
+def check_moments(folder: Path, opt: GroupedOptimizer, model: nn.Module, state: Iterable[tuple[str, str, Any]]) -> None:
+    """Raise FileError if a value of a saved state, given by parameter and key, has not the shape that `opt` expects.
+
+    The kernels of torch.optim do not look: they would read and write beyond the end of a tensor that is too small.
+    """
+    parameters = dict(model.named_parameters())
+    for name, key, value in state:
+        if name not in parameters:
+            raise FileError(f"{folder}: holds the optimizer's state of {name}, which the model lacks")
+        expected = opt.state_shape(key, parameters[name])
+        found = tuple(value.shape) if isinstance(value, Tensor) else () if isinstance(value, int | float) else None
+        if expected is not None and value is not None and found != expected:
+            raise FileError(
+                f"{folder}: the optimizer's {key} of {name} "
+                f"{'is not a tensor' if found is None else f'has shape {found}'}; expected shape {expected}"
+            )
 
 
 def split_tensors(values: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -147,11 +191,18 @@ def split_tensors(values: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, 
     return tensors, {name: value for name, value in values.items() if name not in tensors}
 
 
-def _optimizer_mismatch(values: dict[str, Any], opt: GroupedOptimizer) -> str | None:
-    """Return why a saved state does not fit `opt`, or None if it does."""
+def _names_in(opt: GroupedOptimizer, model: nn.Module) -> list[list[str]]:
+    """Return the names in `model` of the parameters in each group; "" for one that is not in the model."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [[names.get(id(parameter), "") for parameter in group["params"]] for group in opt.groups]
+
+
+def _optimizer_mismatch(values: dict[str, Any], saved: Any, opt: GroupedOptimizer, own: list[list[str]]) -> str | None:
+    """Return why a saved state of parameters of these names does not fit `opt`, or None if it does."""
     if values.get("name") != (name := type(opt.torch_opt).__name__):
         return f"{values.get('name')}, the learner's is {name}"
-    if [len(g["params"]) for g in values["param_groups"]] != [len(g["params"]) for g in opt.groups]:
+    sizes = [len(group["params"]) for group in values["param_groups"]]
+    if sizes != [len(names) for names in own] or [sorted(names) for names in saved] != [sorted(names) for names in own]:
         return "other layer groups, or of groups frozen differently"
     return None
 

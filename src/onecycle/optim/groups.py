@@ -20,9 +20,15 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 class DirectParameter(nn.Module):
     """A parameter that belongs to a module directly, wrapped as a leaf module."""
 
-    def __init__(self, parameter: nn.Parameter) -> None:
+    def __init__(self, parameter: nn.Parameter, owner: nn.Module) -> None:
         super().__init__()
         self.parameter = parameter
+        self.owners = (owner,)  # in a tuple it is no child of this module
+
+
+def owner_of(leaf: nn.Module) -> nn.Module:
+    """Return the model's module whose parameters a leaf has: a layer with a parametrization is no leaf itself."""
+    return leaf.owners[0] if isinstance(leaf, DirectParameter) else leaf
 
 
 def leaves(model: nn.Module) -> list[nn.Module]:
@@ -37,7 +43,7 @@ def _named_leaves(model: nn.Module, name: str = "") -> list[tuple[str, nn.Module
     found = [leaf for child, module in children for leaf in _named_leaves(module, f"{name}{child}.")]
     owned = {id(parameter) for _, child in children for parameter in child.parameters()}
     direct = [(each, parameter) for each, parameter in model.named_parameters() if id(parameter) not in owned]
-    return found + [(f"{name}{each}.", DirectParameter(parameter)) for each, parameter in direct]
+    return found + [(f"{name}{each}.", DirectParameter(parameter, model)) for each, parameter in direct]
 
 
 class LayerGroups(list[LayerGroup]):
@@ -57,7 +63,7 @@ class LayerGroups(list[LayerGroup]):
         now = {id(_identity(leaf)): (name, leaf) for name, leaf in _named_leaves(model)}
         new = dict(now)
         for i, group in enumerate(self):
-            group[:] = [leaf for leaf in group if id(_identity(leaf)) in now]
+            group[:] = [now[key][1] for leaf in group if (key := id(_identity(leaf))) in now]
             self._places |= {new.pop(key)[0]: i for leaf in group if (key := id(_identity(leaf))) in new}
         for name, leaf in new.values():
             near = max(self._places, key=lambda place: (_in_common(place, name), self._places[place]), default="")
@@ -130,7 +136,7 @@ def freeze_groups(groups: Sequence[LayerGroup], first_trained: int) -> None:
     for index, group in enumerate(groups):
         trained = index >= first_trained
         for leaf in group:
-            if trained or not isinstance(leaf, BATCH_NORMS):
+            if trained or not isinstance(owner_of(leaf), BATCH_NORMS):
                 leaf.requires_grad_(trained)
 
 

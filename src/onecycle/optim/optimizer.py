@@ -14,7 +14,7 @@ from onecycle.core.checks import unwrap_partial
 from onecycle.core.process import without_compiler
 from onecycle.errors import SettingError, pluralize
 from onecycle.optim.fused_adam import FusedAdam
-from onecycle.optim.groups import BATCH_NORMS, LayerGroup, LayerGroups
+from onecycle.optim.groups import BATCH_NORMS, LayerGroup, LayerGroups, owner_of
 
 OptFunc: TypeAlias = Callable[..., Optimizer]
 """Makes a torch optimizer from parameter groups: an optimizer class, or a function or partial with more settings."""
@@ -22,6 +22,8 @@ OptFunc: TypeAlias = Callable[..., Optimizer]
 DECOUPLED_WD = "decoupled_wd"  # of a parameter group: the decay before the step that `true_wd` means
 _DECOUPLED = tuple(getattr(torch.optim, name) for name in ("Adafactor", "Muon") if hasattr(torch.optim, name))
 _SPARSE = (torch.optim.SGD, torch.optim.Adagrad, torch.optim.SparseAdam)
+_TORCH_OPTIMIZERS = {each for each in vars(torch.optim).values() if isinstance(each, type)} - {Optimizer}
+_SCALARS = ("step", "eta", "mu", "mu_product")  # of a state: tensors without dimensions
 _KERNELS = {"fused", "foreach", "capturable", "differentiable"}
 _MAX_NAMES = 4  # in a message
 _NORMS = (*BATCH_NORMS, nn.LayerNorm)
@@ -101,6 +103,7 @@ class GroupedOptimizer:
         self._resting: dict[nn.Parameter, dict[str, Any]] = {}  # state of parameters that are frozen for now
         self._trainable: list[int] = []  # ids of the model's trainable parameters when `follow` last looked
         self._names: dict[int, str] = {}
+        self._unshown: list[str] = []  # changes that `follow` has not returned yet
         self._noted: list[tuple[Any, Any]] = []  # rates at the end of the last step
         for group in self.groups:
             group["lr"] = 0.0
@@ -126,15 +129,21 @@ class GroupedOptimizer:
     def _momentum_of(self, group: dict[str, Any]) -> Any:
         return None if self._mom_key is None else group["betas"][0] if self._mom_key == "betas" else group["momentum"]
 
-    def follow(self, model: nn.Module) -> str | None:
+    def follow(self, model: nn.Module, is_shown: bool = True) -> str | None:
         """Train what is trainable in `model` now; return a line that says what has changed, or None.
 
         New parameters join the group of their layers. Those that stay keep their state, also while they are frozen.
-        Raises SettingError if nothing is trainable.
+        Unless the line is shown, the next call returns it too. Raises SettingError if nothing is trainable.
         """
         trainable = [id(parameter) for parameter in model.parameters() if parameter.requires_grad]
-        if trainable == self._trainable:
+        if trainable != self._trainable:
+            self._follow(model, trainable)
+        if not self._unshown or not is_shown:
             return None
+        change, self._unshown = f"optimizer: {'; '.join(self._unshown)}", []
+        return change
+
+    def _follow(self, model: nn.Module, trainable: list[int]) -> None:
         self.layers.follow(model)
         halves, state = _trained_halves(self.layers), self.torch_opt.state
         before = {id(p): p for group in self.groups for p in group["params"]}
@@ -153,8 +162,7 @@ class GroupedOptimizer:
             ("leaves out", [self._names.get(key) or names.get(key, "?") for key in before if key not in after]),
         ]
         self._trainable, self._names, self._fused = trainable, names, None
-        parts = [f"{verb} {_enumerate(each)}" for verb, each in changes if each]
-        return f"optimizer: {'; '.join(parts)}" if parts else None
+        self._unshown += [f"{verb} {_enumerate(each)}" for verb, each in changes if each]
 
     def set_wd(self, wd: float | Sequence[float]) -> None:
         """Set the weight decay: one number, or one for each layer group."""
@@ -180,6 +188,11 @@ class GroupedOptimizer:
     def set_rates(self, lrs: Sequence[float], mom: float | None) -> None:
         """Set the learning rate of each layer group, and the momentum of all groups unless it is None."""
         groups = self.groups
+        if 2 * len(lrs) != len(groups):
+            raise SettingError(
+                f"the schedule gives {pluralize(len(lrs), 'learning rate')} for "
+                f"{pluralize(len(groups) // 2, 'layer group')}; expected one for each"
+            )
         for i, lr in enumerate(lrs):
             groups[2 * i]["lr"] = groups[2 * i + 1]["lr"] = lr
         if mom is None or self._mom_key is None:
@@ -201,7 +214,7 @@ class GroupedOptimizer:
             self._add_momentum_buffers()
             self._decay_weights()
             self.torch_opt.step()
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise self._explain(error) from error
         self._fused = None  # torch.optim may have created state for parameters that had none
 
@@ -214,11 +227,16 @@ class GroupedOptimizer:
                 if (state := self.torch_opt.state.get(parameter)) and "momentum_buffer" not in state:
                     state["momentum_buffer"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
 
-    def _explain(self, error: RuntimeError) -> Exception:
+    def _explain(self, error: RuntimeError | ValueError) -> Exception:
         """Return the error to raise for one of torch.optim: ours if gradients are of a kind that it cannot use."""
         name, decays = type(self.torch_opt).__name__, any(group["weight_decay"] for group in self.groups)
         for parameter in (p for group in self.groups for p in group["params"] if p.grad is not None):
             where, grad = self._names.get(id(parameter), "a parameter"), parameter.grad
+            if name == "Muon" and parameter.ndim != 2:
+                return SettingError(
+                    f"{where} has {pluralize(parameter.ndim, 'dimension')}, and Muon trains matrices only; freeze it "
+                    "(requires_grad_(False)), or use another opt_func"
+                )
             if grad.layout != torch.strided:
                 fix = (
                     "true_wd=True"
@@ -288,6 +306,14 @@ class GroupedOptimizer:
         with without_compiler():
             return self.torch_opt.state_dict()
 
+    def state_shape(self, key: str, parameter: nn.Parameter) -> tuple[int, ...] | None:
+        """Return the shape that a tensor of the state of `parameter` has, or None if it may have any."""
+        if not any(base in _TORCH_OPTIMIZERS for base in type(self.torch_opt).__mro__):
+            return None  # a user's
+        shape = tuple(parameter.shape)
+        factored = {"row_var": (*shape[:-1], 1), "col_var": (*shape[:-2], 1, *shape[-1:])}
+        return () if key in _SCALARS else factored.get(key, shape)
+
     def load_moments(self, state: dict[str, Any], settings: bool = False) -> None:
         """Load the moments and momentum of a saved state, and keep all other settings (decay, kernel) as they are.
 
@@ -349,11 +375,12 @@ def _halves(group: LayerGroup, taken: set[int]) -> tuple[list[nn.Parameter], lis
     weights: list[nn.Parameter] = []
     norms_and_biases: list[nn.Parameter] = []
     for leaf in group:
-        bias = leaf.bias if isinstance(leaf, _WITH_BIAS) else None
+        owner = owner_of(leaf)
+        bias = dict(owner.named_parameters(recurse=False)).get("bias") if isinstance(owner, _WITH_BIAS) else None
         for parameter in leaf.parameters():
             if parameter.requires_grad and id(parameter) not in taken:
                 taken.add(id(parameter))
-                is_norm_or_bias = isinstance(leaf, _NORMS) or parameter is bias
+                is_norm_or_bias = isinstance(owner, _NORMS) or parameter is bias
                 (norms_and_biases if is_norm_or_bias else weights).append(parameter)
     return weights, norms_and_biases
 

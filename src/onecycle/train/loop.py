@@ -310,11 +310,11 @@ def _mark_last_batch(batches: Iterator[Batch], fit: Fit) -> Iterator[Batch]:
 def _end_fit(run: Run) -> None:
     """Leave the final rates, record why the fit stopped, and close callbacks, display and checkpointer."""
     fit, record = run.fit, run.recorder.record
-    fit.opt.set_rates(*fit.schedule(fit.iteration))
     fit.opt.zero_grad()
     fit.model.eval()
     record.stopped = None if len(record.epochs) == fit.epochs else fit.stop_reason
     try:
+        fit.opt.set_rates(*fit.schedule(fit.iteration))
         _call(run.hooks["on_train_end"], fit)
     finally:
         run.display.finish(record.stopped)
