@@ -45,7 +45,7 @@ from onecycle.train.callbacks.base import Callback, check_callbacks, collect_hoo
 from onecycle.train.checks import check_arguments, check_before_fit, check_opt_func, untrained_parameters
 from onecycle.train.evaluate import evaluate
 from onecycle.train.fit import Fit, Position
-from onecycle.train.generators import GeneratorUse
+from onecycle.train.generators import GeneratorUse, evaluating
 from onecycle.train.loop import Run, run_fit
 from onecycle.train.losses import NamedLoss, default_loss, loss_by_name, loss_name
 from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs
@@ -339,7 +339,8 @@ class Learner(Predictor):
         Example:
             >>> loss, accuracy = learn.validate()
         """
-        return evaluate(self.model, self._loader(which), self._objective)
+        with evaluating(self.model):
+            return evaluate(self.model, self._loader(which), self._objective)
 
     # --- earlier fits ------------------------------------------------------------------------------------------------
 

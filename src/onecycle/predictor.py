@@ -25,6 +25,7 @@ from onecycle.errors import DataError, FileError, ModelError, OneCycleError
 from onecycle.export.bundle import BundleInfo, RowSpec, export_bundle, read_bundle
 from onecycle.train.epoch_metrics import average_precision, f1_score, mae, mse, r2_score, rmse, roc_auc
 from onecycle.train.evaluate import predict
+from onecycle.train.generators import evaluating
 from onecycle.train.losses import NamedLoss, is_binary, is_classification, loss_name, output_activation
 from onecycle.train.metrics import (
     Metric,
@@ -348,7 +349,8 @@ class Predictor:
 
     def _run(self, batches: Iterator[tuple[Any, Any]]) -> tuple[Any, Any]:
         check_weights(self.model, "every prediction would be NaN")
-        return predict(self.model, batches, self._forward)
+        with evaluating(self.model):
+            return predict(self.model, batches, self._forward)
 
     def _single_output(self, outputs: Any) -> Any:
         """Return the predictions of the main output; all outputs of a regression that has none."""

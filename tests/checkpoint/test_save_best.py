@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from conftest import Net, seeded
 from onecycle import EMA, Callback, DataBunch, EarlyStopping, Learner, SaveBest, accuracy
 from onecycle.errors import FileError, OutputError, SettingError
+from onecycle.train.fit import Fit
 
 Weights = dict[str, torch.Tensor]
 
@@ -148,3 +150,63 @@ def test_weights_that_are_gone(toy: DataBunch, here: Path):
 
     with pytest.raises(FileError, match="best: no such folder; expected a checkpoint"):
         learner(toy, SaveBest("best"), Last()).fit(1, 1e-2)
+
+
+def widen(model: Any) -> None:
+    model.lin1, model.lin2 = nn.Linear(20, 16), nn.Linear(16, 4)
+
+
+def new_head(model: Any) -> None:
+    model.lin2 = nn.Linear(8, 4)
+    nn.init.constant_(model.lin2.weight, 7.0)
+
+
+OTHER = "SaveBest: the model has other parameters, or of other shapes, than in epoch 0, the best"
+
+
+class Change(Callback):
+    def __init__(self, change: Any) -> None:
+        self.change = change
+
+    def on_epoch_begin(self, fit: Any) -> None:
+        if fit.epoch == 1:
+            self.change(fit.model)
+
+
+@pytest.mark.parametrize("change", [new_head, widen, lambda model: model.add_module("more", nn.Linear(1, 1))])
+def test_weights_of_other_parameters_are_not_loaded(toy: DataBunch, here: Path, change: Any):
+    keeps, metric = Keeps(), ups_and_downs(3.0, 2.0, 1.0)
+    learn = learner(toy, SaveBest("best", "score"), keeps, Change(change), metrics=metric)
+    with pytest.warns(UserWarning, match=OTHER):
+        learn.fit(3, 1e-2)
+    assert_same(learn.model.state_dict(), keeps.epochs[2])
+
+
+def test_the_best_epoch_after_a_change_is_loaded(toy: DataBunch, here: Path):
+    keeps = Keeps()
+    learn = learner(toy, SaveBest("best", "score"), keeps, Change(new_head), metrics=ups_and_downs(1.0, 3.0, 2.0))
+    learn.fit(3, 1e-2)
+    assert_same(learn.model.state_dict(), keeps.epochs[1])
+
+
+def test_a_new_head_before_the_fit_is_extended_stays(toy: DataBunch, here: Path):
+    learn = learner(toy, metrics=ups_and_downs(3.0, 2.0))
+    learn.fit(1, 1e-3, callbacks=SaveBest("best", "score"))
+    new_head(learn.model)
+    with pytest.warns(UserWarning, match=OTHER):
+        learn.extend(1)
+    assert torch.allclose(learn.model.lin2.weight, torch.full((4, 8), 7.0), atol=0.1)
+
+
+def test_a_resumed_fit_knows_that_the_parameters_are_others(toy: DataBunch, here: Path):
+    learn, callback = learner(toy, metrics=ups_and_downs(3.0, 2.0)), SaveBest("best", "score")
+    with pytest.warns(UserWarning, match=OTHER):
+        learn.fit(2, 1e-3, callbacks=[callback, Change(new_head)])
+    assert callback.state() == {"best": 3.0, "epoch": 0, "fits": False}
+    resumed = SaveBest("best", "score")
+    resumed.load_state(callback.state())
+    fit = Fit(learn.model, learn.opt, 2, learn.recorder.record, learn.device)
+    before = {name: value.clone() for name, value in learn.model.state_dict().items()}
+    with pytest.warns(UserWarning, match=OTHER):
+        resumed.on_train_end(fit)
+    assert_same(learn.model.state_dict(), before)

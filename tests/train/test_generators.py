@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from conftest import seeded, toy_arrays
-from onecycle import Callback, DataBunch, Learner, accuracy
+from onecycle import Callback, ClassificationInterpretation, DataBunch, Learner, accuracy
 from onecycle.errors import SettingError
 
 REFUSED = "a fit is under way in another thread, and it or this one draws random numbers"
@@ -155,3 +155,109 @@ def test_a_fit_that_fails_is_not_under_way_any_more():
     thread.join()
     assert isinstance(errors[0], ZeroDivisionError)
     learner(0.5).fit(1, 1e-2)
+
+
+class Acts(Callback):
+    """Call `act` in one of the hooks, once, and record the mode of each training step."""
+
+    def __init__(self, hook: str, act: Callable[[Any], Any]) -> None:
+        self.hook, self.act, self.modes, self.is_done = hook, act, list[bool](), False
+
+    def _look(self, hook: str, fit: Any) -> None:
+        if hook == self.hook and not self.is_done:
+            self.is_done = True
+            self.act(fit)
+
+    def on_epoch_begin(self, fit):
+        self._look("on_epoch_begin", fit)
+
+    def on_batch_begin(self, fit):
+        self._look("on_batch_begin", fit)
+        self.modes += [module.training for module in fit.model.modules()]
+
+    def on_batch_end(self, fit):
+        self._look("on_batch_end", fit)
+
+    def on_epoch_end(self, fit):
+        modes = [module.training for module in fit.model.modules()]
+        self._look("on_epoch_end", fit)
+        assert [module.training for module in fit.model.modules()] == modes
+
+
+@pytest.mark.parametrize("hook", ["on_epoch_begin", "on_batch_begin", "on_batch_end", "on_epoch_end"])
+@pytest.mark.parametrize(
+    "what", ["validate", "predict", "get_preds", "interpretation", "export", "fit", "other", "part"]
+)
+def test_what_a_callback_does_leaves_the_modes_of_the_fit(what: str, hook: str, here: Any):
+    acts: dict[str, Callable[[Any], Any]] = {
+        "validate": lambda _: learn.validate(),
+        "predict": lambda _: learn.predict(torch.zeros(20)),
+        "get_preds": lambda _: learn.get_preds("train"),
+        "interpretation": lambda _: ClassificationInterpretation.from_learner(learn),
+        "export": lambda _: learn.export("bundle"),
+        "fit": lambda _: learn.fit(1, 1e-3, callbacks=[]),
+        "other": lambda _: other.fit(1, 1e-3),
+        "part": lambda fit: Learner(learn.data, fit.model, silent=True).validate(),
+    }
+    learn, other = learner(0.5), learner()
+    seen = Acts(hook, acts[what])
+    learn.fit(2, 1e-2, callbacks=seen)
+    assert seen.is_done
+    assert all(seen.modes)
+    assert not learn.model.training
+    assert not other.model[2].training or what != "other"
+
+
+def test_a_layer_in_eval_mode_stays_in_it():
+    learn = learner(0.5)
+    seen = Acts("on_epoch_begin", lambda fit: (fit.model[2].eval(), learn.validate()))
+    learn.fit(1, 1e-2, callbacks=seen)
+    assert seen.modes[:5] == [True, True, True, False, True]
+
+
+def test_predictions_in_another_thread_are_refused_while_the_model_is_trained():
+    learn = learner()
+    whole = Learner(learn.data, nn.Sequential(learn.model, nn.Identity()), silent=True)
+
+    def act() -> None:
+        for look in (learn.validate, learn.get_preds, lambda: learn.predict(torch.zeros(20)), whole.validate):
+            with pytest.raises(SettingError, match="another thread is training this model, which cannot be in eval"):
+                look()
+        learner().validate()  # another model
+        assert learn.model.training
+
+    assert during(learn, act) == []
+    learn.validate()
+
+
+def test_a_fit_waits_for_a_prediction_in_another_thread():
+    class Slow(nn.Module):
+        def forward(self, x):
+            if not torch.is_grad_enabled() and not self.training and threading.current_thread() is thread:
+                started.set()
+                assert go_on.wait(60)
+            modes.append((threading.current_thread() is thread, self.training))
+            return x
+
+    modes: list[tuple[bool, bool]] = []
+    started, go_on, thread = threading.Event(), threading.Event(), None
+    learn = learner()
+    learn.model.append(Slow())
+    ready = threading.Event()
+
+    def look() -> None:
+        assert ready.wait(60)
+        learn.predict(torch.zeros(20))
+
+    thread, errors = in_thread(look)
+    ready.set()
+    assert started.wait(60)
+    training, more = in_thread(lambda: learn.fit(1, 1e-2))
+    training.join(0.2)
+    assert modes == []  # it has not begun
+    go_on.set()
+    for each in (thread, training):
+        each.join()
+    assert errors == more == []
+    assert modes[0] == (True, False)
+    assert not any(is_training for is_prediction, is_training in modes if is_prediction)

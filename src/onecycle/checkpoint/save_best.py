@@ -1,7 +1,11 @@
 """SaveBest: save the weights of the best epoch."""
 
+import warnings
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+from torch import nn
 
 from onecycle.checkpoint.weights import KIND, load_checkpoint, save_checkpoint
 from onecycle.core.archives import check_replaceable
@@ -10,12 +14,15 @@ from onecycle.train.callbacks.base import Callback
 from onecycle.train.callbacks.monitor import Monitor, warn_of_nan
 from onecycle.train.fit import Fit
 
+_Parts: TypeAlias = dict[str, tuple[nn.Parameter | None, torch.Size | None]]
+
 
 class SaveBest(Callback):
     """Save the model's weights after every epoch whose `monitor` is the best so far.
 
     With EMA the weights are those of the average. If `monitor` is NaN in every epoch, no weights are saved, the model
-    stays as the last step left it, and a warning says so.
+    stays as the last step left it, and a warning says so. The same if the model has other parameters when the fit ends
+    than in its best epoch, such as a new head: the best weights are in the folder, and are not loaded.
 
     Args:
         folder: Folder that the weights are written to; `Learner.load` reads it, and an older one is replaced.
@@ -47,6 +54,8 @@ class SaveBest(Callback):
         self.epoch: int | None = None
         self._has_weights = False  # of an epoch of this fit, or of the one that it resumes
         self._epochs = 0  # that this fit ended
+        self._model: nn.Module | None = None
+        self._saved: _Parts | None = None  # what the weights in the folder are of; None if that is as it is now
 
     def on_train_begin(self, fit: Fit) -> None:
         """Reset the best value, and check `monitor` and the folder."""
@@ -54,29 +63,60 @@ class SaveBest(Callback):
         check_replaceable(self.folder, KIND, replace=True)
         self.best = self.epoch = None
         self._has_weights, self._epochs = False, 0
+        self._model, self._saved = fit.model, None
 
     def on_epoch_end(self, fit: Fit) -> None:
         """Save the weights if the epoch is the best so far."""
+        self._fits(fit.model)
         value = self.monitor.value(fit)
         if self.monitor.is_better(value, self.best):
             save_checkpoint(self.folder, fit.model, None, fit.epoch + 1)
             self.best, self.epoch = value, fit.epoch
+            self._saved = _parts(fit.model)
         self._has_weights = self.epoch is not None
         self._epochs += 1
 
     def on_train_end(self, fit: Fit) -> None:
-        """Load the best weights; warn if no epoch had a number to compare, so that none were saved."""
+        """Load the best weights; warn if they are of other parameters, or if no epoch had a number to compare."""
         if self.restore and self._has_weights:
-            load_checkpoint(self.folder, fit.model, None)
+            if not self._fits(fit.model):
+                warnings.warn(
+                    f"SaveBest: the model has other parameters, or of other shapes, than in epoch {self.epoch}, the "
+                    f"best, whose weights are in {self.folder} and were not loaded: it is as the last step left it",
+                    stacklevel=2,
+                )
+            else:
+                load_checkpoint(self.folder, fit.model, None)
         epochs, self._has_weights, self._epochs = self._epochs, False, 0  # a later fit may fail before its first hook
         if epochs and self.best is None:
             warn_of_nan(f"SaveBest's monitor {self.monitor.name!r}", epochs, f"were saved in {self.folder}")
 
+    def _fits(self, model: nn.Module) -> bool:
+        """Return whether the model still has the parameters that the weights in the folder are of."""
+        now = _parts(model)
+        if self._saved is None:
+            self._saved = now
+        before = self._saved
+        return now.keys() == before.keys() and all(
+            parameter is before[name][0] and shape == before[name][1] for name, (parameter, shape) in now.items()
+        )
+
     def state(self) -> dict[str, Any]:
-        """Return the best value so far, and its epoch."""
-        return {"best": self.best, "epoch": self.epoch}
+        """Return the best value so far and its epoch; "fits" is False if the model has other parameters by now."""
+        fits = self._model is None or self._fits(self._model)
+        return {"best": self.best, "epoch": self.epoch, **({} if fits else {"fits": False})}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Set what `state` returned; the weights are those in the folder."""
         self.best, self.epoch = state["best"], state["epoch"]
         self._has_weights = self.epoch is not None
+        self._saved = None if state.get("fits", True) else {}
+
+
+def _parts(model: nn.Module) -> _Parts:
+    """Return by name the shapes of all that a model saves, with the parameters themselves."""
+    state: dict[str, Any] = model.state_dict(keep_vars=True)
+    return {
+        name: (value if isinstance(value, nn.Parameter) else None, getattr(value, "shape", None))
+        for name, value in state.items()
+    }

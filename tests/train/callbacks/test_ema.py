@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch.optim import SGD
 
@@ -142,3 +143,103 @@ def test_a_fit_of_no_epochs(toy: DataBunch):
 def test_a_decay_that_is_no_share():
     with pytest.raises(SettingError, match="EMA's decay is 99; expected how much of the average stays at each step"):
         EMA(99)
+
+
+class Change(Callback):
+    """Change the model when the second epoch begins; keep the weights of each step."""
+
+    def __init__(self, change: Any, hook: str = "on_epoch_begin") -> None:
+        self.change, self.hook, self.steps = change, hook, list[dict[str, torch.Tensor]]()
+
+    def on_epoch_begin(self, fit: Any) -> None:
+        if self.hook == "on_epoch_begin" and fit.epoch == 1:
+            self.change(fit.model)
+            self.steps = [weights(fit.model)]
+
+    def on_batch_end(self, fit: Any) -> None:
+        self.steps.append(weights(fit.model))
+
+    def on_epoch_end(self, fit: Any) -> None:
+        if self.hook == "on_epoch_end" and fit.epoch == 0:
+            self.change(fit.model)
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def new_head(model: Any) -> None:
+    model.lin2 = nn.Linear(8, 4)
+    nn.init.constant_(model.lin2.weight, 7.0)
+
+
+def wider(model: Any) -> None:
+    model.lin1, model.lin2 = nn.Linear(20, 16), nn.Linear(16, 4)
+
+
+def average(steps: list[torch.Tensor], decay: float, start: torch.Tensor) -> torch.Tensor:
+    for step in steps:
+        start = start + (1 - decay) * (step - start)
+    return start
+
+
+@pytest.mark.parametrize("change", [new_head, wider])
+def test_new_layers_are_averaged_from_their_own_weights(change: Any):
+    learn = learner(DataBunch.create(toy_arrays(), toy_arrays(50), bs=16, seed=1), opt_func=SGD, wd=0.0)
+    seen = Change(change)
+    learn.fit(2, 0.01, callbacks=[EMA(0.1), seen])
+    for name in ("lin2.weight", "lin2.bias"):
+        first, *steps = [step[name] for step in seen.steps]
+        assert torch.allclose(weights(learn.model)[name], average(steps, 0.1, first), atol=1e-6)
+
+
+def test_a_frozen_layer_keeps_its_average_and_an_unfrozen_one_gets_one(toy: DataBunch):
+    learn = learner(toy, opt_func=SGD, wd=0.0)
+    learn.model.lin1.requires_grad_(False)
+    start = weights(learn.model)
+
+    def swap(model: Any) -> None:
+        model.lin1.requires_grad_(True)
+        model.lin2.requires_grad_(False)
+
+    seen = Change(swap)
+    learn.fit(2, 0.1, callbacks=[EMA(0.1), seen])
+    first, *steps = [step["lin1.weight"] for step in seen.steps]
+    found = weights(learn.model)
+    assert torch.equal(first, start["lin1.weight"])
+    assert torch.allclose(found["lin1.weight"], average(steps, 0.1, first), atol=1e-6)
+    frozen = seen.steps[-1]["lin2.weight"]
+    assert not torch.equal(frozen, start["lin2.weight"])
+    assert torch.allclose(found["lin2.weight"], frozen, atol=1e-6)  # the average of what does not change any more
+
+
+def test_a_layer_can_be_removed(toy: DataBunch):
+    learn = Learner(toy, nn.Sequential(nn.Linear(20, 8), nn.Linear(8, 8), nn.Linear(8, 4)), silent=True)
+    learn.fit(3, 1e-2, callbacks=[EMA(0.9), Change(lambda model: model.__setitem__(1, nn.Identity()))])
+    assert len(learn.recorder.val_losses) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        new_head,
+        lambda model: nn.init.constant_(model.lin2.weight, 7.0),
+        lambda model: model.lin2.weight.data.fill_(7.0),
+    ],
+)
+@pytest.mark.parametrize("extends", [True, False])
+def test_what_was_changed_since_the_average_is_in_the_model_stays(toy: DataBunch, change: Any, extends: bool):
+    seen, raw = Change(change, "on_epoch_end"), Change(None, "")
+    learn = learner(toy)
+    if extends:
+        learn.fit(1, 1e-4, callbacks=[EMA(0.9), raw])
+        change(learn.model)
+        last = raw.steps[-1]
+        learn.extend(1)
+        after = raw.steps[-len(learn.data.train_dl)]
+    else:
+        learn.fit(2, 1e-4, callbacks=[EMA(0.9), seen])
+        last, after = seen.steps[-len(learn.data.train_dl) - 1], seen.steps[-len(learn.data.train_dl)]
+    assert torch.allclose(after["lin2.weight"], torch.full((4, 8), 7.0), atol=0.01)
+    assert torch.allclose(after["lin1.weight"], last["lin1.weight"], atol=1e-3)  # went on with the weights themselves
+    assert torch.allclose(learn.model.lin2.weight, torch.full((4, 8), 7.0), atol=0.05)

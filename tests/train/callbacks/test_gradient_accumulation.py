@@ -154,3 +154,84 @@ def test_several_targets():
 def test_not_even_one():
     with pytest.raises(SettingError, match="GradientAccumulation's n is 0; expected a whole number of at least 1"):
         GradientAccumulation(0)
+
+
+class Step(Callback):
+    """Change the model before some steps, by their number."""
+
+    def __init__(self, hook: str, changes: dict[int, Any]) -> None:
+        self.hook, self.changes = hook, changes
+
+    def on_batch_begin(self, fit: Any) -> None:
+        if self.hook == "on_batch_begin" and fit.iteration in self.changes:
+            self.changes[fit.iteration](fit.model)
+
+    def on_batch_end(self, fit: Any) -> None:
+        if self.hook == "on_batch_end" and fit.iteration + 1 in self.changes:
+            self.changes[fit.iteration + 1](fit.model)
+
+
+def deep() -> nn.Sequential:
+    return seeded(nn.Sequential(nn.Linear(20, 8), nn.Linear(8, 8), nn.Linear(8, 4)))
+
+
+@pytest.mark.parametrize("hook", ["on_batch_begin", "on_batch_end"])
+def test_a_layer_that_is_frozen_while_its_gradient_is_pending_does_not_step(hook: str):
+    """Beside a loop of torch that leaves the gradient out when it steps."""
+    x, y = toy_arrays(64)
+    changes = {1: lambda model: model[0].requires_grad_(False), 4: lambda model: model[0].requires_grad_(True)}
+    learn = Learner(
+        DataBunch(DataLoader(TensorDataset(x.double(), y), 8)), deep().double(), silent=True, opt_func=SGD, wd=0.0
+    )
+    learn.fit(1, 0.1, callbacks=[GradientAccumulation(2), Step(hook, changes)])
+    model = deep().double()
+    opt = SGD(model.parameters(), lr=0.1)
+    for i in range(8):
+        changes.get(i, lambda _: None)(model)
+        (F.cross_entropy(model(x[i * 8 : i * 8 + 8].double()), y[i * 8 : i * 8 + 8]) / 2).backward()
+        if i % 2:
+            for parameter in model.parameters():
+                parameter.grad = parameter.grad if parameter.requires_grad else None
+            opt.step()
+            opt.zero_grad()
+    for found, expected in zip(learn.model.parameters(), model.parameters(), strict=True):
+        assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+
+
+def widen(model: Any) -> None:
+    model[0], model[1] = nn.Linear(20, 16), nn.Linear(16, 8)
+
+
+@pytest.mark.parametrize("hook", ["on_batch_begin", "on_batch_end"])
+@pytest.mark.parametrize("change", [lambda model: model.__setitem__(1, nn.Identity()), widen])
+def test_a_layer_that_is_removed_or_replaced_takes_its_gradient_with_it(change: Any, hook: str):
+    data = DataBunch.create(toy_arrays(64), toy_arrays(50), bs=8, seed=1)
+    learn = Learner(data, deep(), silent=True, opt_func=SGD, wd=0.0)
+    callback, seen = GradientAccumulation(3), list[bool]()
+
+    class Look(Callback):
+        def on_backward_end(self, fit: Any) -> None:
+            seen.append(all(p.grad is not None and p.grad.shape == p.shape for p in fit.model.parameters()))
+
+    learn.fit(2, 1e-2, callbacks=[callback, Step(hook, {4: change}), Look()])
+    assert seen == [True] * 6
+    assert all(parameter.grad is None for parameter in learn.model.parameters())
+
+
+def test_a_new_layer_of_the_same_shape_does_not_step_by_the_gradient_of_the_old_one():
+    data = DataBunch.create(toy_arrays(64), toy_arrays(50), bs=8, seed=1)
+    learn, grads = Learner(data, deep(), silent=True, opt_func=SGD, wd=0.0), list[torch.Tensor]()
+    new = nn.Linear(8, 4)
+
+    class Look(Callback):
+        def on_backward_begin(self, fit: Any) -> None:
+            if fit.iteration == 1:
+                grads.append(torch.autograd.grad(fit.loss, new.weight, retain_graph=True)[0])
+
+        def on_backward_end(self, fit: Any) -> None:
+            if fit.iteration == 1:
+                assert torch.allclose(fit.model[2].weight.grad, grads[0] / 2)
+
+    replace_head = Step("on_batch_end", {1: lambda model: model.__setitem__(2, new)})
+    learn.fit(1, 1e-2, callbacks=[GradientAccumulation(2), replace_head, Look()])
+    assert len(grads) == 1
