@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from engine.differences import differences, flatten, hashed
 from onecycle import Callback, DataBunch, GradientClip, Learner, accuracy
 
+pytestmark = pytest.mark.slow  # most run over 600 steps, as users' fits do
 LONG = 40  # epochs of 16 steps: 640 steps, so that "auto" captures
 UNREADABLE = ("invalid python storage", "proper Tensor", "torch._C", "aten::", "0x", "\n", "g2")
 

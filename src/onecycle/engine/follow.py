@@ -192,7 +192,7 @@ class Follower:
         if _is_value(owner) or (isinstance(owner, tuple) and name in getattr(owner, "_fields", ())):
             return getattr(owner, name)
         if isinstance(owner, partial) and name in ("func", "args", "keywords"):
-            return getattr(owner, name)  # its guard compares them  # pyright: ignore[reportUnknownVariableType] -- of a user
+            return self._guarded(owner, name, getattr(owner, name), partial(getattr, owner, name))  # pyright: ignore[reportUnknownArgumentType] -- of a user
         if isinstance(owner, (nn.Module, FunctionType, MethodType, tuple, Enum)) or is_plain_object(owner):
             return self._get_from_object(owner, name)
         raise self._refuse(f"reads .{name} of an object of {class_name(type(owner))}")
@@ -478,8 +478,10 @@ class Follower:
         ):
             return found.__get__(owner, type(owner))
         if hasattr(type(found), "__get__"):
-            if _is_context(owner) or isinstance(found, type(FunctionType.__code__)):
+            if _is_context(owner):
                 return getattr(owner, name)
+            if isinstance(found, type(FunctionType.__code__)):  # of a function
+                return self._guarded(owner, name, getattr(owner, name), partial(getattr, owner, name))
             raise self._refuse(f"reads .{name}, a {type(found).__name__}")
         return found
 

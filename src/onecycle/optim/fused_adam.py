@@ -53,10 +53,10 @@ class FusedAdam:
 
     def is_current(self) -> bool:
         """Whether the optimizer has the state that this one updates, and no hooks: a user may have changed both."""
+        if has_hooks(self._opt):
+            return False
         state = self._opt.state
-        return not has_hooks(self._opt) and all(
-            state.get(p) is entry and entry.get("exp_avg") is mean for p, entry, mean in self._states
-        )
+        return all(state.get(p) is entry and entry.get("exp_avg") is mean for p, entry, mean in self._states)
 
     @classmethod
     def create_for(cls, opt: Optimizer) -> "FusedAdam | None":
