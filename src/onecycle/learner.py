@@ -298,12 +298,12 @@ class Learner(Predictor):
         opt = self._current_opt()
         range_test, recorder = RangeTest(num_it, stop_div), Recorder(stop_at_nan=False)
         display = make_display(self.silent, table=False)
-        with self._use_of_generators() as generators, ExitStack() as trial:
-            trial.enter_context(restoring(self.model, self.loss_func, opt, generators=self.device))
+        objective = replace(self._objective, metrics=())
+        check_before_fit(self.model, objective, self.data.train_dl, None)
+        trial = restoring(self.model, self.loss_func, opt, generators=self.device)
+        with self._use_of_generators() as generators, trial as snapshot:
             callbacks = self._resolve_callbacks(None)
-            trial.enter_context(restoring(*callbacks))
-            objective = replace(self._objective, metrics=())
-            check_before_fit(self.model, objective, self.data.train_dl, None)
+            snapshot.add(*callbacks)
             fit = self._new_fit(range_epochs(num_it, batches), ExponentialRamp(starts, ends, num_it), opt, wd, recorder)
             hooks = collect_hooks([range_test, *callbacks]) | {"on_epoch_end": ()}
             self._run_fit(

@@ -17,7 +17,7 @@ from onecycle.core.archives import as_place, place_name
 from onecycle.core.choices import SetName
 from onecycle.core.device import pick_device, versions
 from onecycle.core.models import MLP, TabularModel
-from onecycle.core.nested import count_rows, leaves_by_path, map_leaves, map_tensors
+from onecycle.core.nested import count_rows, leaves_by_path, map_leaves, map_tensors, tensors_in
 from onecycle.data.arrays import as_tensor, is_in_memory
 from onecycle.data.bunch import DataBunch
 from onecycle.data.loaders import Loader, TorchLoader, as_batch
@@ -347,8 +347,11 @@ class Predictor:
         return self._run(self._loader(which).epoch(0) if rows is None else self._row_batches(rows))
 
     def _run(self, batches: Iterator[tuple[Any, Any]]) -> tuple[Any, Any]:
-        check_weights(self.model, "every prediction would be NaN")
-        return predict(self.model, batches, self._forward)
+        outputs, targets = predict(self.model, batches, self._forward)
+        numbers = [part for part in tensors_in(outputs) if part.is_floating_point() or part.is_complex()]
+        if not numbers or any(bool(part.isnan().any()) for part in numbers):  # all weights are read only if they may be NaN
+            check_weights(self.model, "every prediction would be NaN")
+        return outputs, targets
 
     def _single_output(self, outputs: Any) -> Any:
         """Return the predictions of the main output; all outputs of a regression that has none."""

@@ -7,6 +7,7 @@ leaves no trace. `explain` finds the cause of an error that a batch raised.
 import reprlib
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -97,15 +98,34 @@ def check_before_fit(model: nn.Module, objective: Objective, train_dl: Loader, v
         raise DataError(
             "the training loader has no batches: fewer rows than a batch, and the last short one is dropped"
         )
-    for name, loader in (("train", train_dl), ("valid", valid_dl)):
-        if isinstance(loader, InMemoryLoader):
-            trial = restoring(model, objective.loss_func, generators=loader.device)
-            with torch.no_grad(), trial as can_be_restored:
-                if can_be_restored:
-                    _try_batch(model.eval(), objective, loader, name)
+    sets = (("train", train_dl), ("valid", valid_dl))
+    loaders = {name: loader for name, loader in sets if isinstance(loader, InMemoryLoader)}
+    if not loaders:
+        return
+    with suppress(Exception):  # perhaps what watches the memory is in the way: an array is read-only, say
+        return _try_sets(model, objective, loaders)
+    return _try_sets(model, objective, loaders, is_trial=False)
 
 
-def _try_batch(model: nn.Module, objective: Objective, loader: InMemoryLoader, name: str) -> None:
+def _try_sets(
+    model: nn.Module, objective: Objective, loaders: dict[str, InMemoryLoader], is_trial: bool = True
+) -> None:
+    device = next(iter(loaders.values())).device
+    trial = restoring(model, objective.loss_func, generators=device, is_trial=is_trial)
+    with torch.no_grad(), trial as snapshot:
+        for name, loader in loaders.items() if snapshot.is_complete else ():
+            with snapshot.trying():
+                _try_batch(model.eval(), objective, loader, name, is_trial)
+        if snapshot.memory is not None and (unseen := snapshot.memory.unseen()):
+            warnings.warn(
+                f"the trial before the fit changed a tensor of shape {tuple(unseen[0].shape)} in a way that torch does "
+                "not show, so that it is not restored: write to tensors with torch's operators, in the same thread",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _try_batch(model: nn.Module, objective: Objective, loader: InMemoryLoader, name: str, is_trial: bool) -> None:
     """Run model, loss and metrics on the first rows, as many as a batch has: a model may be built for that number."""
     loss_func, (xb, yb) = objective.loss_func, loader.peek(loader.batch_size)
     if yb is None:
@@ -115,8 +135,8 @@ def _try_batch(model: nn.Module, objective: Objective, loader: InMemoryLoader, n
         _check_targets(loss_func, preds, loader.tensors[-1], name)
         _check_loss(loss_func, preds, yb)
         for metric in objective.metrics if name == "valid" else ():
-            with restoring(metric) as can_be_restored:
-                if can_be_restored:
+            with restoring(metric, is_trial=is_trial) as snapshot, snapshot.trying():
+                if snapshot.is_complete:
                     _check_metric(metric, objective, model, loader, preds, yb)
     except OneCycleError:
         raise
