@@ -79,7 +79,9 @@ class WatchedMemory:
     def unseen(self) -> list[Tensor]:
         """Return the tensors that torch says have changed although no operator was seen that writes to them."""
         changed = (tensor for tensor, version in self._versions if tensor._version != version)
-        return [tensor for tensor in changed if (start := _start(tensor)) in self._watched and start not in self._copies]
+        return [
+            tensor for tensor in changed if (start := _start(tensor)) in self._watched and start not in self._copies
+        ]
 
     def put_back(self) -> None:
         """Put the copies back; not in `watching`."""
@@ -141,4 +143,3 @@ def _start(tensor: Tensor) -> int:
 
 def _is_owner(array: Any) -> bool:
     return array.base is None
-

@@ -6,12 +6,14 @@ leaves no trace. `explain` finds the cause of an error that a batch raised.
 
 import reprlib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from onecycle.core.checks import unwrap_partial
@@ -82,6 +84,32 @@ def untrained_parameters(loss_func: LossFunc, model: nn.Module) -> str | None:
     )
 
 
+def materialise(model: nn.Module, forward: Forward, batches: Callable[[], Iterable[tuple[Any, Any]]] | None) -> None:
+    """Give lazy layers their sizes: run the model on the first batch, in eval mode. Nothing else of it remains.
+
+    Raises ModelError if layers stay lazy, or if there are no batches.
+    """
+    lazy = [m for m in model.modules() if isinstance(m, LazyModuleMixin) and m.has_uninitialized_params()]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- torch leaves its type open
+    if not lazy:
+        return
+    modes = {module: module.training for module in lazy}
+    for xb, yb in batches() if batches is not None else ():
+        try:
+            with torch.no_grad(), restoring(model):
+                forward(model.eval(), xb)
+        except FAILURES as error:
+            raise explain(error, model, None, xb, yb, "train", forward) from error
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        break
+    if any(is_lazy(parameter) for parameter in [*model.parameters(), *model.buffers()]):
+        raise ModelError(
+            "the model has lazy layers, whose sizes are not known until it is called: call the model on a batch first, "
+            "for example learn.model(x)"
+        )
+
+
 def check_before_fit(model: nn.Module, objective: Objective, train_dl: Loader, valid_dl: Loader | None) -> None:
     """Run model, loss and metrics once on the first rows of each set, in eval mode, and check all labels.
 
@@ -101,7 +129,7 @@ def check_before_fit(model: nn.Module, objective: Objective, train_dl: Loader, v
     sets = (("train", train_dl), ("valid", valid_dl))
     loaders = {name: loader for name, loader in sets if isinstance(loader, InMemoryLoader)}
     if not loaders:
-        return
+        return None
     with suppress(Exception):  # perhaps what watches the memory is in the way: an array is read-only, say
         return _try_sets(model, objective, loaders)
     return _try_sets(model, objective, loaders, is_trial=False)

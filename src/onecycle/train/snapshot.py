@@ -37,9 +37,7 @@ _GLOBAL_OPS = ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL")
 
 
 @contextmanager
-def restoring(
-    *objects: Any, generators: torch.device | None = None, is_trial: bool = False
-) -> Generator["Snapshot"]:
+def restoring(*objects: Any, generators: torch.device | None = None, is_trial: bool = False) -> Generator["Snapshot"]:
     """Restore, however the block ends, what the objects hold. The same objects hold what they held before.
 
     Restored are tensors with their gradients, NumPy arrays, containers, random generators, the attributes of modules,
@@ -210,7 +208,10 @@ class Snapshot:
 
     def _save_container(self, value: Any, kind: type[Any] = dict) -> Iterable[Any]:
         is_dict = issubclass(kind, dict)
-        before = dict(kind.items(value)) if is_dict else [*kind.__iter__(value)]
+        if kind in (dict, list):
+            before = kind.copy(value)
+        else:
+            before = dict(kind.items(value)) if is_dict else [*kind.__iter__(value)]
         self._undo.append(partial(_put_back_dict if is_dict else _put_back_items, kind, value, before))
         held = before.values() if isinstance(before, dict) else before
         if len(held) < MANY_ITEMS:
