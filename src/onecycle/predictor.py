@@ -275,8 +275,8 @@ class Predictor:
         """Write a bundle, which predicts in another process without the model's code.
 
         A bundle holds weights (safetensors) and JSON, no code and no pickle, and for a table how raw rows are prepared.
-        A model that is not the library's own, or was changed by hand, is traced with a few rows; if that fails, a warning says why, and loading
-        asks for the model's class.
+        A model that is not the library's own, or was changed by hand, is traced with a few rows; if that fails, a
+        warning says why, and loading asks for the model's class.
 
         Args:
             name: Where to write, relative to `path`: a folder, or one file if it ends in .zip; or a file-like object

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # the documented way
 
 from onecycle.core.nested import tensors_in
 
+_DISPATCH = "__torch_dispatch__"  # a class that has its own has memory of its own kind
 _RUNNING = ("running_mean", "running_var")  # written by batch_norm, whose schema does not say so
 
 
@@ -39,7 +40,7 @@ class WatchedMemory:
 
     def add(self, tensor: Tensor) -> bool:
         """Watch a tensor's memory; return False, and do nothing, if that is impossible."""
-        if tensor.layout != torch.strided or type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        if tensor.layout != torch.strided or getattr(type(tensor), _DISPATCH) is not getattr(Tensor, _DISPATCH):
             return False
         if not (start := _start(tensor)):
             return False  # it is empty
@@ -135,7 +136,7 @@ _ESCAPES: set[Any] = {
 def _start(tensor: Tensor) -> int:
     """Return the address of the memory that a tensor is in; 0 if it has none."""
     try:
-        with torch._C.DisableTorchFunction():
+        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage] -- the documented way
             return tensor.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError):  # sparse, or of a class with memory of its own kind
         return 0

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
@@ -23,7 +22,7 @@ from onecycle.optim.groups import LayerGroup
 from onecycle.train.losses import is_classification, loss_name
 from onecycle.train.metrics import Metric, metric_name
 from onecycle.train.scores import EpochScores, is_batchwise
-from onecycle.train.snapshot import restoring
+from onecycle.train.snapshot import is_lazy_module, restoring
 from onecycle.train.step import Forward, LossFunc, Objective, plain_forward
 
 FAILURES = (RuntimeError, IndexError, ValueError, TypeError)  # what torch raises for arguments that do not fit
@@ -89,7 +88,7 @@ def materialise(model: nn.Module, forward: Forward, batches: Callable[[], Iterab
 
     Raises ModelError if layers stay lazy, or if there are no batches.
     """
-    lazy = [m for m in model.modules() if isinstance(m, LazyModuleMixin) and m.has_uninitialized_params()]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- torch leaves its type open
+    lazy = [module for module in model.modules() if is_lazy_module(module)]
     if not lazy:
         return
     modes = {module: module.training for module in lazy}

@@ -30,6 +30,7 @@ _ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), torch.Siz
 _CONTAINERS: tuple[type[Any], ...] = (OrderedDict, dict, list, deque, set)
 _PLAIN = {"argparse", "collections", "types"}  # packages of Python whose objects are namespaces and containers
 _PYTHON = sysconfig.get_path("stdlib")
+_LAZY: Any = LazyModuleMixin  # whose methods say that they are for a protocol, which no module is to a type checker
 MANY_ITEMS = 10_000  # in a container, from which on numbers and texts are skipped at once
 MOST_OBJECTS = 100_000  # that a trial looks at one by one, about 0.3 s
 LARGE_ARRAY = 2**22  # bytes
@@ -132,7 +133,7 @@ class Snapshot:
         """Copy what one object holds, and return the objects that it refers to."""
         if isinstance(value, torch.jit.ScriptModule):
             return self._save_script(value)
-        if isinstance(value, LazyModuleMixin) and value.has_uninitialized_params():  # pyright: ignore[reportUnknownMemberType] -- torch leaves its type open
+        if is_lazy_module(value):
             return ()
         if isinstance(value, nn.Module | Optimizer):
             return self._save_attributes(value)
@@ -201,8 +202,8 @@ class Snapshot:
 
     def _save_array(self, value: Any) -> Iterable[Any]:
         has_objects, is_memmap = value.dtype.hasobject, isinstance(value, np.memmap)
-        is_watched = self.memory is not None and value.nbytes >= LARGE_ARRAY and not has_objects
-        if value.flags.writeable and not is_memmap and not (is_watched and self.memory.add_array(value)):
+        memory = self.memory if value.nbytes >= LARGE_ARRAY and not has_objects else None
+        if value.flags.writeable and not is_memmap and not (memory is not None and memory.add_array(value)):
             self._undo.append(partial(value.__setitem__, ..., value.copy()))
         return value.ravel().tolist() if has_objects else ()
 
@@ -272,6 +273,11 @@ class Snapshot:
         # the functions of static and class methods and properties
         inner = (getattr(held, "__func__", None) or getattr(held, "fget", None) for held in before.values())
         return [*before.values(), *dunders, *inner]
+
+
+def is_lazy_module(module: Any) -> bool:
+    """Whether a module is a lazy layer whose parameters have no sizes yet."""
+    return isinstance(module, _LAZY) and module.has_uninitialized_params()
 
 
 def _clear(containers: list[Any]) -> None:
