@@ -304,9 +304,9 @@ class Learner(Predictor):
         range_test, recorder = RangeTest(num_it, stop_div), Recorder(stop_at_nan=False)
         display = make_display(self.silent, table=False)
         objective = replace(self._objective, metrics=())
-        check_before_fit(self.model, objective, self.data.train_dl, None)
-        trial = restoring(self.model, self.loss_func, opt, generators=self.device)
-        with self._use_of_generators() as generators, trial as snapshot:
+        with self._use_of_generators() as generators, ExitStack() as trial:
+            check_before_fit(self.model, objective, self.data.train_dl, None)
+            snapshot = trial.enter_context(restoring(self.model, self.loss_func, opt, generators=self.device))
             callbacks = self._resolve_callbacks(None)
             snapshot.add(*callbacks)
             fit = self._new_fit(range_epochs(num_it, batches), ExponentialRamp(starts, ends, num_it), opt, wd, recorder)
