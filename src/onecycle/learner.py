@@ -42,7 +42,12 @@ from onecycle.optim.schedules import (
 from onecycle.predictor import Predictor, metrics_by_name, read_checked_bundle
 from onecycle.show.progress import make_display
 from onecycle.train.callbacks.base import Callback, check_callbacks, collect_hooks
-from onecycle.train.checks import check_arguments, check_before_fit, check_opt_func, untrained_parameters
+from onecycle.train.checks import (
+    check_arguments,
+    check_before_fit,
+    check_opt_func,
+    untrained_parameters,
+)
 from onecycle.train.evaluate import evaluate
 from onecycle.train.fit import Fit, Position
 from onecycle.train.generators import GeneratorUse, evaluating
@@ -298,12 +303,12 @@ class Learner(Predictor):
         opt = self._current_opt()
         range_test, recorder = RangeTest(num_it, stop_div), Recorder(stop_at_nan=False)
         display = make_display(self.silent, table=False)
+        objective = replace(self._objective, metrics=())
         with self._use_of_generators() as generators, ExitStack() as trial:
-            trial.enter_context(restoring(self.model, self.loss_func, opt, generators=self.device))
-            callbacks = self._resolve_callbacks(None)
-            trial.enter_context(restoring(*callbacks))
-            objective = replace(self._objective, metrics=())
             check_before_fit(self.model, objective, self.data.train_dl, None)
+            snapshot = trial.enter_context(restoring(self.model, self.loss_func, opt, generators=self.device))
+            callbacks = self._resolve_callbacks(None)
+            snapshot.add(*callbacks)
             fit = self._new_fit(range_epochs(num_it, batches), ExponentialRamp(starts, ends, num_it), opt, wd, recorder)
             hooks = collect_hooks([range_test, *callbacks]) | {"on_epoch_end": ()}
             self._run_fit(
@@ -473,6 +478,7 @@ class Learner(Predictor):
         """
         if self._running is not None:
             raise SettingError("split: a fit is under way, whose rates are for its layer groups; split before the fit")
+        self._materialise()
         self.layer_groups = split_layers(self.model, [at] if isinstance(at, nn.Module) else at)
         self._follow_model()
         self.opt = None
@@ -538,6 +544,7 @@ class Learner(Predictor):
         Example:
             >>> learn.save("mini_train")
         """
+        self._materialise()
         place = as_place(name, self.path / self.model_dir)
         if found := find_nan(self.model):
             warnings.warn(f"{place_name(place)}: the weights that are saved contain NaN ({found})", stacklevel=2)
@@ -561,6 +568,7 @@ class Learner(Predictor):
         Example:
             >>> learn.load("mini_train")
         """
+        self._materialise()
         opt = self._current_opt() if with_opt else None
         has_opt, epochs_trained = load_checkpoint(as_place(name, self.path / self.model_dir), self.model, opt)
         if has_opt:
@@ -672,6 +680,7 @@ class Learner(Predictor):
         return Fit(self.model, opt, epochs, recorder.record, self.device, schedule)
 
     def _new_recorder(self, epochs: int, wd: WeightDecay | None, schedule_settings: dict[str, Any]) -> Recorder:
+        self._materialise()
         data, optimizer = self.data, optimizer_class(self.opt_func)
         optimizer = torch.optim.AdamW if self.true_wd and optimizer is torch.optim.Adam else optimizer
         settings = {
@@ -722,6 +731,7 @@ class Learner(Predictor):
 
     def _current_opt(self) -> GroupedOptimizer:
         """Return the optimizer, which trains what is trainable in the model now; a new one if there is none."""
+        self._materialise()
         if self.opt is None or self.opt.layers is not self.layer_groups:
             return self._make_opt()
         if (self.opt.opt_func, self.opt.true_wd, self.opt.bn_wd) != (self.opt_func, self.true_wd, self.bn_wd):
@@ -733,6 +743,7 @@ class Learner(Predictor):
 
     def _follow_model(self) -> LayerGroups:
         """Return the layer groups, with the layers that the model has now."""
+        self._materialise()
         groups = self.layer_groups if isinstance(self.layer_groups, LayerGroups) else LayerGroups(self.layer_groups)
         groups.follow(self.model)
         self.layer_groups = groups

@@ -3,6 +3,7 @@
 import reprlib
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,12 +18,13 @@ from onecycle.core.archives import as_place, place_name
 from onecycle.core.choices import SetName
 from onecycle.core.device import pick_device, versions
 from onecycle.core.models import MLP, TabularModel
-from onecycle.core.nested import count_rows, leaves_by_path, map_leaves, map_tensors
+from onecycle.core.nested import count_rows, leaves_by_path, map_leaves, map_tensors, tensors_in
 from onecycle.data.arrays import as_tensor, is_in_memory
 from onecycle.data.bunch import DataBunch
 from onecycle.data.loaders import Loader, TorchLoader, as_batch
 from onecycle.errors import DataError, FileError, ModelError, OneCycleError
 from onecycle.export.bundle import BundleInfo, RowSpec, export_bundle, read_bundle
+from onecycle.train.checks import materialise
 from onecycle.train.epoch_metrics import average_precision, f1_score, mae, mse, r2_score, rmse, roc_auc
 from onecycle.train.evaluate import predict
 from onecycle.train.generators import evaluating
@@ -274,8 +276,8 @@ class Predictor:
         """Write a bundle, which predicts in another process without the model's code.
 
         A bundle holds weights (safetensors) and JSON, no code and no pickle, and for a table how raw rows are prepared.
-        A model that is not the library's own is traced with a few rows; if that fails, a warning says why, and loading
-        asks for the model's class.
+        A model that is not the library's own, or was changed by hand, is traced with a few rows; if that fails, a
+        warning says why, and loading asks for the model's class.
 
         Args:
             name: Where to write, relative to `path`: a folder, or one file if it ends in .zip; or a file-like object
@@ -292,6 +294,7 @@ class Predictor:
         Example:
             >>> learn.export("digits.onecycle")
         """
+        self._materialise()
         weights_of(self.model)
         check_weights(self.model, "nothing was written")
         shape, features, target = self.input_shape, self.features, self.target
@@ -334,6 +337,7 @@ class Predictor:
         """
         from onecycle.export.onnx import write_onnx
 
+        self._materialise()
         check_weights(self.model, "nothing was written")
         place = as_place(name, self.path)
         metadata = {"loss": loss_name(self.loss_func), "classes": self.classes}
@@ -348,9 +352,17 @@ class Predictor:
         return self._run(self._loader(which).epoch(0) if rows is None else self._row_batches(rows))
 
     def _run(self, batches: Iterator[tuple[Any, Any]]) -> tuple[Any, Any]:
-        check_weights(self.model, "every prediction would be NaN")
         with evaluating(self.model):
-            return predict(self.model, batches, self._forward)
+            outputs, targets = predict(self.model, batches, self._forward)
+        numbers = [part for part in tensors_in(outputs) if part.is_floating_point() or part.is_complex()]
+        if not numbers or any(bool(part.isnan().any()) for part in numbers):  # only then all weights are read
+            check_weights(self.model, "every prediction would be NaN")
+        return outputs, targets
+
+    def _materialise(self) -> None:
+        """Give the model's lazy layers their sizes, if it has any, with the first batch."""
+        data = self._source if isinstance(self._source, DataBunch) else None
+        materialise(self.model, self._forward, partial(data.train_dl.epoch, 0) if data is not None else None)
 
     def _single_output(self, outputs: Any) -> Any:
         """Return the predictions of the main output; all outputs of a regression that has none."""

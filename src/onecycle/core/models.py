@@ -149,13 +149,42 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def architecture(model: nn.Module) -> dict[str, Any] | None:
-    """Return the name and sizes to rebuild `model` from, as JSON values, or None if it is not one of the library's."""
+    """Return the name and sizes to rebuild `model` from, as JSON values.
+
+    None if it is not one of the library's, or if it was changed since: other layers, hooks or dtypes.
+    """
     if type(model) is MLP:
-        return {"name": "MLP", "sizes": list(model.sizes)}
-    if type(model) is TabularModel:
+        description: dict[str, Any] = {"name": "MLP", "sizes": list(model.sizes)}
+    elif type(model) is TabularModel:
         names = ("numbers", "sizes", "outputs", "hidden", "dropout", "ramps")
-        return {"name": "TabularModel", **{name: getattr(model, name) for name in names}}
-    return None
+        description = {"name": "TabularModel", **{name: getattr(model, name) for name in names}}
+    else:
+        return None
+    try:
+        with torch.device("meta"):  # takes no memory
+            built = build(description)
+    except SettingError:
+        return None
+    return description if _structure(model) == _structure(built) else None
+
+
+def _structure(model: nn.Module) -> list[Any]:
+    """Return all that decides what a model computes, besides its numbers."""
+    modules = [
+        (
+            name,
+            type(module),
+            module.extra_repr(),
+            "forward" in vars(module),
+            *(bool(vars(module)[hooks]) for hooks in _HOOKS),
+        )
+        for name, module in model.named_modules(remove_duplicate=False)
+    ]
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    return [modules, [(name, tensor.shape, tensor.dtype) for name, tensor in tensors]]
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 def build(description: dict[str, Any], n_weights: int | None = None) -> nn.Module:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode  # the documented way in, private by name only
 
+from onecycle.core.writes import written_tensors
+
 T = TypeVar("T")
 
 
@@ -157,15 +159,13 @@ class Tracer(TorchDispatchMode):
 
     def _save(self, func: Any, args: Any, kwargs: Any) -> None:
         """Save the memory that an operation is about to write to, unless it was allocated while tracing."""
-        for i, argument in enumerate(func._schema.arguments):
-            if (argument.alias_info is not None and argument.alias_info.is_write) or argument.name in _RUNNING:
-                for tensor in all_in(args[i] if i < len(args) else kwargs.get(argument.name), Tensor):
-                    storage = tensor.untyped_storage()
-                    if storage.data_ptr() in self._results or storage.data_ptr() in self._saved:
-                        continue
-                    if self._known and storage.data_ptr() not in {_storage(known) for known in self._known()}:
-                        raise self._refuse("changes a tensor in place that is not known before the step", _CLONE)
-                    self._saved[storage.data_ptr()] = storage, storage.clone()
+        for tensor in written_tensors(func, args, kwargs):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() in self._results or storage.data_ptr() in self._saved:
+                continue
+            if self._known and storage.data_ptr() not in {_storage(known) for known in self._known()}:
+                raise self._refuse("changes a tensor in place that is not known before the step", _CLONE)
+            self._saved[storage.data_ptr()] = storage, storage.clone()
 
     def trace(self, outputs: Sequence[Tensor | None], trained: Sequence[Tensor] = ()) -> Trace:
         """Return what ran so far, without the operations that `outputs` do not need.
@@ -231,7 +231,6 @@ class Tracer(TorchDispatchMode):
 _WHERE = "torch.where, or a product with the mask, can be captured"
 _CONSTANT = "train it as a parameter of the model, or use it without its gradient (detach)"
 _CLONE = "clone it first"
-_RUNNING = ("running_mean", "running_var")  # written by batch_norm, whose schema does not say so
 # what torch's C++ code computes in another way if a dispatch mode is on, with other last bits: benchmarks/operators.py
 _TWO_WAYS = {
     *(getattr(torch.ops.aten, name) for name in ("_linalg_svd", "_linalg_eigh", "linalg_eig", "linalg_lstsq")),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from onecycle.checkpoint.weights import load_weights
 from onecycle.core.archives import Place, check_replaceable, place_name, read_archive, write_archive
+from onecycle.core.device import preserve_rng_state
 from onecycle.core.models import architecture, build
 from onecycle.errors import DataError, FileError, ModelError, SettingError
 from onecycle.export.traced_model import TracedModel
@@ -97,6 +98,8 @@ def export_bundle(place: Place, model: nn.Module, info: BundleInfo, overwrite: b
     if isinstance(place, Path):
         check_bundle_path(place, overwrite)
     known = architecture(model)
+    if known is not None and not _is_rebuilt(model, known, rows):
+        known = None
     program, constants = _trace(place_name(place), model, rows) if known is None else (None, {})
     state = {
         "architecture": known,
@@ -108,6 +111,27 @@ def export_bundle(place: Place, model: nn.Module, info: BundleInfo, overwrite: b
     if constants:
         tensors["constants"] = constants
     write_archive(place, _KIND, tensors, state, overwrite)
+
+
+def _is_rebuilt(model: nn.Module, description: dict[str, Any], rows: Rows) -> bool:
+    """Whether a model that is built from the description, with these weights, returns the same numbers bit for bit."""
+    try:
+        given = rows()
+    except Exception:  # there are none, or whatever a user's data set raises: its layers are those of the description
+        return True
+    device = next(model.parameters()).device
+    with preserve_rng_state(device):  # of the fresh weights
+        rebuilt = build(description).to(device).eval()
+    load_weights(rebuilt, model.state_dict(), Path())
+    given = [row.to(device) for row in given]
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            expected, actual = model.eval()(*given), rebuilt(*given)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return torch.allclose(expected, actual, rtol=0, atol=0, equal_nan=True)
 
 
 def _trace(path: Path, model: nn.Module, rows: Rows) -> tuple[dict[str, Any] | None, Mapping[str, Tensor]]:

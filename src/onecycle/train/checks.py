@@ -6,11 +6,13 @@ leaves no trace. `explain` finds the cause of an error that a batch raised.
 
 import reprlib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from onecycle.core.checks import unwrap_partial
@@ -20,7 +22,7 @@ from onecycle.optim.groups import LayerGroup
 from onecycle.train.losses import is_classification, loss_name
 from onecycle.train.metrics import Metric, metric_name
 from onecycle.train.scores import EpochScores, is_batchwise
-from onecycle.train.snapshot import restoring
+from onecycle.train.snapshot import is_lazy_module, restoring
 from onecycle.train.step import Forward, LossFunc, Objective, plain_forward
 
 FAILURES = (RuntimeError, IndexError, ValueError, TypeError)  # what torch raises for arguments that do not fit
@@ -81,6 +83,32 @@ def untrained_parameters(loss_func: LossFunc, model: nn.Module) -> str | None:
     )
 
 
+def materialise(model: nn.Module, forward: Forward, batches: Callable[[], Iterable[tuple[Any, Any]]] | None) -> None:
+    """Give lazy layers their sizes: run the model on the first batch, in eval mode. Nothing else of it remains.
+
+    Raises ModelError if layers stay lazy, or if there are no batches.
+    """
+    lazy = [module for module in model.modules() if is_lazy_module(module)]
+    if not lazy:
+        return
+    modes = {module: module.training for module in lazy}
+    for xb, yb in batches() if batches is not None else ():
+        try:
+            with torch.no_grad(), restoring(model):
+                forward(model.eval(), xb)
+        except FAILURES as error:
+            raise explain(error, model, None, xb, yb, "train", forward) from error
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        break
+    if any(is_lazy(parameter) for parameter in [*model.parameters(), *model.buffers()]):
+        raise ModelError(
+            "the model has lazy layers, whose sizes are not known until it is called: call the model on a batch first, "
+            "for example learn.model(x)"
+        )
+
+
 def check_before_fit(model: nn.Module, objective: Objective, train_dl: Loader, valid_dl: Loader | None) -> None:
     """Run model, loss and metrics once on the first rows of each set, in eval mode, and check all labels.
 
@@ -97,15 +125,34 @@ def check_before_fit(model: nn.Module, objective: Objective, train_dl: Loader, v
         raise DataError(
             "the training loader has no batches: fewer rows than a batch, and the last short one is dropped"
         )
-    for name, loader in (("train", train_dl), ("valid", valid_dl)):
-        if isinstance(loader, InMemoryLoader):
-            trial = restoring(model, objective.loss_func, generators=loader.device)
-            with torch.no_grad(), trial as can_be_restored:
-                if can_be_restored:
-                    _try_batch(model.eval(), objective, loader, name)
+    sets = (("train", train_dl), ("valid", valid_dl))
+    loaders = {name: loader for name, loader in sets if isinstance(loader, InMemoryLoader)}
+    if not loaders:
+        return None
+    with suppress(Exception):  # perhaps what watches the memory is in the way: an array is read-only, say
+        return _try_sets(model, objective, loaders)
+    return _try_sets(model, objective, loaders, is_trial=False)
 
 
-def _try_batch(model: nn.Module, objective: Objective, loader: InMemoryLoader, name: str) -> None:
+def _try_sets(
+    model: nn.Module, objective: Objective, loaders: dict[str, InMemoryLoader], is_trial: bool = True
+) -> None:
+    device = next(iter(loaders.values())).device
+    trial = restoring(model, objective.loss_func, generators=device, is_trial=is_trial)
+    with torch.no_grad(), trial as snapshot:
+        for name, loader in loaders.items() if snapshot.is_complete else ():
+            with snapshot.trying():
+                _try_batch(model.eval(), objective, loader, name, is_trial)
+        if snapshot.memory is not None and (unseen := snapshot.memory.unseen()):
+            warnings.warn(
+                f"the trial before the fit changed a tensor of shape {tuple(unseen[0].shape)} in a way that torch does "
+                "not show, so that it is not restored: write to tensors with torch's operators, in the same thread",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _try_batch(model: nn.Module, objective: Objective, loader: InMemoryLoader, name: str, is_trial: bool) -> None:
     """Run model, loss and metrics on the first rows, as many as a batch has: a model may be built for that number."""
     loss_func, (xb, yb) = objective.loss_func, loader.peek(loader.batch_size)
     if yb is None:
@@ -115,8 +162,8 @@ def _try_batch(model: nn.Module, objective: Objective, loader: InMemoryLoader, n
         _check_targets(loss_func, preds, loader.tensors[-1], name)
         _check_loss(loss_func, preds, yb)
         for metric in objective.metrics if name == "valid" else ():
-            with restoring(metric) as can_be_restored:
-                if can_be_restored:
+            with restoring(metric, is_trial=is_trial) as snapshot, snapshot.trying():
+                if snapshot.is_complete:
                     _check_metric(metric, objective, model, loader, preds, yb)
     except OneCycleError:
         raise

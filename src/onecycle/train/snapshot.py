@@ -17,10 +17,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
 from onecycle.core.device import preserve_all_rng_states
+from onecycle.core.writes import WatchedMemory
 
 Undo: TypeAlias = Callable[[], object]
 
@@ -28,80 +30,120 @@ _ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), torch.Siz
 _CONTAINERS: tuple[type[Any], ...] = (OrderedDict, dict, list, deque, set)
 _PLAIN = {"argparse", "collections", "types"}  # packages of Python whose objects are namespaces and containers
 _PYTHON = sysconfig.get_path("stdlib")
+_LAZY: Any = LazyModuleMixin  # whose methods say that they are for a protocol, which no module is to a type checker
+MANY_ITEMS = 10_000  # in a container, from which on numbers and texts are skipped at once
+MOST_OBJECTS = 100_000  # that a trial looks at one by one, about 0.3 s
+LARGE_ARRAY = 2**22  # bytes
 _GLOBAL_OPS = ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL")
 
 
 @contextmanager
-def restoring(*objects: Any, generators: torch.device | None = None) -> Generator[bool]:
+def restoring(*objects: Any, generators: torch.device | None = None, is_trial: bool = False) -> Generator["Snapshot"]:
     """Restore, however the block ends, what the objects hold. The same objects hold what they held before.
 
     Restored are tensors with their gradients, NumPy arrays, containers, random generators, the attributes of modules,
     of optimizers and of the user's own objects, what the user's own functions refer to (closures and globals), and the
     class attributes of the user's own classes; all of it however deeply nested. Of other objects, such as those of
     installed packages, data sets and threads, an attribute refers to the same object again, whose own state is not
-    restored.
+    restored. Nor are layers that are still lazy: what a first call makes of them stays.
 
     Args:
         objects: Modules, optimizers, functions, or other objects, whose attributes are restored whatever their class.
         generators: Restore the global generators of Python, NumPy and torch too, torch's also on this device.
+        is_trial: Copy tensors and large arrays only when something is about to write to them, which costs time for
+            each operator. The objects may change only in `Snapshot.trying`.
 
     Yields:
-        Whether the objects hold nothing that cannot be restored although they are likely to change it: iterators, files
-        and models of TorchScript.
+        The snapshot.
     """
     with ExitStack() as stack:  # each part is restored, even if Ctrl-C or an error interrupts another
         if generators is not None:
             stack.enter_context(preserve_all_rng_states(generators))
         stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
-        snapshot = _Snapshot(objects)
-        for undo in snapshot.undo:
-            stack.callback(undo)
-        stack.callback(torch.set_grad_enabled, False)  # the last is called first
-        yield snapshot.is_complete
+        snapshot = Snapshot(WatchedMemory() if is_trial else None)
+        snapshot.add(*objects)
+        if not is_trial:
+            stack.callback(snapshot.put_back)
+        yield snapshot
 
 
-class _Snapshot:
+class Snapshot:
     """Copies of all that some objects hold.
 
+    Args:
+        memory: Where memory is copied when it is written to; None to copy everything at once.
+
     Attributes:
-        undo: Functions that put it back.
-        is_complete: Whether no iterator or the like was found, which cannot be copied.
+        is_complete: Whether the objects hold nothing that cannot be restored although they are likely to change it:
+            iterators, files and models of TorchScript; and of a trial, whether they hold few enough objects.
+        visited: Number of objects that were looked at one by one.
     """
 
-    def __init__(self, objects: Iterable[Any]) -> None:
+    def __init__(self, memory: WatchedMemory | None = None) -> None:
+        self.is_complete, self.visited, self.memory = True, 0, memory
         self._empty: list[Any] = []  # containers
-        self.undo: list[Undo] = [partial(_clear, self._empty)]
-        self.is_complete = True
-        roots = [*objects]
-        modules = [module for root in roots if isinstance(root, nn.Module) for module in root.modules()]
-        self._roots = {id(root) for root in roots}
-        self._packages = _PLAIN | {_package(type(module).__module__) for module in modules} - {"torch", "onecycle"}
-        seen: dict[int, Any] = {}  # the objects too, so that no other gets an id of theirs
-        pending = [*roots, *modules]
+        self._undo: list[Undo] = [partial(_clear, self._empty)]
+        self._roots: set[int] = set()
+        self._packages: set[str] = {*_PLAIN}
+        self._seen: dict[int, Any] = {}  # the objects too, so that no other gets an id of theirs
+
+    def add(self, *objects: Any) -> None:
+        """Copy what these objects hold, other than what was copied already."""
+        modules = [module for root in objects if isinstance(root, nn.Module) for module in root.modules()]
+        self._roots |= {id(root) for root in objects}
+        self._packages |= {_package(type(module).__module__) for module in modules} - {"torch", "onecycle"}
+        for root in objects:
+            self._seen.pop(id(root), None)  # it may have been no root before
+        pending = [*objects, *modules]
         while pending:
             value = pending.pop()
             kind = type(value)
-            if kind in _ATOMS or id(value) in seen:
+            if kind in _ATOMS or id(value) in self._seen:
                 continue
             if kind in _CONTAINERS and not value:  # a module has a dozen for its hooks
                 self._empty.append(value)
                 continue
-            seen[id(value)] = value
+            self._seen[id(value)] = value
+            self.visited += 1
+            if self.memory is not None and self.visited > MOST_OBJECTS:
+                self.is_complete = False
+                return
             pending += self._save_container(value, kind) if kind in _CONTAINERS else self._save(value)
+
+    @contextmanager
+    def trying(self) -> Generator[None]:
+        """Watch the memory in the block, if this is a trial's snapshot, and put everything back when the block ends."""
+        try:
+            with ExitStack() as stack:
+                if self.memory is not None:
+                    stack.enter_context(self.memory.watching())
+                yield
+        finally:
+            self.put_back()
+
+    def put_back(self) -> None:
+        """Put back what was copied."""
+        with torch.no_grad(), ExitStack() as stack:
+            for undo in self._undo:
+                stack.callback(undo)  # the last is called first
+            if self.memory is not None:
+                stack.callback(self.memory.put_back)
 
     def _save(self, value: Any) -> Iterable[Any]:
         """Copy what one object holds, and return the objects that it refers to."""
         if isinstance(value, torch.jit.ScriptModule):
             return self._save_script(value)
+        if is_lazy_module(value):
+            return ()
         if isinstance(value, nn.Module | Optimizer):
             return self._save_attributes(value)
         if isinstance(value, Tensor):
-            self.undo += _undo_tensor(value)
+            self._save_tensor(value)
             return (value.__dict__,)
         if isinstance(value, np.ndarray):
             return self._save_array(value)  # pyright: ignore[reportUnknownArgumentType] -- of a user's object
         if (undo := _undo_generator(value)) is not None:
-            self.undo.append(undo)
+            self._undo.append(undo)
             return ()
         if isinstance(value, tuple | frozenset):
             return value  # pyright: ignore[reportUnknownVariableType] -- the same
@@ -116,7 +158,7 @@ class _Snapshot:
         if isinstance(value, ModuleType | Dataset):
             return ()
         if isinstance(value, bytearray | array):
-            self.undo.append(partial(value.__setitem__, slice(None), value[:]))  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType] -- the same
+            self._undo.append(partial(value.__setitem__, slice(None), value[:]))  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType] -- the same
             return ()
         return self._save_object(value)
 
@@ -132,19 +174,50 @@ class _Snapshot:
     def _save_script(self, module: torch.jit.ScriptModule) -> Iterable[Any]:
         self.is_complete = False  # its other attributes are out of reach
         tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        self.undo += [partial(setattr, module, name, tensor) for name, tensor in tensors]
+        self._undo += [partial(setattr, module, name, tensor) for name, tensor in tensors]
         return [module.__dict__, *(tensor for _, tensor in tensors)]
 
+    def _save_tensor(self, tensor: Tensor) -> None:
+        """Copy a tensor's memory, values and gradient, unless torch cannot write to it."""
+        if nn.parameter.is_lazy(tensor) or tensor.is_inference() or tensor.is_nested:
+            return
+        if tensor.layout == torch.strided and not all(
+            stride or size < 2 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+        ):
+            return  # expanded
+        try:
+            is_leaf = tensor.is_leaf
+        except RuntimeError:  # one of several views of a tensor that was written to, which torch does not take any more
+            return
+        self._undo.append(partial(_put_back_values, tensor, tensor.detach(), self._copied(tensor)))
+        if is_leaf:
+            grad = tensor.grad
+            copied = None if grad is None else self._copied(grad)
+            self._undo.append(partial(_put_back_grad, tensor, tensor.requires_grad, grad, copied))
+
+    def _copied(self, tensor: Tensor) -> Tensor | None:
+        """Return a copy of the values, or None if they are copied when something writes to them."""
+        is_watched = self.memory is not None and self.memory.add(tensor)
+        return None if is_watched else tensor.detach().clone()
+
     def _save_array(self, value: Any) -> Iterable[Any]:
-        if value.flags.writeable and not isinstance(value, np.memmap):
-            self.undo.append(partial(value.__setitem__, ..., value.copy()))
-        return value.ravel().tolist() if value.dtype.hasobject else ()
+        has_objects, is_memmap = value.dtype.hasobject, isinstance(value, np.memmap)
+        memory = self.memory if value.nbytes >= LARGE_ARRAY and not has_objects else None
+        if value.flags.writeable and not is_memmap and not (memory is not None and memory.add_array(value)):
+            self._undo.append(partial(value.__setitem__, ..., value.copy()))
+        return value.ravel().tolist() if has_objects else ()
 
     def _save_container(self, value: Any, kind: type[Any] = dict) -> Iterable[Any]:
         is_dict = issubclass(kind, dict)
-        before = dict(kind.items(value)) if is_dict else [*kind.__iter__(value)]
-        self.undo.append(partial(_put_back_dict if is_dict else _put_back_items, kind, value, before))
-        return before.values() if isinstance(before, dict) else before
+        if kind in (dict, list):
+            before = kind.copy(value)
+        else:
+            before = dict(kind.items(value)) if is_dict else [*kind.__iter__(value)]
+        self._undo.append(partial(_put_back_dict if is_dict else _put_back_items, kind, value, before))
+        held = before.values() if isinstance(before, dict) else before
+        if len(held) < MANY_ITEMS:
+            return held
+        return () if _ATOMS.issuperset(map(type, held)) else [item for item in held if type(item) not in _ATOMS]
 
     def _save_attributes(self, value: Any) -> Iterable[Any]:
         held = list[Any]()
@@ -163,7 +236,7 @@ class _Snapshot:
                     held = slot.__get__(value)
                 except AttributeError:  # it is empty
                     continue
-                self.undo.append(partial(slot.__set__, value, held))
+                self._undo.append(partial(slot.__set__, value, held))
                 yield held
 
     def _save_function(self, function: FunctionType) -> Iterable[Any]:
@@ -173,11 +246,11 @@ class _Snapshot:
                 held.append(cell.cell_contents)
             except ValueError:  # it is empty
                 continue
-            self.undo.append(partial(setattr, cell, "cell_contents", held[-1]))
+            self._undo.append(partial(setattr, cell, "cell_contents", held[-1]))
         names = function.__globals__
         for name in _global_names(function.__code__):
             if name in names:
-                self.undo.append(partial(names.__setitem__, name, names[name]))
+                self._undo.append(partial(names.__setitem__, name, names[name]))
                 held.append(names[name])
         return held
 
@@ -195,11 +268,16 @@ class _Snapshot:
                 if name not in now or now[name] is not held:
                     setattr(cls, name, held)
 
-        self.undo.append(put_back)
+        self._undo.append(put_back)
         dunders = (held for held in vars(cls).values() if isinstance(held, FunctionType))
         # the functions of static and class methods and properties
         inner = (getattr(held, "__func__", None) or getattr(held, "fget", None) for held in before.values())
         return [*before.values(), *dunders, *inner]
+
+
+def is_lazy_module(module: Any) -> bool:
+    """Whether a module is a lazy layer whose parameters have no sizes yet."""
+    return isinstance(module, _LAZY) and module.has_uninitialized_params()
 
 
 def _clear(containers: list[Any]) -> None:
@@ -222,29 +300,11 @@ def _put_back_items(kind: type[Any], value: Any, before: list[Any]) -> None:
         (kind.update if kind is set else kind.extend)(value, before)
 
 
-def _undo_tensor(tensor: Tensor) -> list[Undo]:
-    """Return functions that restore a tensor's memory, values and gradient; none if torch cannot write to it."""
-    if tensor.is_inference() or tensor.is_nested or nn.parameter.is_lazy(tensor):
-        return []
-    if tensor.layout == torch.strided and not all(
-        stride or size < 2 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
-    ):
-        return []  # expanded
-    try:
-        is_leaf = tensor.is_leaf
-    except RuntimeError:  # one of several views of a tensor that was written to, which torch does not take any more
-        return []
-    undo: list[Undo] = [partial(_put_back_values, tensor, tensor.detach(), tensor.detach().clone())]
-    if is_leaf:
-        grad = tensor.grad
-        undo.append(partial(_put_back_grad, tensor, tensor.requires_grad, grad, None if grad is None else grad.clone()))
-    return undo
-
-
-def _put_back_values(tensor: Tensor, memory: Tensor, values: Tensor) -> None:
+def _put_back_values(tensor: Tensor, memory: Tensor, values: Tensor | None) -> None:
     if tensor.layout == torch.strided and _layout(tensor) != _layout(memory):
         tensor.data = memory
-    tensor.copy_(values)
+    if values is not None:
+        tensor.copy_(values)
 
 
 def _layout(tensor: Tensor) -> tuple[object, ...]:
