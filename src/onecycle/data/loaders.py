@@ -111,13 +111,14 @@ class InMemoryLoader(RowLoader):
         super().__init__(dataset, *args, **settings)
         self.tensors: list[Tensor] = [tensor.to(self.device).contiguous() for tensor in dataset.tensors]
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield the batches of epoch `number`, counted from 0."""
+    def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
+        """Yield the batches of epoch `number`, counted from 0; those before `first` are left out and cost nothing."""
         if self.shuffle:
-            for rows in self.order(number).split(self.batch_size)[: len(self)]:
+            for rows in self.order(number).split(self.batch_size)[first : len(self)]:
                 yield as_batch([tensor.index_select(0, rows) for tensor in self.tensors], scale=self.pixel_scale)
         else:
-            for tensors in islice(zip(*(t.split(self.batch_size) for t in self.tensors), strict=True), len(self)):
+            views = zip(*(tensor.split(self.batch_size) for tensor in self.tensors), strict=True)
+            for tensors in islice(views, first, len(self)):
                 yield as_batch(tensors, scale=self.pixel_scale, copy=True)
 
     def order(self, number: int) -> Tensor:

@@ -1,14 +1,13 @@
 """Validation and prediction without gradients."""
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from onecycle.core.nested import concatenate, count_rows, map_tensors
-from onecycle.data.loaders import Loader
+from onecycle.data.loaders import InMemoryLoader, Loader
 from onecycle.errors import DataError
 from onecycle.train.checks import FAILURES, explain
 from onecycle.train.scores import EpochScores
@@ -29,9 +28,12 @@ def evaluate(
     model.eval()
     scores = EpochScores(objective.metrics, objective.inverse_transform)
     rows = whole_batches(model, loader, objective) if whole_batches else None
+    batches = loader.epoch(0)
     if rows is not None:
-        scores.add_scores(rows, loader.batch_size or 0)
-    for xb, yb in islice(loader.epoch(0), 0 if rows is None else len(rows), None):
+        assert isinstance(loader, InMemoryLoader)  # no other has batches that are scored together
+        scores.add_scores(rows, loader.batch_size)
+        batches = loader.epoch(0, first=len(rows))
+    for xb, yb in batches:
         try:
             preds = objective.forward(model, xb)
             loss = objective.loss_func(preds, yb)
