@@ -16,6 +16,7 @@ from onecycle.engine.optimizer_program import OptimizerProgram, program_of
 from onecycle.engine.spot_check import SpotCheck
 from onecycle.engine.trace import CannotCaptureError
 from onecycle.errors import SettingError, did_you_mean
+from onecycle.optim.fused_adam import FLUSH_EVERY
 from onecycle.train.checks import FAILURES, explain
 from onecycle.train.fit import Fit
 from onecycle.train.loop import EagerEngine, Engine, Epoch, eager_gradients, eager_steps
@@ -60,6 +61,7 @@ class FastEngine:
         self._uncapturable: tuple[Any, ...] = ()  # model, loss and metrics that could not be captured
         self._graph_fallback: str | None = None
         self._check: SpotCheck | None = None
+        self._run_length = 1  # steps; doubled as long as they take less than _MAX_RUN_SECONDS
         self._changes: dict[str, list[int]] = {}  # steps at which something changed, by its name
         self._changes_in: Fit | None = None
 
@@ -145,7 +147,7 @@ class FastEngine:
         def gradients(xb: Any, yb: Any) -> Tensor:
             if self._refused_in is not fit and not self._is_captured(epoch) and self._refused_in is not fit:
                 try:
-                    self.captured = CapturedStep(fit.model, objective, xb, yb)
+                    self.captured, self._run_length = CapturedStep(fit.model, objective, xb, yb), 1
                     self._check = SpotCheck(self.captured, fit)
                 except CannotCaptureError as error:
                     self._refuse(epoch, str(error))
@@ -165,7 +167,7 @@ class FastEngine:
         """Train many batches in one call; yield the number done after each call. Ends early if it cannot go on so."""
         run, fit, loader = epoch.run, epoch.run.fit, epoch.run.train_dl
         assert isinstance(loader, InMemoryLoader)  # as `_can_run_together` made sure
-        program, target_length = self._program(epoch), 1
+        program = self._program(epoch)
         if program is None:
             return
         order, bs, captured, check = loader.order(epoch.number), loader.batch_size, self.captured, self._check
@@ -178,7 +180,7 @@ class FastEngine:
             if batch is not None and not check.passes(fit, *batch):
                 yield self._go_back(epoch, _DISAGREE)
                 return
-            max_length = min(target_length, len(epoch) - done)
+            max_length = min(self._run_length, len(epoch) - done)
             if run.checkpointer is not None:
                 max_length = min(max_length, run.checkpointer.steps_until_due(fit))
             count = program.run_length(max_length)
@@ -197,7 +199,7 @@ class FastEngine:
                 raise
             fit.opt.set_rates(*rates[-1])
             in_time = int(_MAX_RUN_SECONDS * count / (time.perf_counter() - started))
-            target_length, is_first = max(1, min(2 * target_length, in_time)), False
+            self._run_length, is_first = max(1, min(2 * self._run_length, in_time, FLUSH_EVERY)), False
             self._report_graph_fallback(captured.graph_fallback_reason(), run.display.message)
             yield done + count
 
