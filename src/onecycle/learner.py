@@ -20,7 +20,7 @@ from onecycle.checkpoint.writer import CheckpointConfig, CheckpointWriter, acqui
 from onecycle.core.archives import as_place, place_name
 from onecycle.core.checks import as_list, check_int
 from onecycle.core.choices import EngineName, Precision, SetName
-from onecycle.core.device import pick_device, versions
+from onecycle.core.device import pick_device, preserve_python_rng_states, versions
 from onecycle.core.models import TabularModel
 from onecycle.core.record import Record
 from onecycle.data.bunch import DataBunch
@@ -306,7 +306,9 @@ class Learner(Predictor):
         objective = replace(self._objective, metrics=())
         with self._use_of_generators() as generators, ExitStack() as trial:
             check_before_fit(self.model, objective, self.data.train_dl, None)
-            snapshot = trial.enter_context(restoring(self.model, self.loss_func, opt, generators=self.device))
+            trial.enter_context(generators.restoring(self.device))
+            trial.enter_context(preserve_python_rng_states())
+            snapshot = trial.enter_context(restoring(self.model, self.loss_func, opt))
             callbacks = self._resolve_callbacks(None)
             snapshot.add(*callbacks)
             fit = self._new_fit(range_epochs(num_it, batches), ExponentialRamp(starts, ends, num_it), opt, wd, recorder)

@@ -99,10 +99,16 @@ def preserve_rng_state(device: torch.device) -> Generator[None]:
 @contextmanager
 def preserve_all_rng_states(device: torch.device) -> Generator[None]:
     """Restore the global generators of Python, NumPy and torch when the block ends."""
+    with preserve_python_rng_states(), preserve_rng_state(device):
+        yield
+
+
+@contextmanager
+def preserve_python_rng_states() -> Generator[None]:
+    """Restore the global generators of Python and NumPy when the block ends."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
-        with preserve_rng_state(device):
-            yield
+        yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from onecycle.core.device import preserve_rng_state
+from onecycle.core.device import get_rng_states, set_rng_states
 from onecycle.data.loaders import InMemoryLoader
 from onecycle.engine.cuda_graphs import GraphedRun
 from onecycle.engine.follow import Follower
@@ -90,7 +90,7 @@ class CapturedStep:
             loss.backward()
             return [loss, *(parameter.grad for parameter in self.trained)]
 
-        return _agree(eager, self._loss_and_grads, batches, self.trace.state, self.trained)
+        return _agree(eager, self._loss_and_grads, batches, self.trace, self.trained)
 
     def accepts_batch(self, xb: Any, yb: Any) -> bool:
         """Whether a batch has the shapes, dtypes and layout that were captured."""
@@ -181,7 +181,7 @@ class CapturedScores:
             step = compiled(step_source(self._trace), "step")
             eager = partial(scores, model, loss_func, metrics)
             other_rows = [part.flip(0) for part in inputs]
-            if not _agree(eager, lambda parts: step(parts, self._trace.state), (inputs, other_rows), self._trace.state):
+            if not _agree(eager, lambda parts: step(parts, self._trace), (inputs, other_rows), self._trace.state):
                 raise CannotCaptureError("the captured validation gives other numbers than the eager one")
         self._scores: dict[Any, Function] = {}
 
@@ -220,7 +220,7 @@ def _traced(
         raise CannotCaptureError("a batch holds a subclass of Tensor")
     tracer = Tracer(inputs, follower.guards.tensors)
     with (
-        preserve_rng_state(inputs[0].device),
+        _restoring_generators(inputs[0].device, lambda: tracer.draws),
         torch.set_grad_enabled(torch.is_grad_enabled()),  # restored at the end
         tracer.restoring(),
         follower.following(),
@@ -239,7 +239,7 @@ def _agree(
     eager: Callable[[list[Tensor]], Outputs],
     captured: Callable[[list[Tensor]], Outputs],
     batches: Sequence[list[Tensor]],
-    state: Sequence[Tensor],
+    trace: Trace,
     parameters: Sequence[nn.Parameter] = (),
 ) -> bool:
     """Whether both give the same outputs for copies of the batches, in turn, and leave the same state.
@@ -249,10 +249,10 @@ def _agree(
     results: list[Outputs] = []
     grads = [parameter.grad for parameter in parameters]
     for step in (eager, captured):
-        with restoring_memory(state), preserve_rng_state(batches[0][0].device):
+        with restoring_memory(trace.state), _restoring_generators(batches[0][0].device, lambda: trace.draws):
             outputs = [output for batch in batches for output in step(_copies(batch))]
             outputs = [output if output is None else output.detach().clone() for output in outputs]
-            results.append([*outputs, *(tensor.detach().clone() for tensor in state)])
+            results.append([*outputs, *(tensor.detach().clone() for tensor in trace.state)])
         for parameter, grad in zip(parameters, grads, strict=True):
             parameter.grad = grad
     return all(starmap(_are_equal, zip(*results, strict=True)))
@@ -260,6 +260,17 @@ def _agree(
 
 def _copies(inputs: list[Tensor]) -> list[Tensor]:
     return [part.detach().clone() for part in inputs]
+
+
+@contextmanager
+def _restoring_generators(device: torch.device, draws: Callable[[], bool]) -> Generator[None]:
+    """Restore torch's generators if the block drew from them; else another thread may use them meanwhile."""
+    states = get_rng_states(device)
+    try:
+        yield
+    finally:
+        if draws():
+            set_rng_states(states, device)
 
 
 def _are_equal(actual: Tensor | None, expected: Tensor | None) -> bool:

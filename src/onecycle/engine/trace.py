@@ -71,6 +71,7 @@ class Trace:
         outputs: The values that were asked for; None for those that do not exist.
         inputs: How many inputs there are, named x0, x1, …
         needs_grad_mode: Whether an operator looks at torch's grad mode, which is on in an eager step.
+        draws: Whether an operator draws random numbers.
     """
 
     ops: list[Op]
@@ -78,6 +79,7 @@ class Trace:
     outputs: list[Value | None]
     inputs: int
     needs_grad_mode: bool = False
+    draws: bool = False
 
     @property
     def writes_inputs(self) -> bool:
@@ -94,6 +96,7 @@ class Tracer(TorchDispatchMode):
 
     Attributes:
         in_backward: To be set when the backward pass of the step begins.
+        draws: Whether an operation drew random numbers so far.
     """
 
     @classmethod
@@ -102,7 +105,7 @@ class Tracer(TorchDispatchMode):
 
     def __init__(self, inputs: Sequence[Tensor], known: Callable[[], Iterable[Tensor]] | None = None) -> None:
         super().__init__()
-        self.in_backward, self._known = False, known
+        self.in_backward, self.draws, self._known = False, False, known
         self._aliases: set[int] = set()  # tensors that share their name with the one that they were detached from
         self._ops: list[Op] = []
         self._state: list[Tensor] = []
@@ -138,6 +141,7 @@ class Tracer(TorchDispatchMode):
         if not func._schema.returns and not func._schema.is_mutable:
             raise self._refuse(f"calls {func._opname}, which checks the values in a batch")
         self._save(func, args, kwargs)
+        self.draws = self.draws or torch.Tag.nondeterministic_seeded in func.tags
         results = func(*args, **kwargs)
         if self.in_backward and func is torch.ops.aten.ones_like.default and not results.ndim:
             self._add_state(results)  # the start of the backward pass: a constant
@@ -192,7 +196,7 @@ class Tracer(TorchDispatchMode):
         for op in self._ops:
             if op.is_forward and id(op) not in kept and op.func.overloadpacket in _MAY_RAISE:
                 raise CannotCaptureError(f"calls {op.func._opname} without using its result")
-        return Trace(ops, self._state, named, self._inputs, any(op.func in _READ_GRAD_MODE for op in ops))
+        return Trace(ops, self._state, named, self._inputs, any(op.func in _READ_GRAD_MODE for op in ops), self.draws)
 
     def is_result(self, tensor: Tensor) -> bool:
         """Whether the tensor's memory was allocated while tracing, or belongs to an input."""
