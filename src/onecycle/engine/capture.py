@@ -181,7 +181,8 @@ class CapturedScores:
             step = compiled(step_source(self._trace), "step")
             eager = partial(scores, model, loss_func, metrics)
             other_rows = [part.flip(0) for part in inputs]
-            if not _agree(eager, lambda parts: step(parts, self._trace), (inputs, other_rows), self._trace.state):
+            captured = partial(_with_state, step, self._trace.state)
+            if not _agree(eager, captured, (inputs, other_rows), self._trace):
                 raise CannotCaptureError("the captured validation gives other numbers than the eager one")
         self._scores: dict[Any, Function] = {}
 
@@ -260,6 +261,10 @@ def _agree(
 
 def _copies(inputs: list[Tensor]) -> list[Tensor]:
     return [part.detach().clone() for part in inputs]
+
+
+def _with_state(step: Function, state: list[Tensor], inputs: list[Tensor]) -> Outputs:
+    return step(inputs, state)
 
 
 @contextmanager
