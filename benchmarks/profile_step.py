@@ -111,7 +111,11 @@ def fast(train: TensorDataset) -> Callable[[], Seconds]:
         learn.data.train_dl,
         CapturedStep(learn.model, Objective(learn.loss_func), *learn.data.one_batch()),
     )
-    trace, program, steps = captured.trace, program_of(OptimizerProgram, opt, captured.trained), len(loader)
+    trace, program, steps = (
+        captured.trace,
+        program_of(OptimizerProgram, opt, captured.trained, captured.has_gradient),
+        len(loader),
+    )
     numbers = [[1e-3, 0.9]] * RUN
     cut = [compiled(source, "run") for source in (*cut_off(trace), run_source(trace, ["", ""], program.lines))]
 

@@ -73,15 +73,16 @@ class FastEngine:
             return
         if self.captured is not None and (self._check is None or self._check.fit is not fit):
             self._check = SpotCheck(self.captured, fit)
-        steps = eager_steps(epoch, self._captured_gradients(epoch))
+        steps, done = eager_steps(epoch, self._captured_gradients(epoch)), fit.num_batch
         if _can_run_together(epoch):
-            if fit.num_batch < len(epoch) and not (self._is_captured(epoch) and fit.opt.has_state()):
-                yield next(steps)  # it captures, and creates the optimizer's state
-            done = fit.num_batch
-            yield from self._run_together(epoch)
-            if fit.num_batch != done:  # the rest, if the runs ended early
+            if done < len(epoch) and not (self._is_captured(epoch) and fit.opt.has_state()):
+                yield (done := next(steps))  # it captures, and creates the optimizer's state
+            first = done
+            for done in self._run_together(epoch, first):
+                yield done
+            if done != first:  # the rest, if the runs ended early
                 steps = eager_steps(epoch, self._captured_gradients(epoch))
-        if fit.num_batch < len(epoch):
+        if done < len(epoch):
             yield from steps
 
     def scores(self, model: nn.Module, loader: Loader, objective: Objective) -> Tensor | None:
@@ -163,11 +164,14 @@ class FastEngine:
 
         return gradients
 
-    def _run_together(self, epoch: Epoch) -> Iterator[int]:
-        """Train many batches in one call; yield the number done after each call. Ends early if it cannot go on so."""
+    def _run_together(self, epoch: Epoch, done: int) -> Iterator[int]:
+        """Train the batches after the first `done`, many in one call; yield the number done after each call.
+
+        Ends early if it cannot go on so.
+        """
         run, fit, loader = epoch.run, epoch.run.fit, epoch.run.train_dl
         assert isinstance(loader, InMemoryLoader)  # as `_can_run_together` made sure
-        program = self._program(epoch)
+        program = self._program(epoch, done)
         if program is None:
             return
         order, bs, captured, check = loader.order(epoch.number), loader.batch_size, self.captured, self._check
@@ -175,7 +179,7 @@ class FastEngine:
         assert check is not None
         if is_first := not captured.has_run:
             check.save(fit)
-        while (done := fit.num_batch) < len(epoch) and self._is_unchanged(epoch, captured):
+        while done < len(epoch) and self._is_unchanged(epoch, captured):
             batch = _rows(loader, order[done * bs : (done + 1) * bs]) if check.is_due() and not is_first else None
             if batch is not None and not check.passes(fit, *batch):
                 yield self._go_back(epoch, _DISAGREE)
@@ -201,14 +205,15 @@ class FastEngine:
             in_time = int(_MAX_RUN_SECONDS * count / (time.perf_counter() - started))
             self._run_length, is_first = max(1, min(2 * self._run_length, in_time, FLUSH_EVERY)), False
             self._report_graph_fallback(captured.graph_fallback_reason(), run.display.message)
-            yield done + count
+            done += count
+            yield done
 
-    def _program(self, epoch: Epoch) -> OptimizerProgram | None:
+    def _program(self, epoch: Epoch, done: int) -> OptimizerProgram | None:
         """The optimizer's step as a program, if the step is captured and there is one."""
         fit = epoch.run.fit
-        if fit.num_batch == len(epoch) or not self._is_captured(epoch) or self.captured is None:
+        if done == len(epoch) or not self._is_captured(epoch) or self.captured is None:
             return None
-        fit.opt.set_rates(*epoch.rates[fit.num_batch])
+        fit.opt.set_rates(*epoch.rates[done])
         return program_of(_program_type(fit.device), fit.opt, self.captured.trained, self.captured.has_gradient)
 
     def _go_back(self, epoch: Epoch, reason: str) -> int:
