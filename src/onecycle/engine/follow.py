@@ -712,7 +712,7 @@ def _name_of(function: Any) -> str:
         return f"{class_name(type(owner))}.{function.__name__}"
     name = getattr(function, "__qualname__", type(function).__qualname__)
     module = getattr(function, "__module__", None)
-    return str(name) if module in (None, "builtins") else f"{module}.{name}"
+    return str(name) if module in (None, "builtins") else f"{module}.{name}".replace("torch._C.", "torch.")
 
 
 def _label(owner: Any) -> str:
