@@ -149,6 +149,32 @@ def _table(random: Random) -> Network:
     return made
 
 
+EXTRAS_OF_SIGNALS = [
+    "",
+    ", stride=2",
+    ", groups=2",
+    ", padding_mode='circular'",
+    ", padding_mode='reflect'",
+    ", bias=False",
+    ", dilation=1",
+]
+EXTRAS_OF_IMAGES = [
+    "",
+    ", stride=2",
+    ", groups=2",
+    ", padding_mode='circular'",
+    ", padding_mode='replicate'",
+    ", bias=False",
+]
+
+
+def _conv(random: Random, dims: int, channels: int, size: int, extras: list[str]) -> tuple[str, int, int]:
+    """A convolution of some number of dimensions, with the channels and the size of its output."""
+    wider, extra = random.choice([2, 4]), random.choice(extras)
+    layer = f"nn.Conv{dims}d({channels}, {wider}, 3, padding=1{extra})"
+    return layer, wider, (size + 1) // 2 if "stride" in extra else size
+
+
 def _signal(random: Random) -> Network:
     made = Network("signal")
     c, length = 2, 10
@@ -156,20 +182,8 @@ def _signal(random: Random) -> Network:
     for _ in range(random.randint(1, 3)):
         kind = random.randrange(14)
         if kind <= 3:
-            wider = random.choice([2, 4])
-            extra = random.choice(
-                [
-                    "",
-                    ", stride=2",
-                    ", groups=2",
-                    ", padding_mode='circular'",
-                    ", padding_mode='reflect'",
-                    ", bias=False",
-                    ", dilation=1",
-                ]
-            )
-            layers.append(f"nn.Conv1d({c}, {wider}, 3, padding=1{extra})")
-            c, length = wider, (length + 1) // 2 if "stride" in extra else length
+            layer, c, length = _conv(random, 1, c, length, EXTRAS_OF_SIGNALS)
+            layers.append(layer)
         elif kind == 4:
             layers.append(f"nn.ConvTranspose1d({c}, 2, 3, padding=1)")
             c = 2
@@ -232,19 +246,8 @@ def _image(random: Random) -> Network:
     for _ in range(random.randint(1, 3)):
         kind = random.randrange(16)
         if kind <= 3:
-            wider = random.choice([2, 4])
-            extra = random.choice(
-                [
-                    "",
-                    ", stride=2",
-                    ", groups=2",
-                    ", padding_mode='circular'",
-                    ", padding_mode='replicate'",
-                    ", bias=False",
-                ]
-            )
-            layers.append(f"nn.Conv2d({c}, {wider}, 3, padding=1{extra})")
-            c, side = wider, (side + 1) // 2 if "stride" in extra else side
+            layer, c, side = _conv(random, 2, c, side, EXTRAS_OF_IMAGES)
+            layers.append(layer)
         elif kind == 4:
             layers.append(f"nn.ConvTranspose2d({c}, 2, 3, padding=1)")
             c = 2

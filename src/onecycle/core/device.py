@@ -3,7 +3,7 @@
 import os
 import platform
 import random
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import numpy as np
@@ -84,16 +84,21 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 
 @contextmanager
-def preserve_rng_state(device: torch.device) -> Generator[None]:
+def preserve_rng_state(device: torch.device, is_needed: Callable[[], bool] = lambda: True) -> Generator[None]:
     """Restore torch's global generators (the CPU's and `device`'s) when the block ends.
 
     Python's and NumPy's are left to the loader, since data sets use them for augmentation.
+
+    Args:
+        device: The device whose generator is restored besides the CPU's.
+        is_needed: Asked at the end. False if the block drew no numbers: fits in other threads are not disturbed then.
     """
     states = get_rng_states(device)
     try:
         yield
     finally:
-        set_rng_states(states, device)
+        if is_needed():
+            set_rng_states(states, device)
 
 
 @contextmanager

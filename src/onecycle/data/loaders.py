@@ -115,11 +115,15 @@ class InMemoryLoader(RowLoader):
         """Yield the batches of epoch `number`, counted from 0; those before `first` are left out and cost nothing."""
         if self.shuffle:
             for rows in self.order(number).split(self.batch_size)[first : len(self)]:
-                yield as_batch([tensor.index_select(0, rows) for tensor in self.tensors], scale=self.pixel_scale)
+                yield self.gather(rows)
         else:
             views = zip(*(tensor.split(self.batch_size) for tensor in self.tensors), strict=True)
             for tensors in islice(views, first, len(self)):
                 yield as_batch(tensors, scale=self.pixel_scale, copy=True)
+
+    def gather(self, rows: Tensor) -> Batch:
+        """Return a batch of these rows, given by number."""
+        return as_batch([tensor.index_select(0, rows) for tensor in self.tensors], scale=self.pixel_scale)
 
     def order(self, number: int) -> Tensor:
         """Return the order of the rows in epoch `number`, on the device."""

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from onecycle.core.device import get_rng_states, set_rng_states
+from onecycle.core.device import preserve_rng_state
 from onecycle.data.loaders import InMemoryLoader
 from onecycle.engine.cuda_graphs import GraphedRun
 from onecycle.engine.follow import Follower
@@ -40,12 +40,11 @@ class CapturedStep:
     Attributes:
         trained: The parameters that it sets the gradients of.
         trace: The operations of the step.
-        has_run: Whether many steps were run together.
     """
 
     def __init__(self, model: nn.Module, objective: Objective, xb: Any, yb: Any) -> None:
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._objective, self._model, self.has_run = objective, model, False
+        self._objective, self._model = objective, model
         inputs = _tensors(xb, yb)
         self._shapes, self._has_list = _shapes(inputs), isinstance(xb, list)
         self._layouts = [_layout(part) for part in _flat(xb, yb)]
@@ -137,8 +136,12 @@ class CapturedStep:
         with _replaying(self.trace) as state:
             losses = self._runs[key](loader.tensors, rows, loader.batch_size, state, numbers, optimizer.groups)
         optimizer.finish(len(numbers))
-        self.has_run = True
         return losses
+
+    @property
+    def has_run(self) -> bool:
+        """Whether many steps were run together."""
+        return bool(self._runs)
 
     @property
     def has_gradient(self) -> list[bool]:
@@ -181,16 +184,17 @@ class CapturedScores:
             step = compiled(step_source(self._trace), "step")
             eager = partial(scores, model, loss_func, metrics)
             other_rows = [part.flip(0) for part in inputs]
-            captured = partial(_with_state, step, self._trace.state)
+
+            def captured(parts: list[Tensor]) -> Outputs:
+                return step(parts, self._trace.state)
+
             if not _agree(eager, captured, (inputs, other_rows), self._trace):
                 raise CannotCaptureError("the captured validation gives other numbers than the eager one")
         self._scores: dict[Any, Function] = {}
 
     def matches(self, model: nn.Module, loss_func: LossFunc, metrics: Sequence[Metric], loader: InMemoryLoader) -> bool:
         """Whether these are the scores of `model` as it is now, and fit the loader's batches."""
-        functions = (loss_func, *metrics)
-        same = model is self._model and len(functions) == len(self._functions)
-        same = same and all(map(operator.is_, functions, self._functions))
+        same = model is self._model and are_same((loss_func, *metrics), self._functions)
         return same and _batch_shapes(loader) == self._shapes and self._guards.changed() is None
 
     @torch.no_grad()
@@ -221,7 +225,7 @@ def _traced(
         raise CannotCaptureError("a batch holds a subclass of Tensor")
     tracer = Tracer(inputs, follower.guards.tensors)
     with (
-        _restoring_generators(inputs[0].device, lambda: tracer.draws),
+        preserve_rng_state(inputs[0].device, lambda: tracer.draws),
         torch.set_grad_enabled(torch.is_grad_enabled()),  # restored at the end
         tracer.restoring(),
         follower.following(),
@@ -250,7 +254,7 @@ def _agree(
     results: list[Outputs] = []
     grads = [parameter.grad for parameter in parameters]
     for step in (eager, captured):
-        with restoring_memory(trace.state), _restoring_generators(batches[0][0].device, lambda: trace.draws):
+        with restoring_memory(trace.state), preserve_rng_state(batches[0][0].device, lambda: trace.draws):
             outputs = [output for batch in batches for output in step(_copies(batch))]
             outputs = [output if output is None else output.detach().clone() for output in outputs]
             results.append([*outputs, *(tensor.detach().clone() for tensor in trace.state)])
@@ -259,23 +263,13 @@ def _agree(
     return all(starmap(_are_equal, zip(*results, strict=True)))
 
 
+def are_same(functions: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Whether both hold the same objects: a user's comparison may be anything."""
+    return len(functions) == len(others) and all(map(operator.is_, functions, others))
+
+
 def _copies(inputs: list[Tensor]) -> list[Tensor]:
     return [part.detach().clone() for part in inputs]
-
-
-def _with_state(step: Function, state: list[Tensor], inputs: list[Tensor]) -> Outputs:
-    return step(inputs, state)
-
-
-@contextmanager
-def _restoring_generators(device: torch.device, draws: Callable[[], bool]) -> Generator[None]:
-    """Restore torch's generators if the block drew from them; else another thread may use them meanwhile."""
-    states = get_rng_states(device)
-    try:
-        yield
-    finally:
-        if draws():
-            set_rng_states(states, device)
 
 
 def _are_equal(actual: Tensor | None, expected: Tensor | None) -> bool:

@@ -1,6 +1,5 @@
 """The choice between eager steps and a captured one, and runs of captured steps."""
 
-import operator
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
@@ -9,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from onecycle.core.choices import EngineName
-from onecycle.data.loaders import Batch, InMemoryLoader, Loader, as_batch
-from onecycle.engine.capture import CapturedScores, CapturedStep
+from onecycle.data.loaders import InMemoryLoader, Loader
+from onecycle.engine.capture import CapturedScores, CapturedStep, are_same
 from onecycle.engine.graph_program import GraphProgram
 from onecycle.engine.optimizer_program import OptimizerProgram, program_of
 from onecycle.engine.spot_check import SpotCheck
@@ -96,7 +95,7 @@ class FastEngine:
         if not count or objective.inverse_transform is not None or not is_batchwise(metrics):
             return None
         functions = (model, loss_func, *metrics)
-        if len(self._uncapturable) == len(functions) and all(map(operator.is_, self._uncapturable, functions)):
+        if are_same(self._uncapturable, functions):
             return None
         if self.captured_scores is None or not self.captured_scores.matches(model, loss_func, metrics, loader):
             xb, yb = next(loader.epoch(0))
@@ -146,7 +145,7 @@ class FastEngine:
         fit, objective, eager = epoch.run.fit, epoch.run.objective, eager_gradients(epoch)
 
         def gradients(xb: Any, yb: Any) -> Tensor:
-            if self._refused_in is not fit and not self._is_captured(epoch) and self._refused_in is not fit:
+            if not self._is_captured(epoch) and self._refused_in is not fit:
                 try:
                     self.captured, self._run_length = CapturedStep(fit.model, objective, xb, yb), 1
                     self._check = SpotCheck(self.captured, fit)
@@ -180,7 +179,7 @@ class FastEngine:
         if is_first := not captured.has_run:
             check.save(fit)
         while done < len(epoch) and self._is_unchanged(epoch, captured):
-            batch = _rows(loader, order[done * bs : (done + 1) * bs]) if check.is_due() and not is_first else None
+            batch = loader.gather(order[done * bs : (done + 1) * bs]) if check.is_due() and not is_first else None
             if batch is not None and not check.passes(fit, *batch):
                 yield self._go_back(epoch, _DISAGREE)
                 return
@@ -198,7 +197,7 @@ class FastEngine:
                     yield self._go_back(epoch, f"its captured steps raised {type(error).__name__}")
                     return
                 if isinstance(error, FAILURES):
-                    objective, batch = run.objective, _rows(loader, rows)
+                    objective, batch = run.objective, loader.gather(rows)
                     raise explain(error, fit.model, objective.loss_func, *batch, "train", objective.forward) from error
                 raise
             fit.opt.set_rates(*rates[-1])
@@ -251,8 +250,3 @@ def _can_run_together(epoch: Epoch) -> bool:
     if not isinstance(loader, InMemoryLoader) or len(loader.tensors) < 2:
         return False
     return loader.shuffle and loader.drop_last and not epoch.has_batch_hooks
-
-
-def _rows(loader: InMemoryLoader, rows: Tensor) -> Batch:
-    """The batch of some rows."""
-    return as_batch([tensor.index_select(0, rows) for tensor in loader.tensors], scale=loader.pixel_scale)

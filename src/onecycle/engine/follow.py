@@ -55,9 +55,8 @@ from onecycle.engine.allowed import (
     is_allowed_tensor_attribute,
     is_layer_of_torch,
 )
-from onecycle.engine.guards import ABSENT, Guards, class_name, is_plain_object
-from onecycle.engine.instrument import ABSENT as NO_GLOBAL
-from onecycle.engine.instrument import instrument, is_instrumented, short_path
+from onecycle.engine.guards import Guards, class_name, is_plain_object
+from onecycle.engine.instrument import ABSENT, instrument, is_instrumented, short_path
 from onecycle.engine.trace import CannotCaptureError, all_in
 
 _TRUSTED_MODULES = frozenset({"torch", "math", "numpy", "builtins", "operator", "itertools", "functools"})
@@ -89,7 +88,6 @@ class Follower:
         self.guards = Guards()
         self._created: dict[int, Any] = {}  # objects that the code created itself, by id
         self._instrumented: dict[int, tuple[FunctionType, FunctionType]] = {}
-        self._known: set[Any] = set()
         self._guarded_modules: set[int] = set()
         self._generated: set[CodeType] = set()  # by dataclasses
         self._refusal: CannotCaptureError | None = None
@@ -214,25 +212,17 @@ class Follower:
         return value
 
     def read_global(self, namespace: dict[str, Any], name: str, value: Any) -> None:
-        """Guard a global; `value` is that of instrument.ABSENT if there is none."""
-        if self._refusal is not None:
-            raise self._refusal
-        key = (id(namespace), name)
-        if key not in self._known:
-            self._known.add(key)
-            value = ABSENT if value is NO_GLOBAL else value
-            if value is ABSENT:
-                self._guard_identity(vars(builtins), name, name)
-            self._add(key, partial(namespace.get, name, ABSENT), value, f"the global {name}")
+        """Guard a global; `value` is ABSENT if there is none, so that it is a builtin."""
+        self._raise_if_refused()
+        if value is ABSENT:
+            self._guard_identity(vars(builtins), name, name)
+        self._add((id(namespace), name), partial(namespace.get, name, ABSENT), value, f"the global {name}")
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
     def _call_in_context(self, function: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function that is decorated with torch.no_grad() or the like."""
-        cells = {
-            name: _content(cell)
-            for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-        }
+        cells = dict(zip(function.__code__.co_freevars, map(_content, function.__closure__ or ()), strict=True))
         if cells.keys() != {"ctx_factory", "func"}:
             raise self._refuse(f"calls {_name_of(function)}, which is decorated")
         with cells["ctx_factory"]():
@@ -312,18 +302,17 @@ class Follower:
         has_out = isinstance(function, np.ufunc) and len(args) > function.nin
         if has_out or ("out" in kwargs and not isinstance(kwargs["out"], Tensor | tuple)):
             raise self._refuse(f"writes to an array ({_name_of(function)} with out=)", _IN_PLACE)
-        if is_of_numpy and any(True for _ in all_in((args, kwargs), Tensor)):
+        if is_of_numpy and _has_tensor((args, kwargs)):
             raise self._refuse(f"gives a tensor to {_name_of(function)}", "use the function of torch")
         name = getattr(function, "__name__", "")
-        if name in ("tensor", "as_tensor", "new_tensor") and any(
-            True for value in (*args, *kwargs.values()) if not isinstance(value, Tensor) for _ in all_in(value, Tensor)
-        ):
+        nested = [value for value in (*args, *kwargs.values()) if not isinstance(value, Tensor)]
+        if name in ("tensor", "as_tensor", "new_tensor") and _has_tensor(nested):
             raise self._refuse(f"makes a tensor of the values of others ({name})", "use torch.stack")
         owner = getattr(function, "__self__", None)
         if name == "requires_grad_" and id(owner) in self.guards.persistent:
             raise self._refuse("sets requires_grad of a tensor that it did not create")
         places = args if isinstance(owner, Tensor) else args[1:]
-        if name == "tensor_split" and any(True for _ in all_in((places, kwargs), Tensor)):
+        if name == "tensor_split" and _has_tensor((places, kwargs)):
             raise self._refuse("splits a tensor at places that another tensor holds")
 
     def _call_attribute_function(self, function: Any, args: tuple[Any, ...]) -> Any:
@@ -425,13 +414,12 @@ class Follower:
         kind = type(owner)
         if isinstance(owner, nn.Module):
             self._guard_modules(owner, kind.__name__)
-        if name in ("__class__", "__dict__"):
-            if name == "__dict__":
-                raise self._refuse("reads __dict__")
+        if name == "__class__":
             return kind
-        if not isinstance(owner, FunctionType | MethodType | SimpleNamespace) and _static(
-            kind, "__getattribute__"
-        ) is not _static(object, "__getattribute__"):
+        if name == "__dict__":
+            raise self._refuse("reads __dict__")
+        is_usual = _static(kind, "__getattribute__") is _static(object, "__getattribute__")
+        if not is_usual and not isinstance(owner, FunctionType | MethodType | SimpleNamespace):
             raise self._refuse(f"reads an attribute of {kind.__name__}, which has a __getattribute__")
         found = _static(kind, name)
         if isinstance(found, property) or (found is not ABSENT and hasattr(type(found), "__set__")):
@@ -652,6 +640,10 @@ class _Items:
 def _is_plain_sequential(kind: Any) -> bool:
     """Whether a subclass of nn.Sequential calls its layers one after the other."""
     return kind.forward is nn.Sequential.forward and kind.__iter__ is nn.Sequential.__iter__
+
+
+def _has_tensor(arguments: Any) -> bool:
+    return next(iter(all_in(arguments, Tensor)), None) is not None
 
 
 def _static(kind: type, name: str) -> Any:

@@ -22,16 +22,16 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from onecycle.engine.allowed import CONTAINERS, PLAIN_TYPES
+from onecycle.engine.instrument import ABSENT
 from onecycle.engine.trace import CannotCaptureError
 
 _MAX_ITEMS, _MAX_BYTES, _MAX_DEPTH = 1000, 2**16, 6
 _CONSTANTS = (torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size, range, slice, enum.Enum)
 _OPERATORS = (type(Tensor.add), type(torch.ops.aten.add), np.ufunc)
 _BY_IDENTITY = (type, ModuleType, ReferenceType, nn.Module, *_OPERATORS)
-_PYTHON_MODULES = sys.stdlib_module_names - {"__main__", "argparse", "types"}
+_OTHER_PACKAGES = {"torch", "numpy", *sys.stdlib_module_names} - {"__main__", "argparse", "types"}
 _TORCH_ATTRIBUTES = frozenset(vars(nn.Module()))
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-ABSENT: Any = object()
 
 
 class Guards:
@@ -155,16 +155,16 @@ def is_plain_object(value: Any) -> bool:
     kind = type(value)
     if isinstance(value, SimpleNamespace | property | staticmethod | classmethod | super):
         return True
-    if kind.__module__.partition(".")[0] in {"torch", "numpy", *_PYTHON_MODULES}:
+    if kind.__module__.partition(".")[0] in _OTHER_PACKAGES:
         return issubclass(kind, torch.autograd.Function)
     written = [base for base in kind.__mro__ if base is not object]
-    return all(base.__flags__ & _HEAP_TYPE for base in written) and any(_is_of_python(base) for base in written)
+    return all(base.__flags__ & _HEAP_TYPE for base in written) and any(_is_class_statement(base) for base in written)
 
 
 _HEAP_TYPE = 1 << 9
 
 
-def _is_of_python(kind: type) -> bool:
+def _is_class_statement(kind: type) -> bool:
     """Whether a class was made by a class statement: those have slots, or room for attributes."""
     return bool({"__weakref__", "__dict__", "__slots__"} & vars(kind).keys())
 

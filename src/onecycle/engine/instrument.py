@@ -19,7 +19,7 @@ from onecycle.engine.trace import CannotCaptureError
 
 _CHECKS = "__onecycle_checks__"  # the name of the Checks object in rewritten code
 _STATELESS_PACKAGES = frozenset({"torch", "math", "numpy", "typing", "functools", "itertools", "collections"})
-ABSENT: Any = object()  # the value of a global that does not exist
+ABSENT: Any = object()  # the value of a global or attribute that does not exist
 
 
 class Checks(Protocol):
