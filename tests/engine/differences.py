@@ -5,6 +5,7 @@ import copy
 import hashlib
 import importlib.util
 import io
+import math
 import os
 import random
 import re
@@ -28,6 +29,7 @@ from torch import nn
 from engine.generated import is_standard, source
 from onecycle import Learner
 from onecycle.engine import engine as engine_module
+from onecycle.train import loop as loop_module
 
 SAME_CAPTURED = "same, captured"
 SAME_EAGER = "same, eager"
@@ -80,7 +82,7 @@ def judged_text(text: str, number: int, folder: Path, engine: str = "fast", stan
     started = time.perf_counter()
     path = folder / f"case_{number}.py"
     path.write_text(text)
-    with _capturing_from(1):
+    with _capturing_from(1), _losses_read_each_epoch():
         eager, other = run(path, "eager"), run(path, engine)
     for left in folder.glob(f"case_{number}.py*"):
         left.unlink()
@@ -118,6 +120,16 @@ def _capturing_from(steps: int) -> Generator[None]:
         yield
     finally:
         engine_module.MIN_STEPS_TO_CAPTURE = before
+
+
+@contextlib.contextmanager
+def _losses_read_each_epoch() -> Generator[None]:
+    """Read losses at the end of an epoch, not after some time too: where a fit ends at a loss that is NaN follows."""
+    before, loop_module.READ_SECONDS = loop_module.READ_SECONDS, math.inf
+    try:
+        yield
+    finally:
+        loop_module.READ_SECONDS = before
 
 
 def run(path: Path, engine: str) -> Outcome:

@@ -1,6 +1,9 @@
 """CSV files: types, missing values, and numbers with unparsed cells, read whole and streamed."""
 
+import gc
+import gzip
 import io
+import threading
 
 import numpy as np
 import pandas as pd
@@ -11,7 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from onecycle.errors import FileError
 from onecycle.tables import csv as csv_module
+from onecycle.tables.file_bytes import DecompressedFile
 from onecycle.tables.read import read_table, stream_table
 from onecycle.tables.values import CSV_MISSING_MARKERS
 from table_files import assert_refused, attempt, stream_as_table, write_file, write_table
@@ -175,3 +180,31 @@ def test_unparsed_cells_that_come_first(tmp_path, monkeypatch):
     monkeypatch.setattr(csv_module, "BLOCK_BYTES", 2**10)
     path = write_file(tmp_path, "a,b\n" + "missing,1\n" * 1000 + "".join(f"{i},1\n" for i in range(9000)))
     assert_refused(path, ":2: column \"a\" is 'missing'; expected a number, as in 9,000 of its 10,000 cells")
+
+
+@pytest.mark.parametrize(
+    "content", ["a,b\n1,x\n", "a,b\n1\n", "a,b\n" + "1,x\n" * 9 + "old,y\n"], ids=["read", "damaged", "text"]
+)
+def test_pyarrows_threads_hold_no_file_when_reading_is_done(tmp_path, content):
+    """Not even for a moment: a thread that lets go of one while Python exits would abort the process."""
+    path = tmp_path / "a.csv"
+    path.write_text(content)
+    for _ in range(50):
+        attempt(read_table, path)
+        assert not [left for left in gc.get_objects() if type(left) is DecompressedFile]
+
+
+def test_an_error_in_the_middle_of_a_stream_is_told_at_once(tmp_path, monkeypatch):
+    path = tmp_path / "a.csv.gz"
+    whole = gzip.compress(
+        b"a,b\n" + np.random.default_rng(0).bytes(2**21).hex("\n", 8).replace("\n", ",1\n").encode(), mtime=0
+    )
+    path.write_bytes(whole[: len(whole) // 2])
+    waited = []
+    monkeypatch.setattr(csv_module, "_RELEASE_SECONDS", 60)
+    wait = threading.Event.wait
+    monkeypatch.setattr(threading.Event, "wait", lambda event, *seconds: waited.append(wait(event, *seconds)))
+    with pytest.raises(FileError, match="damaged gzip"):
+        read_table(path)
+    assert waited
+    assert all(waited)  # the file was let go of before the time was over

@@ -1,5 +1,8 @@
 """Read CSV files with pyarrow: whole, or streamed with the column types that the whole file has."""
 
+import threading
+import traceback
+import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +15,7 @@ from onecycle.tables.formats import FileShape, TableFormat
 from onecycle.tables.values import CSV_MISSING_MARKERS, ChunkedArray, DataType, RecordBatch, Table, import_pyarrow
 
 BLOCK_BYTES = 2**22  # read at a time by streaming, and the longest row if cells have line ends
+_RELEASE_SECONDS = 5  # at most; microseconds are common
 _MOSTLY = 0.9  # of the cells, and of the distinct values, that are numbers in a column of numbers with unparsed cells
 _MAX_UNPARSED = 10  # distinct values that are not numbers
 _ENOUGH_VALUES = 1000  # rows to look for distinct numbers in, at a time
@@ -29,11 +33,9 @@ def read_csv(path: Path, text_columns: Collection[str], max_bytes: int, delimite
     types = dict.fromkeys(text_columns, pa.string())
     with csv_errors(file):
         try:
-            with file.open() as content:
-                table = _pyarrow_csv().read_csv(content, **_options(file, types))
+            table = _read_whole(file, _options(file, types))
         except pa.ArrowInvalid:  # perhaps of line ends in cells; to allow them makes reading slower
-            with file.open() as content:
-                table = _pyarrow_csv().read_csv(content, **_options(file, types, BLOCK_BYTES))
+            table = _read_whole(file, _options(file, types, BLOCK_BYTES))
     if any(map(pa.types.is_binary, table.schema.types)):  # which pyarrow makes of cells that are not UTF-8
         raise utf8_error(file.path) or FileError(f"{file.path}: changed while it was read; read it again")
     if table.num_rows:
@@ -83,6 +85,24 @@ TSV = TableFormat(
     partial(csv_shape, delimiter="\t"),
     partial(csv_line_of_row, delimiter="\t"),
 )
+
+
+def _read_whole(file: CsvFile, options: dict[str, Any]) -> Table:
+    """Read the file, and wait until pyarrow's threads hold it no more.
+
+    A thread that lets go of a Python object while Python exits is ended by force, and aborts the process.
+    """
+    content, released = file.open(), threading.Event()
+    weakref.finalize(content, released.set)
+    try:
+        return _pyarrow_csv().read_csv(content, **options)
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # which hold `content` too
+        raise
+    finally:
+        content.close()
+        del content
+        released.wait(_RELEASE_SECONDS)
 
 
 def _column_types(file: CsvFile, text_columns: Collection[str]) -> dict[str, DataType]:
