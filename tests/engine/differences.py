@@ -34,13 +34,14 @@ from onecycle.train import loop as loop_module
 SAME_CAPTURED = "same, captured"
 SAME_EAGER = "same, eager"
 SAME_ERROR = "same, raises"
+NOT_DETERMINISTIC = "eager, twice, differs"
 SILENT_DIFFERENCE = "SILENT DIFFERENCE"
 DIFFERENCE = "DIFFERENCE WITH A REASON"
 CRASH = "CRASH"
 NO_REASON = "EAGER WITHOUT A WORD"
 UNREADABLE = "UNREADABLE REASON"
 NEW_WARNING = "NEW WARNING"
-GOOD = (SAME_CAPTURED, SAME_EAGER, SAME_ERROR)
+GOOD = (SAME_CAPTURED, SAME_EAGER, SAME_ERROR, NOT_DETERMINISTIC)
 
 _UNREADABLE = re.compile(
     r"\n|0x[0-9a-f]{6}|invalid python storage|proper Tensor|torch\._C|aten::|Traceback|NameError|\bNone\b.*\bNone\b|g\d+\b is not|<built-in|<function|<class"
@@ -84,12 +85,15 @@ def judged_text(text: str, number: int, folder: Path, engine: str = "fast", stan
     path.write_text(text)
     with _capturing_from(1), _losses_read_each_epoch():
         eager, other = run(path, "eager"), run(path, engine)
+        verdict, detail = _verdict(eager, other)
+        if verdict == DIFFERENCE and differences(eager.values, run(path, "eager").values):
+            verdict, detail = (
+                NOT_DETERMINISTIC,
+                "eager differs from eager, as a scripted module's first runs do",
+            )
     for left in folder.glob(f"case_{number}.py*"):
         left.unlink()
-    result = Result(number, "", reason=other.reason, standard=standard)
-    result.verdict, result.detail = _verdict(eager, other)
-    result.seconds = time.perf_counter() - started
-    return result
+    return Result(number, verdict, detail, other.reason, standard, time.perf_counter() - started)
 
 
 def _verdict(eager: Outcome, other: Outcome) -> tuple[str, str]:
