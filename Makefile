@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: demo test check lint torture notebooks bench bench-lesson clean
+.PHONY: demo test check lint torture notebooks bench bench-lesson gpu clean
 
 demo: $(STAMP)  ## the main job: MNIST, finder, one cycle, report in runs/mnist/
 	$(BIN)/onecycle train mnist --lr auto --out runs/mnist --force
@@ -37,6 +37,9 @@ bench: benchmarks/.venv/.ready  ## all workloads beside all peers, to benchmarks
 
 bench-lesson: benchmarks/.venv/.ready  ## the ratios of the README
 	benchmarks/.venv/bin/python benchmarks/lesson.py --rounds 9
+
+gpu:  ## all that needs a GPU, in eight minutes: tests, workloads beside peers, a step's time; installs nothing
+	PYTHON="$(PYTHON)" bash benchmarks/gpu.sh
 
 # torch comes first, alone: its CPU build is picked by that exact version
 $(STAMP): pyproject.toml constraints.txt

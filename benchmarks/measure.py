@@ -150,7 +150,7 @@ def _fresh(worker: Worker, figures: dict[str, Any]) -> None:
         figures["fresh"].append(time.perf_counter() - worker.started)
         figures["peak_mb"].append(answer["peak_mb"])
         figures["first_accuracy"].append(answer["accuracy"])
-        figures |= {key: answer[key] for key in ("name", "note", "package", "data_mb")}
+        figures |= {key: answer[key] for key in ("name", "note", "package", "data_mb", "gpu_mb")}
     except GoneError as error:
         figures |= {"missing": str(error), "name": worker.name}
     finally:

@@ -2,8 +2,9 @@
 
     python benchmarks/run.py [--workloads lesson,wide,conv,rows] [--rounds 5] [--quick]
 
-Writes results.json, and from it results.md and results.png (results-gpu.* where there is a GPU, which all peers that
-can then use); `--report` only writes the last two again. What counts are the ratios within one run, not the seconds.
+Writes results.json, and from it results.md and results.png (results-peers-gpu.* where there is a GPU, which all peers
+that can then use); `--report` only writes the last two again. What counts are the ratios within one run, not the
+seconds.
 """
 
 import argparse
@@ -91,7 +92,7 @@ def measured(name: str, opts: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Measure, and write after each workload what there is."""
     opts = options()
-    stem = "results-gpu" if _gpu() else "results"
+    stem = "results-peers-gpu" if _gpu() else "results"
     file = opts.out / f"{stem}.json"
     if not opts.report:
         opts.out.mkdir(parents=True, exist_ok=True)

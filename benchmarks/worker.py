@@ -3,7 +3,8 @@
     python benchmarks/worker.py PEER WORKLOAD FOLDER [ROWS]
 
 Reads lines from stdin, each the number of epochs to run (1 for all but onecycle's), and answers each with a line of
-JSON: {"seconds", "accuracy", "peak_mb", "data_mb", "name", "note", "package"}, or {"missing": why} and the end.
+JSON: {"seconds", "accuracy", "peak_mb", "gpu_mb", "data_mb", "name", "note", "package"}, or {"missing": why} and the
+end.
 """
 
 import json
@@ -28,6 +29,12 @@ def peak_mb() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def gpu_mb() -> float | None:
+    """Peak memory that torch took on the GPU in this process so far; None without torch or a GPU."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.max_memory_reserved() / 1e6 if torch is not None and torch.cuda.is_initialized() else None
 
 
 def peer_class(module: str) -> Any:
@@ -62,7 +69,8 @@ def main() -> None:
             accuracy = peer.epoch(epochs) if epochs > 1 else peer.epoch()
             seconds = time.perf_counter() - started
             about = {"name": peer.name, "note": peer.note, "package": peer.package}
-            reply({"seconds": seconds, "accuracy": accuracy, "peak_mb": peak_mb(), "data_mb": job.megabytes, **about})
+            memory = {"peak_mb": peak_mb(), "gpu_mb": gpu_mb(), "data_mb": job.megabytes}
+            reply({"seconds": seconds, "accuracy": accuracy, **memory, **about})
     except Exception as error:
         reply({"missing": _one_line(error), **called})
 

@@ -1,5 +1,6 @@
 """The benchmark scripts that reach into the engine run, and measure what they say."""
 
+import importlib
 import json
 import os
 import re
@@ -63,3 +64,37 @@ def test_a_smoke_run_beside_the_floor(tmp_path: Path):
     text = (tmp_path / f"{stem}.md").read_text()
     assert re.search(r"\| onecycle, fast \| \d", text)
     assert (tmp_path / f"{stem}.png").stat().st_size > 10_000
+
+
+def test_the_gpu_checks_run_without_a_gpu_too(tmp_path: Path):
+    command = ["bash", str(SCRIPTS / "gpu.sh"), "--quick", "--parts", "tests,lesson,step", "--out", str(tmp_path)]
+    command += ["--peers", "onecycle_fast,tight_loop,cuda_graph"]
+    environment = os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "results-gpu.json").read_text())
+    assert json.loads(done.stdout.splitlines()[0]) == results
+    assert not [part for part, found in results["parts"].items() if "failed" in found], results
+    tests, lesson, step = (results["parts"][part]["result"] for part in ("tests", "lesson", "step"))
+    assert tests["failed"] == {}
+    assert tests["passed"] + tests["skipped"] > 10
+    assert lesson["onecycle_fast"]["epochs"][0] > 0
+    assert step["fast"]["note"] == "as asked"
+    if not results["about"]["gpu"]:
+        assert lesson["cuda_graph"]["missing"] == "needs a GPU"
+        assert "nothing here is a measurement" in (tmp_path / "results-gpu.md").read_text()
+
+
+def test_a_part_of_the_gpu_checks_that_fails_or_hangs_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    gpu = importlib.import_module("gpu")
+    code = "import subprocess, time; print('{}', flush=True); subprocess.run(['sleep', '60'])"
+    assert gpu.run_part([sys.executable, "-c", "print('{\"a\": 1}')"], 30)["result"] == {"a": 1}
+    assert (
+        gpu.run_part([sys.executable, "-c", "raise OSError('no card')"], 30)["failed"]
+        == "ended with code 1: OSError: no card"
+    )
+    assert gpu.run_part([sys.executable, "-c", "pass"], 30)["failed"] == "printed no result: nothing was printed"
+    assert gpu.run_part([sys.executable, "-c", code], 1)["failed"] == "stopped after 1 s"
+    page = gpu.markdown({"about": {}, "parts": {"lesson": {"seconds": 1.0, "failed": "stopped after 1 s"}}})
+    assert "| lesson | **stopped after 1 s** |" in page

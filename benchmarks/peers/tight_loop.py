@@ -23,8 +23,12 @@ class Peer:
         self.rates = one_cycle(job.steps, job.workload.lr)
         self.losses = torch.empty(job.steps, device=DEVICE)
 
-    def epoch(self) -> float | None:
-        """Train, then validate."""
+    def loss_of(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The mean loss of a batch."""
+        return F.cross_entropy(self.model(x), y)
+
+    def train(self) -> None:
+        """An epoch of steps."""
         model, opt, x, y = self.model, self.opt, self.x, self.y
         group = opt.param_groups[0]
         model.train()
@@ -32,11 +36,16 @@ class Peer:
         for i, rate in enumerate(self.rates):
             rows = order[i * self.bs : (i + 1) * self.bs]
             group["lr"] = rate
-            loss = F.cross_entropy(model(x.index_select(0, rows)), y.index_select(0, rows))
+            loss = self.loss_of(x.index_select(0, rows), y.index_select(0, rows))
             loss.backward()
             opt.step()
             opt.zero_grad()
             self.losses[i] = loss.detach()
+
+    def epoch(self) -> float | None:
+        """Train, then validate."""
+        self.train()
+        model = self.model
         model.eval()
         total = torch.zeros((), device=DEVICE)
         right = torch.zeros((), dtype=torch.int64, device=DEVICE)
@@ -45,4 +54,5 @@ class Peer:
                 out = model(x)
                 total += F.cross_entropy(out, y, reduction="sum")
                 right += (out.argmax(1) == y).sum()
-        return right.item() / len(self.yv)
+        count = right.item()  # waits for the device
+        return count / len(self.yv) if len(self.yv) else None
