@@ -357,3 +357,13 @@ class Updates(Net):
 
 def test_a_decorated_method_and_a_mode_that_is_set_already_are_captured():
     assert compare(Updates)[1].engine.captured is not None
+
+
+@pytest.mark.parametrize("opt_func", [torch.optim.AdamW, torch.optim.SGD])
+def test_torchs_count_of_writes_is_as_eager_leaves_it(opt_func: Any):
+    """A model may look at `_version` in validation, which is not captured then."""
+    learners = compare(lambda: nn.Sequential(nn.Linear(20, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)), opt_func=opt_func)
+    assert learners[1].engine.captured is not None
+    eager, fast = ([value._version for value in learn.model.state_dict(keep_vars=True).values()] for learn in learners)
+    assert fast == eager
+    assert max(eager) > 1

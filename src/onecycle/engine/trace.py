@@ -6,7 +6,7 @@ results are dropped.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import ref
@@ -116,12 +116,14 @@ class Tracer(TorchDispatchMode):
         self._count = 0
         self._refusal: CannotCaptureError | None = None
         self._saved: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+        self._versions = ExitStack()
 
     @contextmanager
     def restoring(self) -> Generator[None]:
         """Undo, when the block ends, what operations wrote to tensors that existed before."""
         try:
-            yield
+            with self._versions:
+                yield
         finally:
             for storage, content in self._saved.values():
                 storage.copy_(content)
@@ -170,6 +172,7 @@ class Tracer(TorchDispatchMode):
             if self._known and storage.data_ptr() not in {_storage(known) for known in self._known()}:
                 raise self._refuse("changes a tensor in place that is not known before the step", _CLONE)
             self._saved[storage.data_ptr()] = storage, storage.clone()
+            self._versions.enter_context(_preserve_versions((tensor,)))
 
     def trace(self, outputs: Sequence[Tensor | None], trained: Sequence[Tensor] = ()) -> Trace:
         """Return what ran so far, without the operations that `outputs` do not need.
@@ -252,14 +255,22 @@ _READ_GRAD_MODE = (torch.ops.aten.mkldnn_rnn_layer.default,)  # which keeps a wo
 
 @contextmanager
 def restoring_memory(tensors: Iterable[Tensor]) -> Generator[None]:
-    """Undo, when the block ends, what it wrote to the memory of the tensors."""
+    """Undo, when the block ends, what it wrote to the memory of the tensors, and how torch counted the writes."""
+    tensors = list(tensors)
     storages = {_storage(tensor): tensor.untyped_storage() for tensor in tensors}
     contents = [(storage, storage.clone()) for storage in storages.values()]
     try:
-        yield
+        with _preserve_versions(tensors):
+            yield
     finally:
         for storage, content in contents:
             storage.copy_(content)
+
+
+def _preserve_versions(tensors: Iterable[Tensor]) -> AbstractContextManager[None]:
+    """Set back, when the block ends, how often torch counted that the tensors were written to."""
+    counted = tuple(tensor for tensor in tensors if not tensor.is_inference())
+    return torch.autograd._unsafe_preserve_version_counter(counted)  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage] -- there is no public one
 
 
 def depends_on_values(func: Any, args: Any) -> bool:
