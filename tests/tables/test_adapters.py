@@ -211,7 +211,7 @@ def test_polars_and_pandas_types():
             pl.col("c").cast(pl.Categorical).alias("cat"), pl.col("d").cast(pl.Decimal(10, 2))
         )
     )
-    assert table["cat"].type.value_type == pa.string()
+    assert table["cat"].type.value_type == pa.large_string()
     assert table["cat"].to_pylist() == ["u", "v"]
     assert table["d"].type == pa.decimal128(10, 2)
     table = as_table(

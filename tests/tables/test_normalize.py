@@ -119,8 +119,8 @@ def test_types_that_are_cast():
         )
     )
     assert [str(kind).replace("item: ", "") for kind in table.schema.types] == [
-        *("string", "dictionary<values=string, indices=uint32, ordered=0>", "string", "list<string>", "list<int64>"),
-        *("string", "string", "large_string", "string"),
+        *("large_string", "dictionary<values=large_string, indices=uint32, ordered=0>", "string"),
+        *("large_list<large_string>", "large_list<int64>", "string", "large_string", "large_string", "string"),
     ]
     assert table["runs"].to_pylist() == ["a", "b"]
 

@@ -147,22 +147,40 @@ def as_column(values: Any, where: str) -> Any:
             "with a value for each row"
         )
     try:
+        if isinstance(values, pa.ChunkedArray):  # not by the protocol, in which pyarrow mixes up dictionaries
+            return values
         if _exports_arrow(values) and not _is_from(values, "pandas"):
             return pa.chunked_array(values if hasattr(values, "__arrow_c_stream__") else [pa.array(values)])
-        return pa.array(_native_dtype(values) if isinstance(values, np.ndarray) else values, from_pandas=True)
+        return pa.array(_native_dtype(values, where) if isinstance(values, np.ndarray) else values, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise _column_error(values, where, error) from error
 
 
-def _native_dtype(array: Array) -> Array:
-    """Return the values in a dtype that pyarrow has."""
-    dtype = array.dtype
+def _native_dtype(array: Array, where: str) -> Array:
+    """Return the values in a dtype that pyarrow has. Raises DataError if one of them would be another."""
+    dtype = array.dtype.newbyteorder("=")
     if dtype == np.longdouble:
-        return array.astype(np.float64)
-    if dtype.kind in "mM" and (unit := np.datetime_data(dtype)[0]) not in ("s", "ms", "us", "ns"):
-        is_date = dtype.kind == "M" and unit in "YMWD"
-        return array.astype("M8[D]" if is_date else f"{dtype.kind}8[s]")
-    return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
+        with np.errstate(over="ignore"):
+            native = array.astype(np.float64)
+        same = np.isinf(native) == np.isinf(array)
+    elif dtype.kind in "mM":
+        unit, kind = np.datetime_data(dtype)[0], dtype.kind
+        if unit == "generic" or (kind == "m" and unit in "YM"):
+            raise DataError(f"{where} has dtype {dtype}, whose values have no length in seconds; convert it")
+        unit = {"h": "s", "m": "s", "ps": "ns", "fs": "ns", "as": "ns"}.get(unit, unit)
+        unit = ("D" if kind == "M" else "s") if unit in "YMWD" else unit
+        native = array.astype(f"{kind}8[{unit}]")
+        same = native.astype(dtype).view(np.int64) == array.astype(dtype).view(np.int64)
+        if unit == "D":  # Arrow's days have 32 bits
+            same &= np.isnat(native) | (np.abs(native.view(np.int64)) < 2**31)
+    else:
+        return array.astype(dtype, copy=False)
+    if not same.all():
+        row = int(np.argmin(same))
+        raise DataError(
+            f"{where} is {array[row]} in row {row}, of dtype {dtype}, which {native.dtype} cannot hold; convert it"
+        )
+    return native
 
 
 def _column_error(values: Iterable[Any], where: str, error: Exception) -> DataError:
