@@ -61,8 +61,7 @@ def run(names: list[str]) -> Iterator[tuple[str, str]]:
             words, input="\n".join(left), capture_output=True, text=True, check=False, timeout=PATIENCE + len(left)
         )
         results = done.stdout.splitlines()
-        for name, line in zip(left, results, strict=False):
-            yield name, line
+        yield from zip(left, results, strict=False)
         left = left[len(results) :]
         if left and "polars" in left[0] and "panic" in done.stderr:  # converting a type that polars lacks
             yield left[0], UNSUPPORTED

@@ -119,7 +119,7 @@ def test_types_that_are_cast():
         )
     )
     assert [str(kind).replace("item: ", "") for kind in table.schema.types] == [
-        *("large_string", "dictionary<values=large_string, indices=uint32, ordered=0>", "string"),
+        *("large_string", "dictionary<values=large_string, indices=uint32, ordered=0>", "large_string"),
         *("large_list<large_string>", "large_list<int64>", "string", "large_string", "large_string", "string"),
     ]
     assert table["runs"].to_pylist() == ["a", "b"]

@@ -87,13 +87,13 @@ def check_names(column_names: Sequence[str], name: str) -> None:
 def _normalize_column(column: ChunkedArray, where: str) -> ChunkedArray:
     """Return the column in a supported type, or the same object if it has one already."""
     pa, _ = import_pyarrow()
-    target, large = _supported_type(column.type, where), column.nbytes >= _LARGE_BYTES
-    if large:  # to gather or join rows of such text needs offsets of 64 bits
-        target = {pa.string(): pa.large_string()}.get(target, target)
+    target = _supported_type(column.type, where)
+    size = column.nbytes if target == column.type else decoded_bytes(column)
+    target = _large_type(target) if size >= _LARGE_BYTES else target
     if target == column.type:
         return column
     try:
-        if decoded_bytes(column) > max(MAX_BYTES, column.nbytes):
+        if size > max(MAX_BYTES, column.nbytes):
             raise DataError(
                 f"{where} of type {column.type} takes more than {MAX_BYTES:,} bytes as {target}; decode a part of the "
                 "rows at a time"
@@ -119,7 +119,7 @@ def _supported_type(data_type: DataType, where: str) -> DataType:
     if isinstance(data_type, pa.BaseExtensionType):
         return _supported_type(data_type.storage_type, where)
     if types.is_run_end_encoded(data_type):
-        return _supported_type(data_type.value_type, where)
+        return _large_type(_supported_type(data_type.value_type, where))
     if types.is_dictionary(data_type):
         value = value_type(_supported_type(data_type.value_type, where))
         if not types.is_nested(value):
@@ -144,6 +144,14 @@ def _supported_type(data_type: DataType, where: str) -> DataType:
     return data_type
 
 
+def _large_type(data_type: DataType) -> DataType:
+    """Return the type with offsets of 64 bits for a supported type of text, or of lists of text."""
+    pa, _ = import_pyarrow()
+    if is_list_type(data_type):
+        return pa.large_list(_large_type(data_type.value_type))
+    return pa.large_string() if pa.types.is_string(data_type) else data_type
+
+
 def _plain(array: Any, where: str) -> Any:
     """Return an array of a supported type with the values of `array`.
 
@@ -155,7 +163,8 @@ def _plain(array: Any, where: str) -> Any:
         return _plain(array.storage, where)
     if types.is_run_end_encoded(data_type):
         values, lengths = _runs(array)
-        return _plain(values, where).take(pa.array(np.repeat(np.arange(len(lengths)), lengths)))
+        values = _plain(values, where).cast(_supported_type(data_type, where))
+        return values.take(pa.array(np.repeat(np.arange(len(lengths)), lengths)))
     if types.is_dictionary(data_type):
         values = decode_array(_plain(array.dictionary, where))
         return pa.DictionaryArray.from_arrays(array.indices, values, ordered=data_type.ordered)

@@ -64,12 +64,17 @@ def decode_column(column: ChunkedArray) -> ChunkedArray:
         return decode_array(column)
     if not pa.types.is_dictionary(column.type):
         return column
-    return pa.chunked_array([decode_array(chunk) for chunk in column.chunks] or [[]], value_type(column.type))
+    empty = pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), pa.array([], value_type(column.type)))
+    return pa.chunked_array([decode_array(chunk) for chunk in (*column.chunks, empty)])
 
 
 def decode_array(array: Any) -> Any:
-    """Return the array with its dictionary, if it has one, replaced by values."""
-    return array.dictionary.take(array.indices) if import_pyarrow()[0].types.is_dictionary(array.type) else array
+    """Return the array with its dictionary, if it has one, replaced by values; text gets offsets of 64 bits."""
+    pa, _ = import_pyarrow()
+    if not pa.types.is_dictionary(array.type):
+        return array
+    values = array.dictionary
+    return (values.cast(pa.large_string()) if pa.types.is_string(values.type) else values).take(array.indices)
 
 
 def is_list_type(data_type: DataType) -> bool:
@@ -111,8 +116,9 @@ def as_numbers(column: ChunkedArray, name: str, first_row: int = 0) -> tuple[Arr
     its row, and for a type that cannot be converted.
     """
     pa, _ = import_pyarrow()
-    column = decode_column(column)
-    data_type, kind, unit = column.type, value_kind(column.type), 1
+    kind, unit = value_kind(column.type), 1
+    column = column if kind == "text" else decode_column(column)
+    data_type = column.type
     if kind == "text":
         column = _texts_to_numbers(column, name, first_row)
     elif kind in ("bool", "nothing"):
@@ -135,6 +141,18 @@ def as_numbers(column: ChunkedArray, name: str, first_row: int = 0) -> tuple[Arr
 
 def _texts_to_numbers(column: ChunkedArray, name: str, first_row: int) -> ChunkedArray:
     pa, pc = import_pyarrow()
+    if pa.types.is_dictionary(column.type):  # each text once: to repeat them could take any amount of memory
+        numbers, done = [np.empty(0)], 0
+        for values, places in dictionary_codes(column):
+            texts = null_missing_markers(values)
+            is_number = pc.fill_null(pc.match_substring_regex(texts, NUMBER), True)
+            wrong = np.append(pc.invert(is_number).to_numpy(zero_copy_only=False), False)[places]
+            if wrong.any():
+                raise cell_error(column, name, done + int(wrong.argmax()), first_row, "a number")
+            x = pc.if_else(is_number, texts, None).cast(pa.float64()).to_numpy(zero_copy_only=False)
+            numbers.append(np.append(x, np.nan)[places])
+            done += len(places)
+        return pa.chunked_array([np.concatenate(numbers)])
     texts = null_missing_markers(column)
     try:
         return texts.cast(pa.float64())
@@ -167,7 +185,12 @@ def dictionary_codes(column: ChunkedArray) -> Iterator[tuple[Any, Array]]:
     for chunk in column.chunks if has_dictionary or column.nbytes >= 2**31 else [column.combine_chunks()]:
         encoded = chunk if has_dictionary else chunk.dictionary_encode()
         codes = encoded.indices.cast(pa.int64()).fill_null(-1) if encoded.indices.null_count else encoded.indices
-        yield encoded.dictionary, codes.to_numpy(zero_copy_only=False)
+        values, codes = encoded.dictionary, codes.to_numpy(zero_copy_only=False)
+        if len(values) > len(codes):  # most are not used
+            used, codes = np.unique(codes, return_inverse=True)
+            nulls = int(len(used) and used[0] == -1)
+            values, codes = values.take(pa.array(used[nulls:])), codes - nulls
+        yield values, codes
 
 
 def value_counts(column: ChunkedArray) -> Iterator[tuple[Any, Array]]:
