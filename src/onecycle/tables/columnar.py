@@ -20,6 +20,8 @@ from onecycle.tables.values import RecordBatch, Table, import_pyarrow
 _PARQUET_MAGIC = (b"PAR1",)
 _ARROW_MAGIC = (b"ARROW1", b"\xff\xff\xff\xff")  # a file, which has a footer, or a stream
 _BUFFER_BYTES = 2**20
+_ROW_BYTES = 4  # of a table, at least: of its row in a matrix
+_ANY_ROWS, _ROWS_PER_BYTE = 2**20, 2**12  # of a file that is streamed
 _MAX_TEXT_BYTES = 2**31 - 2**20  # of the texts of an array
 
 
@@ -43,6 +45,7 @@ def stream_parquet(path: Path, _text_columns: Collection[str], rows: int) -> Ite
     pa, _ = import_pyarrow()
     # with a buffer size, pyarrow reads a column of a row group a buffer at a time
     with _parquet_file(path, buffer_size=_BUFFER_BYTES) as (file, types):
+        _check_rows(path, file.metadata.num_rows, path.stat().st_size)
         for row_groups in _row_groups(file.metadata, rows):
             for batch in file.iter_batches(rows, row_groups):
                 table = _decode_dictionaries(pa.Table.from_batches([batch]), types, Budget(path, MAX_BYTES))
@@ -122,7 +125,11 @@ def _decompressed_bytes(file: Any) -> int:
     row_groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
     chunks = [row_group.column(i) for row_group in row_groups for i in range(row_group.num_columns)]
     values = sum(chunk.num_values for chunk in chunks)  # of lists, more than rows; of each at least a bit
-    return max(sum(row_group.total_byte_size for row_group in row_groups), footer.num_rows * row_bits // 8, values // 8)
+    return max(
+        sum(row_group.total_byte_size for row_group in row_groups),
+        footer.num_rows * max(row_bits // 8, _ROW_BYTES),
+        values // 8,
+    )
 
 
 def read_arrow(path: Path, _text_columns: Collection[str], max_bytes: int) -> Table:
@@ -145,19 +152,29 @@ def read_arrow(path: Path, _text_columns: Collection[str], max_bytes: int) -> Ta
 def stream_arrow(path: Path, _text_columns: Collection[str], rows: int) -> Iterator[RecordBatch]:
     """Yield the record batches of an Arrow file or stream, of at most `rows` rows. Raises as `read_arrow` does."""
     with _format_errors(path, "Arrow", _ARROW_MAGIC):
+        done, size = 0, path.stat().st_size
         for batch in _open_arrow(path, MAX_BYTES)[1]:
+            done += batch.num_rows
+            _check_rows(path, done, size)
             for start in range(0, batch.num_rows, max(rows, 1)):  # of runs, each part takes memory of its own only
                 part = batch.slice(start, rows)
-                Budget(path, MAX_BYTES, slack=path.stat().st_size).spend(_batch_bytes(part))
+                Budget(path, MAX_BYTES, slack=size).spend(_batch_bytes(part))
                 yield part
 
 
+def _check_rows(path: Path, rows: int, size: int) -> None:
+    """Raise FileError for so many rows in a file of `size` bytes that nothing can be learned from most of them."""
+    if rows > _ANY_ROWS + _ROWS_PER_BYTE * size:
+        raise FileError(f"{path}: {rows:,} rows in {size:,} bytes; expected a table whose rows differ")
+
+
 def _batch_bytes(batch: RecordBatch) -> int:
-    """Return the bytes of the columns, without dictionaries, which batches share."""
+    """Return the bytes of the columns, without dictionaries, which batches share; of a row at least four."""
     types = import_pyarrow()[0].types
-    return sum(
+    columns = sum(
         column.indices.nbytes if types.is_dictionary(column.type) else decoded_bytes(column) for column in batch.columns
     )
+    return max(columns, _ROW_BYTES * batch.num_rows)
 
 
 def _open_arrow(path: Path, max_bytes: int) -> tuple[Any, Iterator[RecordBatch], int]:

@@ -205,7 +205,9 @@ def decoded_bytes(column: Any) -> int:
         return column.indices.nbytes + decoded_bytes(column.dictionary)
     if types.is_string_view(data_type) or types.is_binary_view(data_type):
         return _repeated_bytes(column, np.ones(len(column), np.int64))
-    return max(column.nbytes, len(column))
+    return max(column.nbytes, len(column)) + 8 * len(column) * types.is_fixed_size_binary(
+        data_type
+    )  # which gets offsets
 
 
 def _repeated_bytes(values: Any, times: Any) -> int:
