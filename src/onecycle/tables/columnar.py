@@ -21,6 +21,7 @@ _PARQUET_MAGIC = (b"PAR1",)
 _ARROW_MAGIC = (b"ARROW1", b"\xff\xff\xff\xff")  # a file, which has a footer, or a stream
 _BUFFER_BYTES = 2**20
 _ROW_BYTES = 4  # of a table, at least: of its row in a matrix
+_ITEM_BYTES = 4  # of a list in Parquet, at least: of its levels
 _ANY_ROWS, _ROWS_PER_BYTE = 2**20, 2**12  # of a file that is streamed
 _MAX_TEXT_BYTES = 2**31 - 2**20  # of the texts of an array
 
@@ -123,13 +124,10 @@ def _decompressed_bytes(file: Any) -> int:
         except ValueError:  # a type without a fixed width has an offset for each value
             row_bits += 32
     row_groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
-    chunks = [row_group.column(i) for row_group in row_groups for i in range(row_group.num_columns)]
-    values = sum(chunk.num_values for chunk in chunks)  # of lists, more than rows; of each at least a bit
-    return max(
-        sum(row_group.total_byte_size for row_group in row_groups),
-        footer.num_rows * max(row_bits // 8, _ROW_BYTES),
-        values // 8,
-    )
+    repeated = [i for i in range(footer.num_columns) if footer.schema.column(i).max_repetition_level]
+    items = sum(row_group.column(i).num_values for row_group in row_groups for i in repeated)  # of lists
+    in_pages = sum(row_group.total_byte_size for row_group in row_groups)
+    return max(in_pages, footer.num_rows * max(row_bits // 8, _ROW_BYTES), items * _ITEM_BYTES)
 
 
 def read_arrow(path: Path, _text_columns: Collection[str], max_bytes: int) -> Table:

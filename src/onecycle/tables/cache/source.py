@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from hashlib import file_digest
+from hashlib import sha256
 from pathlib import Path
 
 from onecycle.core.reading import open_for_reading
@@ -13,6 +13,7 @@ from onecycle.tables.formats import FileShape
 from onecycle.tables.read import is_table_file, stream_table, table_format
 from onecycle.tables.values import import_pyarrow
 
+_HASH_BLOCK = 2**22  # bytes
 _CHUNK_BYTES, _MAX_CHUNK_ROWS, _MIN_CHUNK_ROWS = 2**23, 65_536, 1_024
 
 
@@ -58,10 +59,12 @@ class SourceFile:
 
         Raises FileError if the file was changed since it was opened first.
         """
+        total = sha256()
         with open_for_reading(self.path) as file:
-            digest = file_digest(file, "sha256").hexdigest()
+            while data := file.read(_HASH_BLOCK):
+                total.update(data)
         self._check_unchanged()
-        return digest
+        return total.hexdigest()
 
     def _stat(self) -> list[int]:
         with open_for_reading(self.path):
