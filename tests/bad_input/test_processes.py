@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bad_input.case import Case, check_refusal, copied, snapshot
 from bad_input.makers import Evil, Make, bomb_gz, bomb_npz, csv_text, parquet, pickled, written
 from onecycle.errors import OneCycleError
-from onecycle.tables.read import read_table
+from onecycle.tables.read import read_table, stream_table
 
 pytestmark = pytest.mark.slow
 
@@ -103,12 +104,67 @@ def one_batch(name: str, table: pa.Table) -> Make:
     return make
 
 
+def arrow(name: str, column: pa.Array, edit: tuple[int, int] | None = None, **options: Any) -> Make:
+    """Writes a column as an Arrow file; `edit` replaces a number of 64 bits, as a length that it states."""
+
+    def make() -> None:
+        table = pa.table({"a": column})
+        settings = pa.ipc.IpcWriteOptions(allow_64bit=True, **options)
+        with pa.OSFile(name, "wb") as file, pa.ipc.new_file(file, table.schema, options=settings) as writer:
+            writer.write_table(table)
+        if edit is not None:
+            old, new = (number.to_bytes(8, "little") for number in edit)
+            content = Path(name).read_bytes()
+            assert old in content
+            Path(name).write_bytes(content.replace(old, new))
+
+    return make
+
+
+def few_texts(rows: int) -> Make:
+    """Writes rows of one long text as a Parquet file, which has it once."""
+
+    def make() -> None:
+        codes = pa.array(np.zeros(rows, np.int32))
+        table = pa.table({"a": pa.DictionaryArray.from_arrays(codes, pa.array(["x" * 2**16]))})
+        pq.write_table(table, "few.parquet", store_schema=False)
+
+    return make
+
+
+def views(rows: int) -> pa.Array:
+    """Views of all of the same values."""
+    return pa.ListViewArray.from_arrays(np.zeros(rows, np.int32), np.full(rows, rows, np.int32), np.arange(rows))
+
+
+def text_views(rows: int) -> pa.Array:
+    """Views of the same text."""
+    _, one, data = pa.array(["x" * 2**16], pa.string_view()).buffers()
+    many = pa.py_buffer(np.tile(np.frombuffer(one, np.int32), (rows, 1)).tobytes())
+    return pa.Array.from_buffers(pa.string_view(), rows, [None, many, data])
+
+
+def runs(end: int, value: Any) -> pa.Array:
+    return pa.RunEndEncodedArray.from_arrays(pa.array([end], pa.int64()), pa.array([value]))
+
+
+FAR = 2**40  # rows, or bytes
+ZEROS = np.zeros(1_000, np.int64)
 SMALL_BOMBS = [
+    ("few.parquet", few_texts(2**14), 2 * CAP),
+    ("nulls.parquet", parquet("nulls.parquet", pa.table({"a": pa.nulls(2**22)})), CAP),
+    ("null_lists.parquet", parquet("null_lists.parquet", pa.table({"a": [[None] * 2**20] * 80}, pa.schema([("a", pa.list_(pa.int8()))]))), 2 * CAP),
+    ("runs.arrow", arrow("runs.arrow", runs(FAR, 1)), CAP),
+    ("text_runs.arrow", arrow("text_runs.arrow", runs(2**14, "x" * 2**16)), CAP),
+    ("views.arrow", arrow("views.arrow", views(2**13)), CAP),
+    ("text_views.arrow", arrow("text_views.arrow", text_views(2**14)), CAP),
+    ("nulls.arrow", arrow("nulls.arrow", pa.nulls(1_234_567), (1_234_567, FAR)), CAP),
+    ("stated.arrow", arrow("stated.arrow", pa.array(ZEROS), (8_000, FAR), compression="zstd"), CAP),
+    ("stated_values.arrow", arrow("stated_values.arrow", pa.DictionaryArray.from_arrays([0], ZEROS), (8_000, FAR), compression="lz4"), CAP),
     # rows are parsed while they are unpacked: four bytes of text are two numbers of eight
     ("rows.csv.gz", bomb_gz("rows.csv.gz", b"a,b\n", b"0,0\n", 2**26 / 2**30), 6 * CAP),
     ("numbers.parquet", parquet("numbers.parquet", pa.table({"a": np.zeros(2**23), "b": np.arange(2**23) % 2})), 2 * CAP),
-    # a batch is counted when it is there
-    ("batch.arrow", one_batch("batch.arrow", pa.table({"a": np.zeros(2**23)})), 2**26 + 2 * CAP),
+    ("batch.arrow", one_batch("batch.arrow", pa.table({"a": np.zeros(2**23)})), CAP),
 ]  # fmt: skip
 
 
@@ -119,3 +175,21 @@ def test_what_unpacks_to_more_than_the_cap_is_stopped(name: str, make: Make, mos
         with pytest.raises(OneCycleError, match="takes more than the cap of 8,388,608 bytes"):
             read_table(name, max_bytes=CAP)
         assert pool.max_memory() < most
+
+
+HUGE = [
+    ("few.parquet", few_texts(2**15 + 2**10), "takes more than the cap of 2,147,483,648 bytes"),
+    ("runs.arrow", arrow("runs.arrow", runs(FAR, 1)), "1,099,511,627,776 rows in"),
+    ("nulls.arrow", arrow("nulls.arrow", pa.nulls(1_234_567), (1_234_567, FAR)), "1,099,511,627,776 rows in"),
+    ("views.arrow", arrow("views.arrow", views(2**15)), "takes more than the cap of 2,147,483,648 bytes"),
+    ("stated.arrow", arrow("stated.arrow", pa.array(ZEROS), (8_000, FAR), compression="zstd"), "takes more than the cap"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "make", "message"), HUGE, ids=[name for name, _, _ in HUGE])
+def test_a_stream_of_far_more_than_its_file_is_stopped(name: str, make: Make, message: str, place: Path) -> None:
+    make()
+    with arrow_memory() as pool:
+        with pytest.raises(OneCycleError, match=message):
+            list(stream_table(name))
+        assert pool.max_memory() < 2 * CAP

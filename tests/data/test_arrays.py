@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onecycle.data.arrays import read_idx, read_npy, read_npz
+from onecycle.data.arrays import as_tensor, read_idx, read_npy, read_npz
 from onecycle.errors import DataError, FileError, UnsafeFileError
 
 
@@ -155,3 +155,17 @@ def test_npy_files_of_python_2_are_read_without_a_warning(descr: str, tmp_path):
     header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': (3L,), }}".encode().ljust(117) + b"\n"
     (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"abc")
     assert read_npy(tmp_path / "x.npy").tobytes() == b"abc"
+
+
+def test_values_that_no_dtype_of_torch_holds_are_refused():
+    for array, message in (
+        (np.array([2**64 - 1, 1], np.uint64), "x contains 18446744073709551615; expected whole numbers below 2**63"),
+        (np.ma.array([1.0, 2.0], mask=[0, 1]), "x has 1 masked values; expected a value in each place"),
+        (np.array([np.longdouble("1e4000"), 1]), "x contains inf at row 0"),
+    ):
+        with pytest.raises(DataError) as caught:
+            as_tensor(array, "x")
+        assert str(caught.value).startswith(message)
+    assert as_tensor(np.array([1.5], np.longdouble), "x").tolist() == [1.5]
+    assert as_tensor(np.array([2**63 - 1], np.uint64), "x").tolist() == [2**63 - 1]
+    assert as_tensor(np.ma.array([1.0, 2.0]), "x").tolist() == [1.0, 2.0]

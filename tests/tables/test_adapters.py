@@ -211,7 +211,7 @@ def test_polars_and_pandas_types():
             pl.col("c").cast(pl.Categorical).alias("cat"), pl.col("d").cast(pl.Decimal(10, 2))
         )
     )
-    assert table["cat"].type.value_type == pa.string()
+    assert table["cat"].type.value_type == pa.large_string()
     assert table["cat"].to_pylist() == ["u", "v"]
     assert table["d"].type == pa.decimal128(10, 2)
     table = as_table(
@@ -394,3 +394,34 @@ def test_a_data_set_whose_file_is_damaged(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1" + b"\0" * 500 + b"PAR1")
     with pytest.raises(DataError, match="cannot be read as an Arrow table"):
         as_table(source)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.array([1, 2], "m8[M]"), "has dtype timedelta64[M], whose values have no length in seconds"),
+        (np.array([1, 2], "m8"), "has dtype timedelta64, whose values have no length in seconds"),
+        (np.array([1, 2**62], "M8[Y]"), "in row 1, of dtype datetime64[Y], which datetime64[D] cannot hold"),
+        (np.array([1, 2**62], "M8[D]"), "in row 1, of dtype datetime64[D], which datetime64[D] cannot hold"),
+        (np.array([1, 2**62], "M8[h]"), "in row 1, of dtype datetime64[h], which datetime64[s] cannot hold"),
+        (np.array([1000, 1], "m8[ps]"), "in row 1, of dtype timedelta64[ps], which timedelta64[ns] cannot hold"),
+        (np.array([1, np.longdouble("1e4000")]), "is inf in row 1, of dtype "),
+    ],
+)
+def test_numpy_values_that_would_become_others_are_refused(array: np.ndarray, message: str):
+    with pytest.raises(DataError) as caught:
+        as_table({"v": array})
+    assert 'dict: column "v" ' in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_numpy_times_in_steps_of_several_units():
+    moments = np.array([1, 2, "NaT"], "M8[25s]")
+    assert as_table({"v": moments})["v"].to_numpy().astype("M8[s]").astype(int)[:2].tolist() == [25, 50]
+    assert as_table({"v": np.array([3], "m8[10ms]")})["v"].to_pylist() == [datetime.timedelta(milliseconds=30)]
+    assert as_table({"v": np.array([1], "M8[2Y]")})["v"].to_pylist() == [datetime.date(1972, 1, 1)]
+
+
+def test_masked_arrays_are_missing_values():
+    masked = np.ma.array(np.arange(3, dtype=">f8"), mask=[0, 1, 0])
+    assert as_table({"v": masked})["v"].to_pylist() == [0, None, 2]

@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import pickle
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,9 @@ import pytest
 from onecycle.errors import DataError
 from onecycle.tables.adapters import as_table
 from onecycle.tables.read import read_table
+from onecycle.tables.target import Target
+from onecycle.tables.target_stats import labels_of
+from onecycle.tables.values import dictionary_codes
 from table_files import assert_refused, stream_as_table, write_table
 
 
@@ -119,8 +123,8 @@ def test_types_that_are_cast():
         )
     )
     assert [str(kind).replace("item: ", "") for kind in table.schema.types] == [
-        *("string", "dictionary<values=string, indices=uint32, ordered=0>", "string", "list<string>", "list<int64>"),
-        *("string", "string", "large_string", "string"),
+        *("large_string", "dictionary<values=large_string, indices=uint32, ordered=0>", "large_string"),
+        *("large_list<large_string>", "large_list<int64>", "string", "large_string", "large_string", "string"),
     ]
     assert table["runs"].to_pylist() == ["a", "b"]
 
@@ -134,3 +138,91 @@ def test_names_that_are_not_utf8():
         DataError, match=r"pyarrow\.Table: the name of a column is not UTF-8 .*; expected text; rename it"
     ):
         as_table(pa.Table.from_batches([pa.ipc.open_stream(damaged).read_next_batch()]))
+
+
+def mask(*nulls: int) -> pa.Array:
+    return pa.array(map(bool, nulls), pa.bool_())
+
+
+@pytest.mark.parametrize("build", [pa.ListViewArray, pa.LargeListViewArray])
+def test_list_views_out_of_order_that_overlap(build: Any):
+    offsets, sizes = np.array([4, 0, 1, 3, 5]), np.array([1, 2, 0, 2, 2])
+    number = "i8" if build is pa.LargeListViewArray else "i4"
+    labels = pa.array(list("abcdefg"), pa.string_view())
+    views = build.from_arrays(
+        pa.array(offsets.astype(number)), pa.array(sizes.astype(number)), labels, mask=mask(0, 0, 0, 1, 0)
+    )
+    expected = [["e"], ["a", "b"], [], None, ["f", "g"]]
+    for start in range(5):
+        assert as_table(pa.table({"v": views.slice(start)}))["v"].to_pylist() == expected[start:]
+
+
+def test_the_last_label_of_a_list_view_is_learned():
+    views = pa.ListViewArray.from_arrays([0, 1, 2, 4], [1, 2, 2, 1], ["a", "b", "a", "b", "c"])
+    table = as_table(pa.table({"v": views}))
+    target = Target.fit(table, ["v"])
+    assert target.classes == ["a", "b", "c"]
+    assert target.transform(table).tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("values", [pa.array(["a", None, "c"]), pa.array(["a", None, "c"]).dictionary_encode()])
+def test_runs_that_begin_and_end_in_the_middle(values: pa.Array):
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array([2, 5, 9], pa.int16()), values)
+    expected = ["a", "a", None, None, None, "c", "c", "c", "c"]
+    for start in range(9):
+        for length in range(1, 10 - start):
+            column = as_table(pa.table({"v": runs.slice(start, length)}))["v"]
+            assert column.to_pylist() == expected[start : start + length]
+
+
+def test_items_that_a_null_list_points_at_are_not_labels():
+    values, offsets = pa.array(["a", "b", "c", "a"]), np.array([0, 1, 3, 4], "i4")
+    lists = pa.ListArray.from_buffers(
+        pa.list_(pa.string()), 3, [pa.py_buffer(b"\x05"), pa.py_buffer(offsets)], children=[values]
+    )
+    labels, rows = labels_of(pa.chunked_array([lists]), "v", 0)
+    assert (labels.to_pylist(), rows.tolist()) == (["a", "a"], [0, 2])
+
+
+def test_damaged_columns_in_memory_are_refused():
+    codes = pa.DictionaryArray.from_arrays(pa.array([0, 99]), pa.array(["a", "b"]), safe=False)
+    with pytest.raises(DataError, match=r'column "v" of type dictionary.* is damaged'):
+        as_table(pa.table({"v": codes}))
+    views = pa.Array.from_buffers(
+        pa.string_view(), 1, [None, pa.py_buffer(np.array([99, 0, 7, 0], "i4"))]
+    )  # of a buffer that is not there
+    with pytest.raises(DataError, match='column "v" of type string_view is damaged'):
+        as_table(pa.table({"v": views}))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.RunEndEncodedArray.from_arrays(pa.array([2**40]), pa.array([1])),
+        pa.RunEndEncodedArray.from_arrays(pa.array([2**20]), pa.array(["x" * 2**20])),
+        pa.ListViewArray.from_arrays(np.zeros(2**15, "i4"), np.full(2**15, 2**15, "i4"), np.arange(2**15)),
+    ],
+    ids=["runs", "runs of text", "views"],
+)
+def test_columns_that_repeat_their_values_too_often_are_refused(column: pa.Array):
+    with pytest.raises(DataError, match=r'column "v" of type .* takes more than 2,147,483,648 bytes as'):
+        as_table(pa.table({"v": column}))
+
+
+def test_types_that_cannot_be_a_feature_are_named():
+    months = pa.array([(1, 2, 3)], pa.month_day_nano_interval())
+    lists = pa.DictionaryArray.from_arrays(pa.array([0]), pa.array([["a"]]))
+    for column in (months, lists, pa.array([{}], pa.struct([])), pa.array([[(1, 2)]], pa.map_("i8", "i8"))):
+        with pytest.raises(DataError) as caught:
+            as_table(pa.table({"v": column}))
+        assert f'column "v" holds values of type {column.type}; expected one number' in str(caught.value)
+
+
+def test_dictionaries_with_nulls_in_chunks():
+    """pyarrow does not join them."""
+    chunks = [pa.DictionaryArray.from_arrays([0, 1, None], [value, None]) for value in ("a", "b")]
+    column = as_table({"v": pa.chunked_array(chunks)})["v"]
+    assert [[values.to_pylist(), codes.tolist()] for values, codes in dictionary_codes(column)] == [
+        [["a", None], [0, 1, -1]],
+        [["b", None], [0, 1, -1]],
+    ]

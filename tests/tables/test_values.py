@@ -3,11 +3,14 @@
 import datetime
 import decimal
 import threading
+from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from onecycle.errors import DataError
+from onecycle.tables.dates import as_days
 from onecycle.tables.values import (
     CSV_MISSING_MARKERS,
     MISSING_MARKERS,
@@ -88,10 +91,13 @@ def test_equal_values_have_equal_texts(values, texts):
 def test_codes_and_counts(encode):
     column = pa.chunked_array([["a", "b"], ["a", None]])
     column = column.dictionary_encode() if encode else column
-    ((values, codes),) = dictionary_codes(column)
-    assert [None if code < 0 else values[code].as_py() for code in codes.tolist()] == ["a", "b", "a", None]
-    ((values, counts),) = value_counts(column)
-    assert dict(zip(values.to_pylist(), counts.tolist(), strict=True)) == {"a": 2, "b": 1, None: 1}
+    parts = list(dictionary_codes(column))
+    coded = [None if code < 0 else values[code].as_py() for values, codes in parts for code in codes.tolist()]
+    assert coded == ["a", "b", "a", None]
+    total = Counter[str | None]()
+    for values, counts in value_counts(column):
+        total.update(dict(zip(values.to_pylist(), counts.tolist(), strict=True)))
+    assert total == {"a": 2, "b": 1, None: 1}
 
 
 def test_slices():
@@ -110,3 +116,32 @@ def test_threads_return_results_in_order_and_raise_the_first_error():
     with pytest.raises(ValueError, match="^2$"):
         in_parallel(fail, range(5))
     assert in_parallel(lambda _: threading.current_thread(), [0]) == [threading.current_thread()]
+
+
+def test_numbers_and_dates_in_a_dictionary_of_text():
+    """Each text is read once: a long one that many rows have takes no more memory than one that one row has."""
+    texts = pa.array(["7", "no", "1" + "0" * 2**20, " 1.5", None, "?"])
+    column = pa.chunked_array([pa.DictionaryArray.from_arrays(np.tile([0, 3, 4, 5, 2], 2_000), texts)])
+    x, missing = as_numbers(column, "v")
+    np.testing.assert_array_equal(x[:5], [7, 1.5, np.nan, np.nan, np.inf])
+    assert missing is not None
+    assert missing[:5].tolist() == [False, False, True, True, True]
+    with pytest.raises(DataError, match=r"""row 14: column "v" is 'no'; expected a number"""):
+        as_numbers(pa.chunked_array([pa.DictionaryArray.from_arrays([0, 3, None, 0, 1], texts)]), "v", 10)
+    days = pa.array(["2020-01-02", "soon", None, "1970-01-02T12:00:00Z"])
+    dates = pa.chunked_array([pa.DictionaryArray.from_arrays([3, 0, 2, None], days)])
+    numbers, seconds, absent = as_days(dates, "v", 0, lenient=False)
+    assert (numbers[:2].tolist(), seconds[:2].tolist()) == ([1, 18_263], [43_200, 0])
+    assert absent is not None
+    assert absent.tolist() == [False, False, True, True]
+    soon = pa.chunked_array([pa.DictionaryArray.from_arrays([0, 1], days)])
+    with pytest.raises(DataError, match=r"""row 1: column "v" is 'soon'"""):
+        as_days(soon, "v", 0, lenient=False)
+    assert as_days(soon, "v", 0, lenient=True)[2].tolist() == [False, True]
+
+
+def test_a_slice_takes_only_what_it_uses_of_a_long_dictionary():
+    codes = pa.array([90, None, 7, 90])
+    column = pa.chunked_array([pa.DictionaryArray.from_arrays(codes, pa.array(map(str, range(100))))])
+    ((values, places),) = dictionary_codes(column)
+    assert (values.to_pylist(), places.tolist()) == (["7", "90"], [1, -1, 0, 1])

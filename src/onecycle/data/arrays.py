@@ -22,6 +22,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]  # what a file holds is only k
 ArrayLike: TypeAlias = Tensor | Array | Sequence[float] | Sequence[Sequence[float]]
 DatasetLike: TypeAlias = Dataset[Any] | ArrayLike | Sequence[ArrayLike]  # a data set, x alone, or (x, ..., y)
 
+_MAX_INT64 = 2**63 - 1
 _IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 # all that NumPy raises for a damaged .npy file
 _NPY_ERRORS = (ArithmeticError, EOFError, MemoryError, RecursionError, SyntaxError, TokenError, TypeError, ValueError)
@@ -149,7 +150,7 @@ def as_tensor(array: object, name: str) -> Tensor:
     """Return `array` as a tensor, sharing its memory if possible. Raises DataError if it cannot be trained on."""
     if not isinstance(array, Tensor):
         try:
-            array = np.asarray(array)
+            array = np.asanyarray(array)
         except ValueError:
             raise DataError(f"{name} has rows of different lengths; expected equal lengths") from None
         array = _from_numpy(array, name)
@@ -163,13 +164,23 @@ def as_tensor(array: object, name: str) -> Tensor:
 
 
 def _from_numpy(array: Array, name: str) -> Tensor:
+    if np.ma.is_masked(array):
+        raise DataError(
+            f"{name} has {np.ma.count_masked(array)} masked values; expected a value in each place: fill them"
+        )
+    array = np.asarray(array)
     if array.dtype.kind not in "biuf":
         sample = f", for example {array.flat[0]!r}" if array.size else ""
         is_complex = array.dtype.kind == "c"
         fix = "give real and imaginary parts as columns" if is_complex else "encode text as integers first"
         raise DataError(f"{name} has dtype {array.dtype}{sample}; expected numbers: {fix}")
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # torch's uint16 to uint64 support few operations
+        if array.size and array.max() > _MAX_INT64:
+            raise DataError(f"{name} contains {array.max()}; expected whole numbers below 2**63, or float64")
         array = array.astype(np.int64)
+    elif array.dtype.kind == "f" and array.dtype.itemsize > 8:  # torch has none
+        with np.errstate(over="ignore"):  # infinity is refused
+            array = array.astype(np.float64)
     if not array.flags.writeable or any(stride < 0 for stride in array.strides) or not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))  # torch takes none of these as they are
     return torch.from_numpy(array)

@@ -16,6 +16,7 @@ from onecycle.data.images import read_image_folder
 from onecycle.data.pickles import load_pickle
 from onecycle.errors import DataError, FileError, did_you_mean
 from onecycle.tables.adapters import as_column, as_table, open_table, table_name
+from onecycle.tables.normalize import normalize_table
 from onecycle.tables.read import FORMATS, is_table_file
 
 Pair = tuple[Tensor, Tensor]
@@ -80,7 +81,7 @@ def array_table(x: Any, y: Any = None) -> Any:
         targets = y.T if y.ndim == 2 else [y]
         names = [TARGET] if len(targets) == 1 else [f"{TARGET}{i}" for i in range(len(targets))]
         columns |= {name: as_column(target, name) for name, target in zip(names, targets, strict=True)}
-    return pa.table(columns)
+    return pa.table(columns) if y is None else normalize_table(pa.table(columns), "rows and targets")
 
 
 def _open_path(path: Path, image_size: int | tuple[int, int] | None, text_columns: Sequence[str]) -> Any:
@@ -148,7 +149,7 @@ def _from_memory(source: Any, name: str) -> Any:
     if x.ndim > 2 or x.dtype is torch.uint8:
         return Arrays(_as_pair(source, name))
     _ndim(y, name, "y")
-    y = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    y = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asanyarray(y)
     _check_same_length(x, y, name)
     return array_table(x.cpu().numpy(), y)
 

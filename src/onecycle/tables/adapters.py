@@ -3,6 +3,7 @@
 import os
 import reprlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,20 @@ def as_table(source: Any, name: str | None = None) -> Table | None:
         table = _from_columns(source.dtype.names, [source[key] for key in source.dtype.names], name)
     else:
         return None
-    return None if table is None else normalize_table(table, name)
+    if table is None:
+        return None
+    with suppress(UnicodeDecodeError):  # in a name, which is refused next
+        for key, column in zip(table.column_names, table.columns, strict=True):
+            _check_not_damaged(column, f'{name}: column "{key}"')
+    return normalize_table(table, name)
+
+
+def _check_not_damaged(column: Any, where: str) -> None:
+    """Raise DataError for a column whose offsets or codes point outside of its memory, or whose text is not UTF-8."""
+    try:
+        column.validate(full=True)
+    except import_pyarrow()[0].ArrowException as error:
+        raise DataError(f"{where} of type {column.type} is damaged ({error})") from error
 
 
 def _is_from(value: Any, library: str) -> bool:
@@ -146,23 +160,42 @@ def as_column(values: Any, where: str) -> Any:
             f"{where} is {reprlib.repr(values)}, of type {type(values).__name__}; expected a list, array or tensor "
             "with a value for each row"
         )
+    values = _native_dtype(values, where) if isinstance(values, np.ndarray) else values
     try:
+        if isinstance(values, pa.ChunkedArray):  # not by the protocol, in which pyarrow mixes up dictionaries
+            return values
         if _exports_arrow(values) and not _is_from(values, "pandas"):
             return pa.chunked_array(values if hasattr(values, "__arrow_c_stream__") else [pa.array(values)])
-        return pa.array(_native_dtype(values) if isinstance(values, np.ndarray) else values, from_pandas=True)
+        return pa.array(values, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise _column_error(values, where, error) from error
 
 
-def _native_dtype(array: Array) -> Array:
-    """Return the values in a dtype that pyarrow has."""
-    dtype = array.dtype
+def _native_dtype(array: Array, where: str) -> Array:
+    """Return the values in a dtype that pyarrow has. Raises DataError if one of them would be another."""
+    dtype = array.dtype.newbyteorder("=")
     if dtype == np.longdouble:
-        return array.astype(np.float64)
-    if dtype.kind in "mM" and (unit := np.datetime_data(dtype)[0]) not in ("s", "ms", "us", "ns"):
-        is_date = dtype.kind == "M" and unit in "YMWD"
-        return array.astype("M8[D]" if is_date else f"{dtype.kind}8[s]")
-    return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
+        with np.errstate(over="ignore"):
+            native = array.astype(np.float64)
+        same = np.isinf(native) == np.isinf(array)
+    elif dtype.kind in "mM":
+        unit, kind = np.datetime_data(dtype)[0], dtype.kind
+        if unit == "generic" or (kind == "m" and unit in "YM"):
+            raise DataError(f"{where} has dtype {dtype}, whose values have no length in seconds; convert it")
+        unit = {"h": "s", "m": "s", "ps": "ns", "fs": "ns", "as": "ns"}.get(unit, unit)
+        unit = ("D" if kind == "M" else "s") if unit in "YMWD" else unit
+        native = array.astype(f"{kind}8[{unit}]")
+        same = native.astype(dtype).view(np.int64) == array.astype(dtype).view(np.int64)
+        if unit == "D":  # Arrow's days have 32 bits
+            same &= np.isnat(native) | (np.abs(native.view(np.int64)) < 2**31)
+    else:
+        return array.astype(dtype, copy=False)
+    if not same.all():
+        row = int(np.argmin(same))
+        raise DataError(
+            f"{where} is {array[row]} in row {row}, of dtype {dtype}, which {native.dtype} cannot hold; convert it"
+        )
+    return native
 
 
 def _column_error(values: Iterable[Any], where: str, error: Exception) -> DataError:

@@ -1,20 +1,29 @@
 """Read Parquet and Arrow files, whole or as record batches."""
 
+import struct
 from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from onecycle.core.reading import Budget, open_for_reading
+import numpy as np
+
+from onecycle.core.reading import MAX_BYTES, Budget, open_for_reading
 from onecycle.errors import FileError
+from onecycle.tables.arrow_messages import check_buffer_sizes
 from onecycle.tables.file_bytes import detect_format
 from onecycle.tables.formats import SAMPLE_ROWS, FileShape, TableFormat, sampled_shape
+from onecycle.tables.normalize import decoded_bytes
 from onecycle.tables.values import RecordBatch, Table, import_pyarrow
 
 _PARQUET_MAGIC = (b"PAR1",)
 _ARROW_MAGIC = (b"ARROW1", b"\xff\xff\xff\xff")  # a file, which has a footer, or a stream
 _BUFFER_BYTES = 2**20
+_ROW_BYTES = 4  # of a table, at least: of its row in a matrix
+_ITEM_BYTES = 4  # of a list in Parquet, at least: of its levels
+_ANY_ROWS, _ROWS_PER_BYTE = 2**20, 2**12  # of a file that is streamed
+_MAX_TEXT_BYTES = 2**31 - 2**20  # of the texts of an array
 
 
 def read_parquet(path: Path, _text_columns: Collection[str], max_bytes: int) -> Table:
@@ -22,30 +31,75 @@ def read_parquet(path: Path, _text_columns: Collection[str], max_bytes: int) -> 
 
     Raises FileError for a file that is missing, damaged or not Parquet, or takes more than `max_bytes` in memory.
     """
-    with _parquet_file(path, pre_buffer=True) as file:
+    pa, _ = import_pyarrow()
+    with _parquet_file(path, pre_buffer=True) as (file, types):
         Budget(path, max_bytes).spend(_decompressed_bytes(file))
-        table = file.read()
-        table.validate(full=True)
-        return table
+        budget = Budget(path, max_bytes)
+        parts = [file.schema_arrow.empty_table()] if not file.num_row_groups else []
+        for row_group in range(file.num_row_groups):
+            parts.append(_decode_dictionaries(file.read_row_group(row_group), types, budget))
+        return pa.concat_tables(parts).cast(pa.schema(types))
 
 
 def stream_parquet(path: Path, _text_columns: Collection[str], rows: int) -> Iterator[RecordBatch]:
     """Yield the record batches of a Parquet file, of at most `rows` rows. Raises FileError as `read_parquet` does."""
+    pa, _ = import_pyarrow()
     # with a buffer size, pyarrow reads a column of a row group a buffer at a time
-    with _parquet_file(path, buffer_size=_BUFFER_BYTES) as file:
+    with _parquet_file(path, buffer_size=_BUFFER_BYTES) as (file, types):
+        _check_rows(path, file.metadata.num_rows, path.stat().st_size)
         for row_groups in _row_groups(file.metadata, rows):
             for batch in file.iter_batches(rows, row_groups):
-                batch.validate(full=True)
-                yield batch
+                table = _decode_dictionaries(pa.Table.from_batches([batch]), types, Budget(path, MAX_BYTES))
+                yield from table.cast(pa.schema(types)).combine_chunks().to_batches()
 
 
 @contextmanager
-def _parquet_file(path: Path, **options: Any) -> Generator[Any]:
+def _parquet_file(path: Path, **options: Any) -> Generator[tuple[Any, list[Any]]]:
+    """Open a Parquet file, and return it with the fields of its schema.
+
+    Text is read as dictionaries, so that a page of few long values that occur in many rows takes little memory.
+    """
     import pyarrow.parquet as pq  # pyright: ignore[reportMissingTypeStubs] -- it has none
 
-    with _format_errors(path, "Parquet", _PARQUET_MAGIC), pq.ParquetFile(path, **options) as file:
-        _ = file.schema_arrow.names  # raises UnicodeDecodeError if they are damaged
-        yield file
+    types = import_pyarrow()[0].types
+    with _format_errors(path, "Parquet", _PARQUET_MAGIC):
+        with pq.ParquetFile(path) as file:
+            _ = file.schema_arrow.names  # raises UnicodeDecodeError if they are damaged
+            fields, footer = list(file.schema_arrow.remove_metadata()), file.metadata
+            texts = [field.name for field in fields if types.is_string(field.type) or types.is_binary(field.type)]
+        with pq.ParquetFile(path, metadata=footer, read_dictionary=texts, **options) as file:
+            yield file, fields
+
+
+def _decode_dictionaries(table: Table, fields: list[Any], budget: Budget) -> Table:
+    """Return the table, validated, with the dictionaries that its text was read as decoded, at the budget's cost."""
+    pa, pc = import_pyarrow()
+    table.validate(full=True)
+    for i, field in enumerate(fields):
+        column = table.column(i)
+        if field.type == column.type or not pa.types.is_dictionary(column.type):
+            budget.spend(decoded_bytes(column))
+            continue
+        chunks = list[Any]()
+        for chunk in column.chunks:
+            lengths = pc.binary_length(chunk.dictionary).take(chunk.indices)
+            budget.spend(4 * len(chunk) + (pc.sum(lengths).as_py() or 0))
+            for part in _parts(
+                chunk, np.cumsum(pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False), dtype=np.int64)
+            ):
+                chunks.append(part.dictionary.take(part.indices))
+        table = table.set_column(i, field.name, pa.chunked_array(chunks, field.type))
+    return table
+
+
+def _parts(array: Any, ends: Any) -> Iterator[Any]:
+    """Yield slices of an array whose texts, which end at `ends`, take less than 2 GiB each (or are a single one)."""
+    start = 0
+    while start < len(array):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(int(np.searchsorted(ends, before + _MAX_TEXT_BYTES)), start + 1)
+        yield array.slice(start, stop - start)
+        start = stop
 
 
 def _row_groups(footer: Any, rows: int) -> Iterator[list[int]]:
@@ -69,8 +123,11 @@ def _decompressed_bytes(file: Any) -> int:
             row_bits += data_type.bit_width
         except ValueError:  # a type without a fixed width has an offset for each value
             row_bits += 32
-    row_groups = sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
-    return max(row_groups, footer.num_rows * row_bits // 8)
+    row_groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
+    repeated = [i for i in range(footer.num_columns) if footer.schema.column(i).max_repetition_level]
+    items = sum(row_group.column(i).num_values for row_group in row_groups for i in repeated)  # of lists
+    in_pages = sum(row_group.total_byte_size for row_group in row_groups)
+    return max(in_pages, footer.num_rows * max(row_bits // 8, _ROW_BYTES), items * _ITEM_BYTES)
 
 
 def read_arrow(path: Path, _text_columns: Collection[str], max_bytes: int) -> Table:
@@ -81,22 +138,48 @@ def read_arrow(path: Path, _text_columns: Collection[str], max_bytes: int) -> Ta
     pa, _ = import_pyarrow()
     with _format_errors(path, "Arrow", _ARROW_MAGIC):
         budget = Budget(path, max_bytes, slack=path.stat().st_size)  # memory-mapped columns take no memory
-        schema, batches = _open_arrow(path)
+        schema, batches, compressed_bytes = _open_arrow(path, max_bytes)
+        Budget(path, max_bytes).spend(compressed_bytes)
         read: list[RecordBatch] = []
         for batch in batches:
-            budget.spend(sum(column.nbytes for column in batch.columns if not pa.types.is_dictionary(column.type)))
+            budget.spend(_batch_bytes(batch))
             read.append(batch)
         return pa.Table.from_batches(read, schema)
 
 
-def stream_arrow(path: Path, _text_columns: Collection[str], _rows: int) -> Iterator[RecordBatch]:
-    """Yield the record batches of an Arrow file or stream, of any size. Raises FileError as `read_arrow` does."""
+def stream_arrow(path: Path, _text_columns: Collection[str], rows: int) -> Iterator[RecordBatch]:
+    """Yield the record batches of an Arrow file or stream, of at most `rows` rows. Raises as `read_arrow` does."""
     with _format_errors(path, "Arrow", _ARROW_MAGIC):
-        yield from _open_arrow(path)[1]
+        done, size = 0, path.stat().st_size
+        for batch in _open_arrow(path, MAX_BYTES)[1]:
+            done += batch.num_rows
+            _check_rows(path, done, size)
+            for start in range(0, batch.num_rows, max(rows, 1)):  # of runs, each part takes memory of its own only
+                part = batch.slice(start, rows)
+                Budget(path, MAX_BYTES, slack=size).spend(_batch_bytes(part))
+                yield part
 
 
-def _open_arrow(path: Path) -> tuple[Any, Iterator[RecordBatch]]:
-    """Return the schema and the record batches, each validated: a damaged one could point outside of its memory."""
+def _check_rows(path: Path, rows: int, size: int) -> None:
+    """Raise FileError for so many rows in a file of `size` bytes that nothing can be learned from most of them."""
+    if rows > _ANY_ROWS + _ROWS_PER_BYTE * size:
+        raise FileError(f"{path}: {rows:,} rows in {size:,} bytes; expected a table whose rows differ")
+
+
+def _batch_bytes(batch: RecordBatch) -> int:
+    """Return the bytes of the columns, without dictionaries, which batches share; of a row at least four."""
+    types = import_pyarrow()[0].types
+    columns = sum(
+        column.indices.nbytes if types.is_dictionary(column.type) else decoded_bytes(column) for column in batch.columns
+    )
+    return max(columns, _ROW_BYTES * batch.num_rows)
+
+
+def _open_arrow(path: Path, max_bytes: int) -> tuple[Any, Iterator[RecordBatch], int]:
+    """Return the schema, the record batches and the bytes of their compressed buffers.
+
+    Each batch is validated: a damaged one could point outside of its memory. None takes more than `max_bytes`.
+    """
     pa, _ = import_pyarrow()
     source = pa.memory_map(str(path))
     is_file = source.read(len(_ARROW_MAGIC[0])) == _ARROW_MAGIC[0]
@@ -109,7 +192,7 @@ def _open_arrow(path: Path) -> tuple[Any, Iterator[RecordBatch]]:
             batch.validate(full=True)
             yield batch
 
-    return reader.schema, batches()
+    return reader.schema, batches(), check_buffer_sizes(path, is_file, max_bytes)
 
 
 @contextmanager
@@ -128,7 +211,7 @@ def _format_errors(path: Path, form: str, magic: tuple[bytes, ...]) -> Generator
         )
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, EOFError, struct.error) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise FileError(
             f"{path}: damaged or cut short ({reason}); expected a whole {form} file; copy or download it again"

@@ -19,6 +19,7 @@ from onecycle.tables.values import (
     Array,
     cell_error,
     decode_column,
+    dictionary_codes,
     import_pyarrow,
     null_missing_markers,
     value_kind,
@@ -49,7 +50,10 @@ class UnparsedDates:
 
     def add(self, column: Any) -> None:
         """Add rows."""
-        present = len(column) - null_missing_markers(decode_column(column)).null_count
+        present = 0
+        for values, places in dictionary_codes(column):
+            missing = null_missing_markers(values).is_null().to_numpy(zero_copy_only=False)
+            present += int((~np.append(missing, True)[places]).sum())  # the last is for null, whose place is -1
         missing = as_days(column, self.name, 0, lenient=True)[2]
         dates = len(column) - (0 if missing is None else int(missing.sum()))
         self.present, self.count = self.present + present, self.count + present - dates
@@ -159,14 +163,13 @@ def as_days(column: Any, name: str, first_row: int, lenient: bool) -> tuple[Arra
     The mask is None if no row is missing. Raises DataError for a column that cannot be dates, and with the row for text
     that is not an ISO date; with `lenient` such text is missing.
     """
-    column = decode_column(column)
     if (kind := value_kind(column.type)) == "text":
         column = _texts_to_dates(column, name, first_row, lenient)
     elif kind == "nothing":
         column = column.cast("timestamp[s]")
     elif kind != "date":
         raise DataError(f'column "{name}" holds {column.type}; expected dates, or text with {EXPECTED}')
-    moments = column.to_numpy()
+    moments = decode_column(column).to_numpy()
     missing = np.isnat(moments)
     any_missing = bool(missing.any())
     ticks_per_day = int(np.timedelta64(1, "D") / np.timedelta64(1, np.datetime_data(moments.dtype)[0]))
@@ -217,6 +220,17 @@ def _value_counts(whole: Array) -> tuple[Array, Array]:
 def _texts_to_dates(column: Any, name: str, first_row: int, lenient: bool) -> Any:
     """Return text as timestamps without a zone, converted to UTC if it has one."""
     pa, _ = import_pyarrow()
+    if pa.types.is_dictionary(column.type):  # each text once: to repeat them could take any amount of memory
+        dates, done = [np.empty(0, "M8[us]")], 0
+        for values, places in dictionary_codes(column):
+            parsed = _texts_to_dates(pa.chunked_array([values]), name, 0, lenient=True)
+            wrong = parsed.is_null().to_numpy() & null_missing_markers(values).is_valid().to_numpy(zero_copy_only=False)
+            wrong = np.append(wrong, False)[places]
+            if not lenient and wrong.any():
+                raise cell_error(column, name, done + int(wrong.argmax()), first_row, EXPECTED)
+            dates.append(np.append(parsed.to_numpy(), np.datetime64("NaT"))[places])
+            done += len(places)
+        return pa.chunked_array([np.concatenate(dates)])
     texts = null_missing_markers(column)
     for zone in (None, "UTC"):  # Arrow reads a column in which all texts or none have a zone
         try:

@@ -17,6 +17,7 @@ from onecycle.tables.values import (
     decode_column,
     dictionary_codes,
     import_pyarrow,
+    list_places,
     value_kind,
     value_texts,
     value_type,
@@ -132,10 +133,10 @@ def check_zero_or_one(x: Array, name: str, first_row: int) -> None:
 
 def labels_of(column: Any, name: str, first_row: int) -> tuple[Any, Array]:
     """Return the labels in a column of lists, and the row of each. Raises DataError for a label that is null."""
-    pa, pc = import_pyarrow()
-    column = decode_column(column).combine_chunks()
-    labels = pa.chunked_array([pc.list_flatten(column)])
-    rows = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
+    pa, _ = import_pyarrow()
+    parts = [list_places(chunk) for chunk in column.chunks]
+    labels = pa.chunked_array([values.take(places) for values, places, _ in parts], column.type.value_type)
+    rows = np.repeat(np.arange(len(column)), np.concatenate([np.empty(0, int), *(sizes for _, _, sizes in parts)]))
     missing = missing_values(labels)
     if missing.any():
         row = first_row + int(rows[missing.argmax()])

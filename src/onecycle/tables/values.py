@@ -58,9 +58,55 @@ def value_type(data_type: DataType) -> DataType:
 
 
 def decode_column(column: ChunkedArray) -> ChunkedArray:
-    """Return the column with its dictionary, if it has one, replaced by values."""
-    target = value_type(column.type)
-    return column if target == column.type else column.cast(target)
+    """Return the column, or an array, with its dictionary, if it has one, replaced by values."""
+    pa, _ = import_pyarrow()
+    if isinstance(column, pa.Array):
+        return decode_array(column)
+    if not pa.types.is_dictionary(column.type):
+        return column
+    empty = pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), pa.array([], value_type(column.type)))
+    return pa.chunked_array([decode_array(chunk) for chunk in (*column.chunks, empty)])
+
+
+def decode_array(array: Any) -> Any:
+    """Return the array with its dictionary, if it has one, replaced by values; text gets offsets of 64 bits."""
+    pa, _ = import_pyarrow()
+    if not pa.types.is_dictionary(array.type):
+        return array
+    values = array.dictionary
+    return (values.cast(pa.large_string()) if pa.types.is_string(values.type) else values).take(array.indices)
+
+
+def is_list_type(data_type: DataType) -> bool:
+    """Return whether an Arrow type is one of lists: of any size, of a fixed one, or views."""
+    types = import_pyarrow()[0].types
+    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view, types.is_large_list_view)
+    return any(is_type(data_type) for is_type in lists)
+
+
+def list_extents(array: Any) -> tuple[Array, Array]:
+    """Return where in its `values` the list of each row begins, and how many items it has, 0 for null."""
+    types = import_pyarrow()[0].types
+    if types.is_fixed_size_list(array.type):
+        starts = (array.offset + np.arange(len(array))) * array.type.list_size
+        sizes = np.full(len(array), array.type.list_size)
+    elif types.is_list(array.type) or types.is_large_list(array.type):
+        offsets = array.offsets.to_numpy().astype(np.int64)
+        starts, sizes = offsets[:-1], np.diff(offsets)
+    else:
+        starts, sizes = (part.to_numpy().astype(np.int64) for part in (array.offsets, array.sizes))
+    is_valid = array.is_valid().to_numpy(zero_copy_only=False)
+    return np.where(is_valid, starts, 0), np.where(is_valid, sizes, 0)
+
+
+def list_places(array: Any) -> tuple[Any, Any, Array]:
+    """Return the values that an array of lists refers to, its items' places in them, and how many each row has."""
+    pa, _ = import_pyarrow()
+    starts, sizes = list_extents(array)
+    first = int(starts[sizes > 0].min(initial=len(array.values)))
+    last = int((starts + sizes).max(initial=first))
+    places = np.arange(sizes.sum()) + np.repeat(starts - first - np.cumsum(sizes) + sizes, sizes)
+    return array.values.slice(first, last - first), pa.array(places), sizes
 
 
 def as_numbers(column: ChunkedArray, name: str, first_row: int = 0) -> tuple[Array, Array | None]:
@@ -70,8 +116,9 @@ def as_numbers(column: ChunkedArray, name: str, first_row: int = 0) -> tuple[Arr
     its row, and for a type that cannot be converted.
     """
     pa, _ = import_pyarrow()
-    column = decode_column(column)
-    data_type, kind, unit = column.type, value_kind(column.type), 1
+    kind, unit = value_kind(column.type), 1
+    column = column if kind == "text" else decode_column(column)
+    data_type = column.type
     if kind == "text":
         column = _texts_to_numbers(column, name, first_row)
     elif kind in ("bool", "nothing"):
@@ -94,6 +141,18 @@ def as_numbers(column: ChunkedArray, name: str, first_row: int = 0) -> tuple[Arr
 
 def _texts_to_numbers(column: ChunkedArray, name: str, first_row: int) -> ChunkedArray:
     pa, pc = import_pyarrow()
+    if pa.types.is_dictionary(column.type):  # each text once: to repeat them could take any amount of memory
+        numbers, done = [np.empty(0)], 0
+        for values, places in dictionary_codes(column):
+            texts = null_missing_markers(values)
+            is_number = pc.fill_null(pc.match_substring_regex(texts, NUMBER), True)
+            wrong = np.append(pc.invert(is_number).to_numpy(zero_copy_only=False), False)[places]
+            if wrong.any():
+                raise cell_error(column, name, done + int(wrong.argmax()), first_row, "a number")
+            x = pc.if_else(is_number, texts, None).cast(pa.float64()).to_numpy(zero_copy_only=False)
+            numbers.append(np.append(x, np.nan)[places])
+            done += len(places)
+        return pa.chunked_array([np.concatenate(numbers)])
     texts = null_missing_markers(column)
     try:
         return texts.cast(pa.float64())
@@ -118,15 +177,20 @@ def cell_error(column: ChunkedArray, name: str, row: int, first_row: int, expect
 def dictionary_codes(column: ChunkedArray) -> Iterator[tuple[Any, Array]]:
     """Yield the distinct values (a pyarrow Array) and the index of each row's value, -1 for null.
 
-    Columns of at least 2 GiB come in chunks, as one pyarrow Array of strings holds no more.
+    Columns of at least 2 GiB come in chunks, as one pyarrow Array of strings holds no more, and so do columns with
+    dictionaries, as pyarrow cannot join all of these.
     """
     pa, _ = import_pyarrow()
-    if not pa.types.is_dictionary(column.type):
-        column = decode_column(column)
-    for chunk in column.chunks if column.nbytes >= 2**31 else [column.combine_chunks()]:
-        encoded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
+    has_dictionary = pa.types.is_dictionary(column.type)
+    for chunk in column.chunks if has_dictionary or column.nbytes >= 2**31 else [column.combine_chunks()]:
+        encoded = chunk if has_dictionary else chunk.dictionary_encode()
         codes = encoded.indices.cast(pa.int64()).fill_null(-1) if encoded.indices.null_count else encoded.indices
-        yield encoded.dictionary, codes.to_numpy(zero_copy_only=False)
+        values, codes = encoded.dictionary, codes.to_numpy(zero_copy_only=False)
+        if len(values) > len(codes):  # most are not used
+            used, codes = np.unique(codes, return_inverse=True)
+            nulls = int(len(used) and used[0] == -1)
+            values, codes = values.take(pa.array(used[nulls:])), codes - nulls
+        yield values, codes
 
 
 def value_counts(column: ChunkedArray) -> Iterator[tuple[Any, Array]]:

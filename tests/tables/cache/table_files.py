@@ -69,6 +69,11 @@ def converted(path: Path, target: Any = "y", progress: ConversionProgress | None
     return entry
 
 
+def looked_up(path: Path) -> str:
+    """The message that is written before a file is hashed."""
+    return f"{path}: larger than memory_limit; looking it up among the converted tables"
+
+
 def split(names: list[str], kind: Any, valid: float, seed: int) -> RowwiseSplit:
     """A split of a table with these columns."""
     return RowwiseSplit(TableSpec("y", split=kind, valid=valid, seed=seed), names)

@@ -212,7 +212,7 @@ def test_two_processes_convert_a_file_once(tmp_path: Path):
     assert [process.returncode for process in processes] == [0, 0, 0], found
     assert len({out for out, _ in found}) == 1
     assert sum("converting it" in err for _, err in found) == 1
-    assert left_in(Config().home()) == [Path(found[0][0].strip()).name, "hashes.json"]
+    assert left_in(Config().home()) == [Path(found[0][0].strip()).name]
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
@@ -224,7 +224,7 @@ def test_what_ends_in_the_middle_leaves_nothing(stop: type[BaseException], when:
 
     with pytest.raises(stop):
         converted(file, progress=RecordedProgress(end))
-    assert left_in(Config().home()) == ["hashes.json"]
+    assert left_in(Config().home()) == []
     assert converted(file).manifest.rows("train") > 0
 
 
@@ -244,7 +244,7 @@ def test_a_full_disk_in_the_middle_leaves_nothing(file: Path, monkeypatch: pytes
     assert str(caught.value) == (
         f"{cache_path()}: the disk became full; free some, or set ONECYCLE_HOME to a folder on another disk"
     )
-    assert left_in(Config().home()) == ["hashes.json"]
+    assert left_in(Config().home()) == []
 
 
 def test_progress_goes_to_stderr(file: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,12 +1,11 @@
 """The shape of a file, and the hash by which its content is known again."""
 
-import json
 import os
 import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 import pytest
 
 from onecycle.core.config import Config
@@ -15,11 +14,12 @@ from onecycle.tables.cache.conversion import convert_if_larger
 from onecycle.tables.cache.source import SourceFile, file_shape
 from onecycle.tables.spec import TableSpec
 from tables.cache.table_files import (
-    ROWS,
     RecordedProgress,
     cache_path,
     converted,
     left_in,
+    looked_up,
+    rows_of,
     table,
     write_as,
 )
@@ -66,37 +66,46 @@ def test_a_bad_limit_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch):
     assert progress.lines == []
 
 
-def test_a_converted_file_is_found_again_without_reading_it(file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_converted_file_is_found_again_without_reading_its_rows(file: Path, monkeypatch: pytest.MonkeyPatch):
     first = converted(file)
     monkeypatch.setattr(SourceFile, "chunks", None)
-    monkeypatch.setattr(SourceFile, "compute_sha256", None)
     progress = RecordedProgress()
     second = converted(file, progress=progress)
-    assert (second.folder, progress.lines) == (first.folder, [])
+    assert (second.folder, progress.lines) == (first.folder, [looked_up(file)])
 
 
 def test_the_same_content_elsewhere_is_the_same_table(file: Path, tmp_path: Path):
-    first, progress = converted(file), RecordedProgress()
+    first = converted(file)
     copy = tmp_path / "copy.parquet"
     shutil.copy(file, copy)
-    assert converted(copy, progress=progress).folder == first.folder
-    assert progress.lines == [f"{copy}: larger than memory_limit; looking it up among the converted tables"]
+    assert converted(copy).folder == first.folder
 
 
-def test_a_file_that_was_just_written_is_not_known_by_its_time(file: Path):
-    first = converted(file)
-    pq.write_table(table(seed=1).slice(0, ROWS), file, row_group_size=700)
-    progress = RecordedProgress()
-    assert converted(file, progress=progress).folder != first.folder
-    converted(file, progress=progress)
-    assert sum("looking it up" in line for line in progress.lines) == 2  # looked into both times
+def test_an_edit_of_the_same_size_and_times_is_another_table(tmp_path: Path):
+    """As rsync --times and unpacked archives leave files."""
+    rows = table()
+    file = write_as(rows, tmp_path / "rows.ipc")
+    first, before = converted(file), file.stat()
+    write_as(rows.set_column(1, "b", pa.array(8 - rows["b"].to_numpy())), file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    second = converted(file)
+    assert second.folder != first.folder
+    assert not np.array_equal(rows_of(second, "train_x"), rows_of(first, "train_x"))
 
 
-def test_a_damaged_list_of_hashes_is_ignored(file: Path):
-    first = converted(file)
-    for content in ("{", "[]", "3", json.dumps({str(file): [1]}), "\0"):
-        (cache_path() / "hashes.json").write_text(content)
-        assert converted(file).folder == first.folder
+def test_an_edit_behind_the_file_s_times_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Some file systems say nothing of a change through a mapping; the content does."""
+    file = write_as(table(), tmp_path / "rows.ipc")
+    monkeypatch.setattr(SourceFile, "_stat", lambda self: [])
+
+    def change(activity: str, done: int) -> None:
+        if "pass 2" in activity:
+            write_as(table(seed=1), file)
+
+    with pytest.raises(FileError, match="was changed while it was read"):
+        converted(file, progress=RecordedProgress(change))
+    assert left_in(Config().home()) == []
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(file: Path):
@@ -107,4 +116,4 @@ def test_a_file_that_changes_while_it_is_read_is_refused(file: Path):
     with pytest.raises(FileError) as caught:
         converted(file, progress=RecordedProgress(change))
     assert str(caught.value) == f"{file}: was changed while it was read; try again when nothing writes to it"
-    assert left_in(Config().home()) == ["hashes.json"]
+    assert left_in(Config().home()) == []

@@ -80,20 +80,20 @@ def convert_if_larger(
         return None
     cache, progress = TableCache(), progress or ConversionProgress()
     conversion, limit = Conversion(source, spec, progress), cache_limit(cache.path)  # check the settings first
-    source_sha256 = source.known_sha256(cache.path)
-    if source_sha256 is None:
-        progress.message(f"{path}: larger than memory_limit; looking it up among the converted tables")
-        source_sha256 = source.compute_sha256(cache.path)
+    progress.message(f"{path}: larger than memory_limit; looking it up among the converted tables")
+    source_sha256 = source.sha256()
     key = _cache_key(path, source_sha256, conversion.spec)
 
     def build(folder: Path) -> Manifest:
         progress.message(f"{path}: converting it to files on the disk, once")
         manifest = conversion.run(folder, source_sha256, lambda size: cache.make_room(size, limit))
+        if source.sha256() != source_sha256:
+            raise source.changed()
         progress.message(f"converted to {format_size(manifest.bytes)} in {cache.path / key}")
         return manifest
 
     def on_damage(reason: str) -> None:
-        progress.message(f"the converted table is damaged ({reason}); converting it again")
+        progress.message(f"warning: the converted table is damaged ({reason}); converting it again")
 
     return cache.open_or_build(key, build, on_damage)
 

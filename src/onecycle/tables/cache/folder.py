@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from errno import EDQUOT, ENOSPC
 from hashlib import file_digest, sha256
 from math import prod
@@ -37,7 +37,7 @@ from onecycle.tables.spec import TableSpec
 from onecycle.tables.target import Target
 from onecycle.tables.values import Array
 
-FORMAT = 2
+FORMAT = 3
 KEY_LENGTH = 40  # hexadecimal digits
 _MANIFEST = "manifest.json"
 _IN_USE = "in_use"  # a file of an entry, on which each reader of the entry holds a shared lock
@@ -59,7 +59,6 @@ class RowFile:
     dtype: str  # NumPy's name
     shape: tuple[int, ...]  # rows first
     sha256: str
-    mtime_ns: int  # modification time at which the content was known to be whole
 
     @property
     def row_bytes(self) -> int:
@@ -71,23 +70,18 @@ class RowFile:
         """Length of the file."""
         return self.shape[0] * self.row_bytes
 
-    def check(self, folder: Path, content: bool = False) -> "RowFile":
-        """Return the file with its present modification time. Raises DamagedCacheError if it is not what was written.
-
-        The content is hashed if the file was written to since, or on request (`content`).
-        """
+    def check(self, folder: Path, content: bool) -> None:
+        """Raise DamagedCacheError if the file in `folder` is not what was written; `content` hashes it."""
         path = folder / self.name
         try:
-            stat = path.stat()
-            if stat.st_size != self.bytes:
-                raise DamagedCacheError(f"{self.name} has {stat.st_size:,} bytes instead of {self.bytes:,}")
-            if content or stat.st_mtime_ns != self.mtime_ns:
+            if (size := path.stat().st_size) != self.bytes:
+                raise DamagedCacheError(f"{self.name} has {size:,} bytes instead of {self.bytes:,}")
+            if content:
                 with path.open("rb") as file:
                     if file_digest(file, "sha256").hexdigest() != self.sha256:
                         raise DamagedCacheError(f"{self.name} was changed")
         except OSError as error:
             raise DamagedCacheError(f"{self.name} cannot be read ({error.strerror or error})") from error
-        return replace(self, mtime_ns=stat.st_mtime_ns)
 
 
 class RowWriter:
@@ -109,8 +103,7 @@ class RowWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        shape, mtime_ns = (self._rows, *self._row_shape), self._path.stat().st_mtime_ns
-        return RowFile(self._path.name, self._dtype.name, shape, self._sha256.hexdigest(), mtime_ns)
+        return RowFile(self._path.name, self._dtype.name, (self._rows, *self._row_shape), self._sha256.hexdigest())
 
     def __enter__(self) -> "RowWriter":
         return self
@@ -171,12 +164,10 @@ class Manifest:
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedCacheError(f"{_MANIFEST} is damaged ({error})") from error
 
-    def check(self, folder: Path, content: bool = False) -> "Manifest":
-        """Return the manifest with the files' present modification times, which copying changes.
-
-        Raises DamagedCacheError if a file in `folder` is not what was written; `content` hashes all of them.
-        """
-        return replace(self, files={part: file.check(folder, content) for part, file in self.files.items()})
+    def check(self, folder: Path, content: bool) -> None:
+        """Raise DamagedCacheError if a file in `folder` is not what was written; `content` hashes all of them."""
+        for file in self.files.values():
+            file.check(folder, content)
 
 
 @dataclass(frozen=True)
@@ -264,9 +255,7 @@ class TableCache:
             return None
         try:
             manifest = Manifest.read(folder)
-            checked = manifest.check(folder)
-            if checked != manifest:  # a copy, with other times
-                checked.write(folder)
+            manifest.check(folder, content=True)
             os.utime(folder / _MANIFEST)
         except BaseException as error:
             lock.release()
@@ -275,7 +264,7 @@ class TableCache:
             if on_damage is not None:
                 on_damage(str(error))
             return None
-        return CacheEntry(folder, checked, time.time(), lock)
+        return CacheEntry(folder, manifest, time.time(), lock)
 
     def make_room(self, size: int, limit: int) -> None:
         """Remove the entries used longest ago until `size` more bytes fit into `limit`, and on the disk.

@@ -15,8 +15,9 @@ import numpy as np
 from onecycle.core.reading import open_for_reading
 from onecycle.errors import DataError, FileError, OneCycleError, UnsafeFileError
 from onecycle.tables.adapters import as_table
-from onecycle.tables.values import Array, import_pyarrow
+from onecycle.tables.values import Array
 
+_MAX_INT64 = 2**63 - 1
 _HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _BAD_HEADER = (ArithmeticError, SyntaxError, TokenError, TypeError, ValueError)
 _BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
@@ -146,9 +147,7 @@ def _as_chunk(path: Path, values: dict[str, Array], names: list[str], raw_inputs
         return RowChunk(as_table(values))
     x, y = _check_inputs(values["x"], path, start), values["y"]
     columns = [*(() if raw_inputs else x.T), *(y.T if y.ndim == 2 else [y])]
-    pa, _ = import_pyarrow()
-    table = pa.table({name: pa.array(np.ascontiguousarray(col)) for name, col in zip(names, columns, strict=True)})
-    return RowChunk(table, x if raw_inputs else None)
+    return RowChunk(as_table(dict(zip(names, columns, strict=True))), x if raw_inputs else None)
 
 
 def _check_inputs(x: Array, path: Path, start: int) -> Array:
@@ -156,6 +155,8 @@ def _check_inputs(x: Array, path: Path, start: int) -> Array:
     if x.dtype.kind not in "biuf":
         raise DataError(f"{path}: x has dtype {x.dtype}; expected numbers: encode text as integers first")
     if x.dtype.kind == "u" and x.dtype.itemsize > 1:
+        if x.max(initial=0) > _MAX_INT64:
+            raise DataError(f"{path}: x contains {x.max()}; expected whole numbers below 2**63, or float64")
         return x.astype(np.int64)
     if x.dtype.kind == "f":
         x = x.astype(np.float32, copy=False) if x.dtype.itemsize > 4 else x

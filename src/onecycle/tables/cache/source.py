@@ -1,14 +1,10 @@
 """A table or arrays in a file: their shape, their rows a chunk at a time, and the hash of the content."""
 
-import json
-import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-from onecycle.core.files import write_text
 from onecycle.core.reading import open_for_reading
 from onecycle.errors import FileError, OneCycleError
 from onecycle.tables.cache.numpy_files import RowChunk, column_names, is_numpy_file, read_headers, stream_arrays
@@ -17,11 +13,8 @@ from onecycle.tables.formats import FileShape
 from onecycle.tables.read import is_table_file, stream_table, table_format
 from onecycle.tables.values import import_pyarrow
 
-_CHUNK_BYTES, _MAX_CHUNK_ROWS, _MIN_CHUNK_ROWS = 2**23, 65_536, 1_024
 _HASH_BLOCK = 2**22  # bytes
-_MTIME_RESOLUTION = 2.0  # seconds: a younger file may change without a change of its time
-_HASHES = "hashes.json"
-_MAX_HASHES = 1_000
+_CHUNK_BYTES, _MAX_CHUNK_ROWS, _MIN_CHUNK_ROWS = 2**23, 65_536, 1_024
 
 
 def file_shape(path: Path) -> FileShape:
@@ -45,7 +38,7 @@ class SourceFile:
 
     def __init__(self, path: Path, text_columns: Collection[str] = ()) -> None:
         self.path, self.shape, self._text_columns = path, file_shape(path), text_columns
-        self._size_and_mtime = self._stat()
+        self._state = self._stat()
 
     def chunks(self) -> Iterator[RowChunk]:
         """Yield all rows in order.
@@ -61,35 +54,30 @@ class SourceFile:
                 yield RowChunk(pa.Table.from_batches([batch]))
         self._check_unchanged()
 
-    def known_sha256(self, cache: Path) -> str | None:
-        """Return the SHA-256 that the folder `cache` has on record, unless the file was written to since."""
-        with suppress(KeyError, TypeError, ValueError):
-            size_and_mtime, digest = _read_hashes(cache)[str(self.path.resolve())]
-            return str(digest) if size_and_mtime == self._size_and_mtime else None
-        return None
+    def sha256(self) -> str:
+        """Return the SHA-256 of the file's content, of all of it: times and sizes do not tell what a file holds.
 
-    def compute_sha256(self, cache: Path) -> str:
-        """Return the SHA-256 of the file's content, and record it in the folder `cache`."""
+        Raises FileError if the file was changed since it was opened first.
+        """
         total = sha256()
         with open_for_reading(self.path) as file:
             while data := file.read(_HASH_BLOCK):
                 total.update(data)
         self._check_unchanged()
-        if time.time() - self._size_and_mtime[1] / 1e9 > _MTIME_RESOLUTION:
-            path, hashes = str(self.path.resolve()), _read_hashes(cache)
-            hashes.pop(path, None)
-            newest = dict([*hashes.items()][-_MAX_HASHES + 1 :]) | {path: [self._size_and_mtime, total.hexdigest()]}
-            write_text(cache / _HASHES, json.dumps(newest, indent=0) + "\n")
         return total.hexdigest()
 
     def _stat(self) -> list[int]:
         with open_for_reading(self.path):
             stat = self.path.stat()
-        return [stat.st_size, stat.st_mtime_ns]
+        return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
     def _check_unchanged(self) -> None:
-        if self._stat() != self._size_and_mtime:
-            raise FileError(f"{self.path}: was changed while it was read; try again when nothing writes to it")
+        if self._stat() != self._state:
+            raise self.changed()
+
+    def changed(self) -> FileError:
+        """Return the error for a file that was changed while it was read."""
+        return FileError(f"{self.path}: was changed while it was read; try again when nothing writes to it")
 
 
 def open_if_larger(
@@ -105,10 +93,3 @@ def open_if_larger(
             source = SourceFile(path, text_columns)
             return source if source.shape.working_bytes > limit else None
     return None
-
-
-def _read_hashes(cache: Path) -> dict[str, Any]:
-    """Return the recorded hashes by path; none if the file is missing or damaged."""
-    with suppress(OSError, ValueError, TypeError):
-        return dict(json.loads((cache / _HASHES).read_text("utf-8")))
-    return {}
