@@ -100,10 +100,8 @@ def read_preprocessing(source: Any, spec: TableSpec) -> tuple[TableSpec, Fitted]
         is_save = (describe_folder(path) or "").startswith("a checkpoint")
         state = read_zip(path, "bundle")[0] if is_zip(path) else read_state(path, "checkpoint" if is_save else "bundle")
         info = JsonReader(state.get("info", {}), f"{path}: info")
-        features, target = (
-            kind.from_dict(value) if (value := info.get(key)) is not None else None
-            for key, kind in (("features", Features), ("target", Target))
-        )
+        features = Features.from_dict(value) if (value := info.get("features")) is not None else None
+        target = Target.from_dict(value) if (value := info.get("target")) is not None else None
     else:
         features, target = getattr(source, "features", None), getattr(source, "target", None)
     if target is None:
@@ -111,12 +109,8 @@ def read_preprocessing(source: Any, spec: TableSpec) -> tuple[TableSpec, Fitted]
             f"preprocessing: {name} has none; expected a bundle or a save of a model of a table, a Learner, Predictor "
             "or DataBunch of one"
         )
-    if (
-        spec.task not in (None, target.task)
-        or spec.kinds
-        or spec.dropped
-        or spec.targets not in ([TARGET], target.names)
-    ):
+    is_target = spec.targets in ([TARGET], target.names) and spec.task in (None, target.task)
+    if not is_target or spec.kinds or spec.dropped:
         raise SettingError(
             f"preprocessing: {name} says what the columns are and predicts {', '.join(target.names)} ({target.task}); "
             "leave out target, task, kinds and drop"
@@ -144,9 +138,7 @@ def prepare_table(table: Any, spec: TableSpec, fitted: Fitted | None = None) -> 
         features, columns = fitted[0], list[ColumnProfile]()
     else:
         try:
-            target = Target.fit(
-                train, spec.targets, target.task
-            )  # with the classes and statistics of the training rows
+            target = Target.fit(train, spec.targets, target.task)  # with classes and statistics of the training rows
         except DataError as error:
             raise DataError(f"of the rows to train on: {error}; expected another split, or more rows") from error
         non_features = spec.non_features(table.column_names)

@@ -91,12 +91,13 @@ def is_batchwise(metrics: Sequence[Metric]) -> bool:
 
 
 def batch_scores(loss: Tensor, metrics: Sequence[Metric], preds: Any, targets: Any) -> Tensor:
-    """Return loss and metrics of one batch as a float32 tensor, shape (1 + metrics,), on the loss's device.
+    """Return loss and metrics of one batch as a tensor, shape (1 + metrics,), on the loss's device.
 
-    Does not wait for the device.
+    It is float32, but float64 if a metric's value is. Does not wait for the device.
     """
     row = [loss, *(_on_device(loss.device, metric, metric(preds, targets)) for metric in metrics)]
-    return torch.stack([value.float().reshape(()) for value in row])
+    dtype = torch.float64 if any(value.dtype is torch.float64 for value in row[1:]) else torch.float32
+    return torch.stack([value.to(dtype).reshape(()) for value in row])
 
 
 def _has_update(metric: Any) -> bool:
