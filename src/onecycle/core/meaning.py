@@ -199,6 +199,7 @@ def _settings_differences(saved: dict[str, Any], own: dict[str, Any]) -> Iterato
         elif isinstance(value, float) and isinstance(other, float):
             if not _is_close(value, other, scale):
                 yield f"{key} {value:.6g}, here {other:.6g}"
+                return  # the others follow from the same rows
         elif value != other:
             yield f"{key} {value}, here {other}"
 

@@ -184,7 +184,9 @@ def _rounded(array: Tensor, name: str) -> Tensor:
         )
     step = torch.maximum(size * info.eps, torch.full_like(size, info.tiny * info.eps))  # between two numbers
     is_noise = spread <= _NOISE * size
-    is_coarse = (spread * _COARSEST < step) & ~is_noise & (size >= _NEGLIGIBLE * size.max())
+    is_coarse, is_target = (spread * _COARSEST < step) & ~is_noise, name.endswith("y")
+    if not is_target:
+        is_coarse &= size >= _NEGLIGIBLE * size.max()
     for place in is_coarse.nonzero().tolist():
         index = (slice(None), *place)
         if bool((rounded[index].double() != array[index]).any()):
@@ -194,7 +196,7 @@ def _rounded(array: Tensor, name: str) -> Tensor:
                 f"{text} cannot tell such numbers apart; subtract what all have in common, or multiply them, before "
                 "they are given, or use torch.set_default_dtype(torch.float64)"
             )
-            if name.endswith("y"):
+            if is_target:
                 raise DataError(problem)
             warnings.warn(problem, stacklevel=2)
             break

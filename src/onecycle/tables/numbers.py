@@ -13,7 +13,8 @@ from onecycle.tables.values import Array, as_numbers
 
 CHUNK_ROWS = 32_768  # rows worked on at a time: their numbers fit into a processor's cache
 LARGEST = 1e100  # numbers beyond are clipped to this: their squares must be float64s
-_COARSEST = 1e-2  # distance of two float64s, in standard deviations of a column
+_SMALLEST = 1e-150  # range of a column whose squares are float64s
+_COARSEST = 0.25  # distance of two float64s, in standard deviations of a column
 CLIP = 30.0  # standard deviations; standardised numbers beyond are clipped to this
 _SAMPLE = 200_000  # values of a column that its median is computed from, at most
 _PERIOD = 99_991  # rows after which the levels repeat: a prime, so that no cycle in the rows is in step with it
@@ -116,8 +117,8 @@ class NumberStats:
         moments, median = self._moments, self._sample.median
         fill = moments.mean if median is None else median
         std, spread = moments.std, moments.high - moments.low
-        if 0 < spread < 1 / LARGEST:  # whose square may not be a float64
-            std = spread
+        if 0 < spread < _SMALLEST:  # whose square is no float64
+            std = spread / 4 or spread
         if self._beyond:
             warnings.warn(
                 f'column "{self.name}": {self._beyond:,} of {self.rows:,} numbers are beyond ±{LARGEST:g}, and count '

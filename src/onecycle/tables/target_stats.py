@@ -27,7 +27,7 @@ _TASK_SYNONYMS: dict[str, Task] = {"classification": "classes", "class": "classe
 _MAX_NUMBER_CLASSES = 20  # different whole numbers that may be inferred to be classes
 _MIN_ROWS_PER_CLASS = 5  # on average, for more than two whole numbers to be inferred to be classes
 _SMALL_TABLE = 20  # rows; in no more, each row may have a class of its own
-_COARSEST = 1e-2  # distance of two float64s, in standard deviations of a target
+_COARSEST = 0.25  # distance of two float64s, in standard deviations of a target
 _MAX_CLASS_SHARE = 0.5  # of the rows, that different numbers may be to be classes
 
 
