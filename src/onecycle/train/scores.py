@@ -93,10 +93,11 @@ def is_batchwise(metrics: Sequence[Metric]) -> bool:
 def batch_scores(loss: Tensor, metrics: Sequence[Metric], preds: Any, targets: Any) -> Tensor:
     """Return loss and metrics of one batch as a tensor, shape (1 + metrics,), on the loss's device.
 
-    It is float32, but float64 if a metric's value is. Does not wait for the device.
+    It is float32, but float64 if the predictions are, since they may be in units that float32 does not hold. Does not
+    wait for the device.
     """
     row = [loss, *(_on_device(loss.device, metric, metric(preds, targets)) for metric in metrics)]
-    dtype = torch.float64 if any(value.dtype is torch.float64 for value in row[1:]) else torch.float32
+    dtype = torch.float64 if isinstance(preds, Tensor) and preds.dtype is torch.float64 else torch.float32
     return torch.stack([value.to(dtype).reshape(()) for value in row])
 
 
@@ -118,7 +119,8 @@ def _update(metric: Any, preds: Any, targets: Any) -> None:
 
 def _on_device(device: torch.device, metric: Metric, value: Any) -> Tensor:
     if not isinstance(value, Tensor) and isinstance(value, Real):
-        return torch.full((), float(value), dtype=torch.float32, device=device)  # a copy would wait for the device
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        return torch.full((), float(value), dtype=dtype, device=device)  # a copy would wait for the device
     return _as_scalar(metric, value).to(device)
 
 
