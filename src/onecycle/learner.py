@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ from onecycle.core.archives import as_place, place_name
 from onecycle.core.checks import as_list, check_int
 from onecycle.core.choices import EngineName, Precision, SetName
 from onecycle.core.device import pick_device, preserve_python_rng_states, versions
-from onecycle.core.meaning import check_meaning, check_rows, describe_meaning, meaning_digests
+from onecycle.core.meaning import check_meaning, check_rows, describe_meaning, meaning_digests, preparation_difference
 from onecycle.core.models import TabularModel
 from onecycle.core.record import Record
 from onecycle.data.bunch import DataBunch
@@ -63,6 +64,7 @@ from onecycle.train.step import LossFunc, Objective, forward_in
 
 DEFAULT_LR = slice(3e-3)
 WeightDecay: TypeAlias = float | Sequence[float]
+_TRAINED_ON = WeakKeyDictionary[nn.Module, Any]()  # how the rows of a table were prepared, by the model they trained
 CallbackFactory: TypeAlias = "Callable[[Learner], Callback]"
 
 
@@ -167,6 +169,12 @@ class Learner(Predictor):
             path if path is not None else bunch.path if bunch is not None else ".",
             forward_in(precision),
         )
+        if bunch is not None and (difference := preparation_difference(_TRAINED_ON.get(model), bunch)):
+            warnings.warn(
+                f"the model was trained on rows that were prepared in another way: {difference}; its weights mean "
+                "something else here: expected DataBunch.from_table(..., preprocessing=) of those, or a new model",
+                stacklevel=2,
+            )
         self.opt_func, self.wd, self.true_wd, self.bn_wd = opt_func, wd, true_wd, bn_wd
         self.callbacks: list[Callback] = as_list(callbacks)
         self.callback_fns: list[CallbackFactory] = as_list(callback_fns)
@@ -578,6 +586,7 @@ class Learner(Predictor):
         has_opt, epochs_trained = load_checkpoint(place, self.model, opt, self._meaning())
         if has_opt:
             self.opt, self.epochs_trained = opt, epochs_trained
+        self._remember_data()
         return self
 
     # --- how a fit is put together -----------------------------------------------------------------------------------
@@ -591,11 +600,17 @@ class Learner(Predictor):
                     plan.resume_point.release()
                 raise
             self.recorder, self._last_fit = plan.recorder, (plan, run.fit)
+            self._remember_data()
             try:
                 self._run_fit(run)
             finally:
                 plan.resume_point = None  # the point holds all tensors of the checkpoint
                 self.epochs_trained = run.first_epoch + (run.fit.epoch + 1 if run.fit.iteration else 0)
+
+    def _remember_data(self) -> None:
+        """Remember how the rows were prepared that the model's weights are of."""
+        if self.target is not None:
+            _TRAINED_ON[self.model] = self.features, self.target
 
     def _use_of_generators(self) -> GeneratorUse:
         return GeneratorUse(self.model, self.device, (self.data.train_dl, self.data.valid_dl))

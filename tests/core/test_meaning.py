@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from onecycle import (
     EMA,
@@ -318,3 +318,21 @@ def test_classes_of_any_type_can_be_described():
     )
     source.row_dtype = torch.float32
     assert describe_meaning(source)["classes"] == [3, "nan", repr(Path("a"))]
+
+
+def test_a_trained_model_with_other_data_is_said(here: Path):
+    learn = learner(bunch(shops()))
+    learner(bunch(shops(), seed=2), model=learn.model)  # not trained yet
+    learn.fit(1, 1e-2)
+    learner(bunch(shops()), model=learn.model)
+    with pytest.warns(UserWarning, match=f"the model was trained on rows that were prepared in another way: {CODE}"):
+        learner(bunch(shops(), seed=2), model=learn.model)
+    learner(bunch(shops(), seed=2, preprocessing=learn), model=learn.model)
+
+
+def test_the_classes_of_a_part_of_a_data_set():
+    part = Subset(Files("abc"), range(30))
+    assert DataBunch.create(part, bs=10, device="cpu").classes == ["a", "b", "c"]
+    learn = Learner(DataBunch.create(part, part, bs=10, device="cpu"), MLP(12, 3), silent=True)
+    with pytest.raises(DataError, match="class 1 is 'b', here 'c'"):
+        learn.validate(DataLoader(Subset(Files("acb"), range(30)), 10))

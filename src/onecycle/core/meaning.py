@@ -15,6 +15,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from torch.utils.data import Subset
+
 from onecycle.core.record import encode_nonfinite
 from onecycle.errors import DataError, FileError, ModelError
 
@@ -93,10 +95,24 @@ def check_rows(loader: Any, source: Any, name: str) -> None:
     A loader of a table has the features and the target that its rows were prepared with as `prepared`, a data set may
     name its `classes`; nothing is known of other rows.
     """
-    features, target = getattr(loader, "prepared", None) or (source.features, source.target)
-    classes = getattr(getattr(loader, "dataset", None), "classes", None) if target is None else target.classes
+    if difference := preparation_difference(
+        getattr(loader, "prepared", None), source, getattr(loader, "dataset", None)
+    ):
+        raise DataError(
+            f"{name}: its rows do not mean what those trained on do: {difference}; expected a loader of the same data, "
+            "or raw rows (for example a path, or a table), which are prepared as in training"
+        )
+
+
+def preparation_difference(prepared: Any, source: Any, dataset: Any = None) -> str | None:
+    """Return how rows differ from those of `source`, or None.
+
+    `prepared` is the features and the target that they were prepared with, or None; `dataset` may name the classes.
+    """
+    features, target = prepared or (source.features, source.target)
+    classes = named_classes(dataset) if target is None else target.classes
     if features is source.features and target is source.target and classes is None:
-        return
+        return None
     shape = {"pixel_scale": None, "row_shape": None, "row_dtype": None}
     theirs, ours = (
         describe_meaning(SimpleNamespace(features=features, target=target, classes=classes, **shape))
@@ -105,11 +121,13 @@ def check_rows(loader: Any, source: Any, name: str) -> None:
             (features, target, None if classes is None else [*classes]),
         )
     )
-    if differences := [*_differences(theirs, ours)]:
-        raise DataError(
-            f"{name}: its rows do not mean what those trained on do: {'; '.join(differences[:_MAX_SHOWN])}; expected a "
-            "loader of the same data, or raw rows (for example a path, or a table), which are prepared as in training"
-        )
+    return "; ".join([*_differences(theirs, ours)][:_MAX_SHOWN]) or None
+
+
+def named_classes(dataset: Any) -> Any:
+    """Return the `classes` of a data set, or of the one that it is a Subset of; None if it names none."""
+    classes = getattr(dataset, "classes", None)
+    return named_classes(dataset.dataset) if classes is None and isinstance(dataset, Subset) else classes
 
 
 def _differences(saved: dict[str, Any], own: dict[str, Any]) -> Iterator[str]:

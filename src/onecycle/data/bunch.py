@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from onecycle.core.checks import check_int
 from onecycle.core.choices import ColumnKind, SetName, Task
 from onecycle.core.device import default_seed, pick_device
-from onecycle.core.meaning import check_rows
+from onecycle.core.meaning import check_rows, named_classes
 from onecycle.data.arrays import ArrayLike, DatasetLike, as_dataset, is_in_memory
 from onecycle.data.loaders import Batch, InMemoryLoader, Loader, SeededGlobalRNG, TorchLoader
 from onecycle.errors import DataError, SettingError
@@ -299,10 +299,10 @@ class DataBunch:
 
     @property
     def classes(self) -> list[Any] | None:
-        """The data set's own `classes`, else 0 to the highest label; None for regression and unknown targets."""
+        """The `classes` of the data set, or of the one it is a Subset of, else 0 to the highest label; None for regression and unknown targets."""
         if self.target is not None:
             return self.target.classes
-        if (names := getattr(self.train_ds, "classes", None)) is not None:
+        if (names := named_classes(self.train_ds)) is not None:
             return list(names)
         targets = self.targets
         if targets is None or targets.is_floating_point():
