@@ -95,9 +95,8 @@ def check_rows(loader: Any, source: Any, name: str) -> None:
     A loader of a table has the features and the target that its rows were prepared with as `prepared`, a data set may
     name its `classes`; nothing is known of other rows.
     """
-    if difference := preparation_difference(
-        getattr(loader, "prepared", None), source, getattr(loader, "dataset", None)
-    ):
+    prepared, dataset = getattr(loader, "prepared", None), getattr(loader, "dataset", None)
+    if difference := preparation_difference(prepared, source, dataset):
         raise DataError(
             f"{name}: its rows do not mean what those trained on do: {difference}; expected a loader of the same data, "
             "or raw rows (for example a path, or a table), which are prepared as in training"

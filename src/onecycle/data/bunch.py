@@ -299,7 +299,7 @@ class DataBunch:
 
     @property
     def classes(self) -> list[Any] | None:
-        """The `classes` of the data set, or of the one it is a Subset of, else 0 to the highest label; None for regression and unknown targets."""
+        """The data set's own `classes` (a Subset's too), else 0 to the highest label; None if regression or unknown."""
         if self.target is not None:
             return self.target.classes
         if (names := named_classes(self.train_ds)) is not None:
