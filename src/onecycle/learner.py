@@ -6,9 +6,10 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from onecycle.core.archives import as_place, place_name
 from onecycle.core.checks import as_list, check_int
 from onecycle.core.choices import EngineName, Precision, SetName
 from onecycle.core.device import pick_device, preserve_python_rng_states, versions
+from onecycle.core.meaning import check_meaning, check_rows, describe_meaning, meaning_digests, preparation_difference
 from onecycle.core.models import TabularModel
 from onecycle.core.record import Record
 from onecycle.data.bunch import DataBunch
@@ -62,6 +64,7 @@ from onecycle.train.step import LossFunc, Objective, forward_in
 
 DEFAULT_LR = slice(3e-3)
 WeightDecay: TypeAlias = float | Sequence[float]
+_TRAINED_ON = WeakKeyDictionary[nn.Module, Any]()  # how the rows of a table were prepared, by the model they trained
 CallbackFactory: TypeAlias = "Callable[[Learner], Callback]"
 
 
@@ -166,6 +169,12 @@ class Learner(Predictor):
             path if path is not None else bunch.path if bunch is not None else ".",
             forward_in(precision),
         )
+        if bunch is not None and (difference := preparation_difference(_TRAINED_ON.get(model), bunch)):
+            warnings.warn(
+                f"the model was trained on rows that were prepared in another way: {difference}; its weights mean "
+                "something else here: expected DataBunch.from_table(..., preprocessing=) of those, or a new model",
+                stacklevel=2,
+            )
         self.opt_func, self.wd, self.true_wd, self.bn_wd = opt_func, wd, true_wd, bn_wd
         self.callbacks: list[Callback] = as_list(callbacks)
         self.callback_fns: list[CallbackFactory] = as_list(callback_fns)
@@ -550,7 +559,7 @@ class Learner(Predictor):
         place = as_place(name, self.path / self.model_dir)
         if found := find_nan(self.model):
             warnings.warn(f"{place_name(place)}: the weights that are saved contain NaN ({found})", stacklevel=2)
-        save_checkpoint(place, self.model, self.opt if with_opt else None, self.epochs_trained)
+        save_checkpoint(place, self.model, self.opt if with_opt else None, self.epochs_trained, self._meaning())
         return place_name(place)
 
     def load(self, name: str | Path | IO[bytes], with_opt: bool = True) -> Learner:
@@ -565,16 +574,19 @@ class Learner(Predictor):
 
         Raises:
             FileError: If it is missing or damaged, or the shapes in the optimizer's state are not the parameters'.
-            ModelError: If the weights belong to another model.
+            ModelError: If the weights belong to another model, or mean something else than this data: other columns,
+                codes of categories, classes, statistics or pixel scale.
 
         Example:
             >>> learn.load("mini_train")
         """
         self._materialise()
         opt = self._current_opt() if with_opt else None
-        has_opt, epochs_trained = load_checkpoint(as_place(name, self.path / self.model_dir), self.model, opt)
+        place = as_place(name, self.path / self.model_dir)
+        has_opt, epochs_trained = load_checkpoint(place, self.model, opt, self._meaning())
         if has_opt:
             self.opt, self.epochs_trained = opt, epochs_trained
+        self._remember_data()
         return self
 
     # --- how a fit is put together -----------------------------------------------------------------------------------
@@ -588,11 +600,17 @@ class Learner(Predictor):
                     plan.resume_point.release()
                 raise
             self.recorder, self._last_fit = plan.recorder, (plan, run.fit)
+            self._remember_data()
             try:
                 self._run_fit(run)
             finally:
                 plan.resume_point = None  # the point holds all tensors of the checkpoint
                 self.epochs_trained = run.first_epoch + (run.fit.epoch + 1 if run.fit.iteration else 0)
+
+    def _remember_data(self) -> None:
+        """Remember how the rows were prepared that the model's weights are of."""
+        if self.target is not None:
+            _TRAINED_ON[self.model] = self.features, self.target
 
     def _use_of_generators(self) -> GeneratorUse:
         return GeneratorUse(self.model, self.device, (self.data.train_dl, self.data.valid_dl))
@@ -607,6 +625,8 @@ class Learner(Predictor):
     def _make_run(self, plan: FitPlan, generators: GeneratorUse) -> Run:
         epochs, data, objective = check_int(plan.epochs, "epochs", least=0), self.data, self._objective
         display = make_display(self.silent)
+        for name, loader in (("train", data.train_dl), ("valid", data.valid_dl)):
+            check_rows(loader, data, name)
         check_before_fit(self.model, objective, data.train_dl, data.valid_dl)
         callbacks = plan.resolved_callbacks
         plan.resolved_callbacks = callbacks = (
@@ -679,7 +699,8 @@ class Learner(Predictor):
         self, epochs: int, schedule: Schedule, opt: GroupedOptimizer, wd: WeightDecay | None, recorder: Recorder
     ) -> Fit:
         opt.set_wd(self.wd if wd is None else wd)
-        return Fit(self.model, opt, epochs, recorder.record, self.device, schedule)
+        meaning = cache(self._meaning)
+        return Fit(self.model, opt, epochs, recorder.record, self.device, schedule, meaning=meaning)
 
     def _new_recorder(self, epochs: int, wd: WeightDecay | None, schedule_settings: dict[str, Any]) -> Recorder:
         self._materialise()
@@ -720,6 +741,7 @@ class Learner(Predictor):
             "training data": data_fingerprint(data.train_dl),
             "validation data": data_fingerprint(data.valid_dl),
             "model": {"class": type(model).__qualname__, **weights},
+            "preprocessing": meaning_digests(self._meaning()),
             "loss": {"function": loss_name(self.loss_func)},
             "optimizer": {"class": type(opt.torch_opt).__name__, **options},
             "machine": {"device": self.device.type, "threads": torch.get_num_threads(), "torch": torch.__version__},
@@ -761,7 +783,7 @@ class Learner(Predictor):
 def load_learner(
     path: str | Path | IO[bytes],
     model: nn.Module | type[nn.Module] | None = None,
-    data: DataBunch | None = None,
+    data: DataBunch | object = None,
     device: str | None = None,
 ) -> Learner:
     """Load a bundle that `export` wrote as a learner, which with `data` can be trained further.
@@ -773,7 +795,8 @@ def load_learner(
     Args:
         path: The bundle: a folder, a .zip file, or a file-like object that stands where the bundle begins.
         model: The model's class or an instance, if the bundle asks for it. A traced model cannot be trained.
-        data: Data to train on.
+        data: Data to train on, prepared as the bundle says: `DataBunch.from_table(..., preprocessing=path)`, or what
+            `from_table` takes, which is prepared so.
         device: Where to predict; by default the data's device, else the fastest there is.
 
     Returns:
@@ -781,14 +804,19 @@ def load_learner(
 
     Raises:
         FileError: If the bundle is missing or damaged.
-        ModelError: If the model's class is needed, or does not fit.
+        ModelError: If the model's class is needed, or does not fit, or if `data` means something else than its weights:
+            other columns, codes of categories, classes, statistics or pixel scale.
 
     Example:
         >>> learn = load_learner("digits.onecycle", data=data)
         >>> learn.fit(1, 1e-4)
     """
-    target_device = data.device if data is not None else pick_device(device)
     module, info = read_checked_bundle(path, model)
+    if data is not None and not isinstance(data, DataBunch):
+        data = DataBunch.from_table(data, device=device, preprocessing=info)
+    target_device = data.device if data is not None else pick_device(device)
+    if data is not None:
+        check_meaning(describe_meaning(info), describe_meaning(data), place_name(as_place(path)))
     learner = Learner(data or info, module, metrics=metrics_by_name(info.metrics))
     if data is None:
         learner.model, learner.device = module.to(target_device), target_device

@@ -17,6 +17,7 @@ from onecycle.checkpoint.weights import check_weights, weights_of
 from onecycle.core.archives import as_place, place_name
 from onecycle.core.choices import SetName
 from onecycle.core.device import pick_device, versions
+from onecycle.core.meaning import check_rows, describe_meaning
 from onecycle.core.models import MLP, TabularModel
 from onecycle.core.nested import count_rows, leaves_by_path, map_leaves, map_tensors, tensors_in
 from onecycle.data.arrays import as_tensor, is_in_memory
@@ -344,6 +345,10 @@ class Predictor:
         write_onnx(place, self.model, self._trace_rows(), overwrite, metadata)
         return place_name(place)
 
+    def _meaning(self) -> dict[str, Any] | None:
+        """Return what the model's inputs and outputs mean, as JSON values; None if nothing is known."""
+        return None if self._source is None else describe_meaning(self._source)
+
     # --- outputs -----------------------------------------------------------------------------------------------------
 
     def _outputs(self, which: Any) -> tuple[Any, Any]:
@@ -392,15 +397,19 @@ class Predictor:
     def _loader(self, which: SetName | Loader) -> Loader:
         """Return the loader of that name (train in order), or `which` itself. Raises DataError for anything else."""
         if isinstance(which, str):
-            return self.data.dl("fix" if which == "train" else which)
-        if isinstance(which, DataLoader):
-            return TorchLoader(which, self.device, seed=0)
-        if not hasattr(which, "epoch"):
+            loader = self.data.dl("fix" if which == "train" else which)
+        elif isinstance(which, DataLoader):
+            loader = TorchLoader(which, self.device, seed=0)
+        elif hasattr(which, "epoch"):
+            loader = which
+        else:
             raise DataError(
                 f"{reprlib.repr(which)}, of type {type(which).__name__}, cannot be predicted; expected the name of a "
                 "set, a loader, an array of rows, or for the model of a table raw rows"
             )
-        return which
+        if self._source is not None:
+            check_rows(loader, self._source, which if isinstance(which, str) else type(which).__name__)
+        return loader
 
     def _row_batches(self, rows: Any) -> Iterator[tuple[Any, None]]:
         """Yield batches of raw rows, converted as the loader of the training rows converts them."""

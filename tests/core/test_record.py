@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from onecycle import Record
 from onecycle.core.files import with_checksum
-from onecycle.core.record import LRCurve, Smoother
+from onecycle.core.record import LRCurve, Smoother, format_value
 from onecycle.errors import FileError, OutputError, SettingError
 
 NUMBERS = st.lists(st.floats(), max_size=5)
@@ -129,3 +129,11 @@ def test_suggestions_of_a_curve_whose_shape_is_known():
     assert 1e-3 < found["valley"] < 1e-1
     assert 1e-3 <= found["steep"] <= 1e-1
     assert LRCurve(lrs[:4], losses[:4]).suggestions() == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0.000000"), (1.5, "1.500000"), (6e-7, "0.000001"), (1.23456e-50, "1.2346e-50"), (-3e-8, "-3.0000e-08")],
+)
+def test_a_number_too_small_for_six_decimals_is_not_shown_as_0(value: float, text: str):
+    assert format_value(value) == text

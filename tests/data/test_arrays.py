@@ -6,9 +6,11 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from onecycle import DataBunch
 from onecycle.data.arrays import as_tensor, read_idx, read_npy, read_npz
 from onecycle.errors import DataError, FileError, UnsafeFileError
 
@@ -169,3 +171,52 @@ def test_values_that_no_dtype_of_torch_holds_are_refused():
     assert as_tensor(np.array([1.5], np.longdouble), "x").tolist() == [1.5]
     assert as_tensor(np.array([2**63 - 1], np.uint64), "x").tolist() == [2**63 - 1]
     assert as_tensor(np.ma.array([1.0, 2.0]), "x").tolist() == [1.0, 2.0]
+
+
+X = np.random.default_rng(0).normal(size=(40, 3))
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1e-50, 0), (1e-310, 0), (1, 1e9), (1e-4, 1e4)])
+def test_targets_that_float32_cannot_tell_apart_are_refused(scale: float, offset: float):
+    with pytest.raises(DataError, match="train.y is from .*, and float32 cannot tell such numbers apart; subtract"):
+        DataBunch.create((X, X[:, 0] * scale + offset), bs=8)
+    with pytest.raises(DataError, match="train.y, column 1, is from"):
+        DataBunch.create((X, X[:, :2] * [1, scale] + [0, offset]), bs=8)
+    with pytest.warns(
+        UserWarning, match=r"train.x, column [02], is from .*, and float32 cannot tell such numbers apart"
+    ):
+        DataBunch.create((X * (scale if offset == 0 else [1, 1, scale]) + [0, 0, offset], X[:, 0]), bs=8)
+
+
+@pytest.mark.parametrize("scale", [1e39, 1e300])
+def test_numbers_beyond_float32_are_named(scale: float):
+    with pytest.raises(DataError, match=r"train.y contains .*e\+\d+, which float32 cannot hold; divide it first"):
+        DataBunch.create((X, X[:, 0] * scale), bs=8)
+    with pytest.raises(DataError, match=r"train.x contains .*e\+\d+, which float32 cannot hold; divide it first"):
+        DataBunch.create((X * scale, X[:, 0]), bs=8)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        X * 1e-30,
+        X * 1e37,
+        X + 1e3,
+        X * 0 + 0.1,  # constant
+        np.where(X > 0, 0.3, 0.1 + 0.2),  # constant but for rounding
+        np.hstack([X, X[:, :1] * 1e-60]),  # nothing beside the others
+        2.0**30 + np.round(X) * 128,  # exact in float32
+    ],
+)
+def test_other_numbers_are_taken_as_they_are(x: np.ndarray):
+    data = DataBunch.create((x, X[:, 0]), bs=8)
+    assert torch.equal(data.inputs, torch.from_numpy(x).float())
+
+
+def test_float64_holds_them():
+    torch.set_default_dtype(torch.float64)
+    try:
+        data = DataBunch.create((X, X[:, 0] * 1e-50), bs=8)
+        assert data.targets.tolist() == (X[:, 0] * 1e-50).tolist()
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from onecycle import DataBunch, Learner, accuracy, load_learner, mae, rmse
-from onecycle.errors import DataError, SettingError
+from onecycle import DataBunch, Learner, accuracy, load_learner, mae, r2_score, rmse, root_mean_squared_error
+from onecycle.errors import DataError, FileError, SettingError
 
 
 def table(rows: int = 400, seed: int = 0) -> pa.Table:
@@ -190,3 +190,75 @@ def test_a_missing_target_is_named_with_its_line(tmp_path: Path):
 def test_without_a_target_it_says_so():
     with pytest.raises(SettingError, match='no column "y", which is predicted if target= is left out; there are a, b'):
         DataBunch.from_table({"a": [1, 2], "b": [3, 4]})
+
+
+@pytest.mark.parametrize("scale", [1e-50, 1e60])
+def test_arrays_of_float64_are_prepared_as_float64(scale: float):
+    x = np.random.default_rng(0).normal(size=(80, 2))
+    data, expected = (
+        DataBunch.from_table((x * factor, x[:, 0] * factor), bs=16, seed=1, device="cpu") for factor in (scale, 1.0)
+    )
+    for tensor, other in zip(data.train_ds.tensors, expected.train_ds.tensors, strict=True):
+        assert torch.allclose(tensor, other, atol=1e-5)
+    learn = Learner(data, metrics=[r2_score, root_mean_squared_error], silent=True)
+    learn.fit(1, 1e-3)
+    preds, targets = learn.get_preds("valid")
+    assert preds.dtype is torch.float64
+    assert 0.1 < preds.std() / scale < 10
+    assert np.allclose(sorted(targets / scale), sorted(expected.target.inverse_transform(expected.valid_ds.tensors[1])))
+    _, r2, root = learn.validate()
+    assert r2 < 1
+    assert root == pytest.approx(scale, rel=1)
+
+
+def test_targets_of_images_stay_float64():
+    x, y = np.random.default_rng(0).random((40, 3, 3)), np.random.default_rng(1).normal(size=40)
+    data = DataBunch.from_table((x, y * 1e-50), bs=8, seed=1, device="cpu")
+    assert data.target is not None
+    assert data.target.std[0] == pytest.approx(1e-50, rel=0.5)
+
+
+def test_rows_are_prepared_as_an_earlier_model_was(here: Path):
+    earlier = DataBunch.from_table(table(), "dear", drop=["price", "big", "southern"], seed=1, device="cpu")
+    learn = Learner(earlier, silent=True)
+    learn.save("m")
+    pa_csv.write_csv(table(300, seed=7), "new.csv")
+    for source in ("models/m", Path("models/m"), learn.export("b"), learn.export("b.zip"), learn, earlier):
+        data = DataBunch.from_table(table(300, seed=7), preprocessing=source, seed=2, device="cpu")
+        assert data.features is not None
+        assert data.features.to_dict() == earlier.features.to_dict()
+        assert data.target.to_dict() == earlier.target.to_dict()
+        assert len(data.train_ds) == 240
+    from_file = DataBunch.from_table("new.csv", preprocessing=learn, seed=2, device="cpu")
+    assert torch.equal(from_file.train_ds.tensors[1], data.train_ds.tensors[1])
+    x, expected = (bunch.train_ds.tensors[0] for bunch in (from_file, data))
+    assert torch.allclose(x, expected, atol=1e-5)
+    settings = {"split": "random", "seed": 2, "device": "cpu"}
+    streamed = DataBunch.from_table("new.csv", preprocessing=learn, memory_limit=1_000, **settings)
+    assert streamed.features.to_dict() == earlier.features.to_dict()
+    assert Learner(streamed, silent=True).load("m").validate()
+
+
+def test_preprocessing_leaves_no_choice_of_columns(here: Path):
+    earlier = DataBunch.from_table(table(), "dear", drop=["price", "big", "southern"], seed=1, device="cpu")
+    for settings in ({"kinds": {"size": "category"}}, {"drop": ["size"]}, {"task": "regression"}, {"target": "price"}):
+        with pytest.raises(SettingError, match="DataBunch says what the columns are and predicts dear"):
+            DataBunch.from_table(table(), preprocessing=earlier, **settings)
+    with pytest.raises(DataError, match="""target "dear" is 'maybe', which the table has and training lacks"""):
+        DataBunch.from_table(
+            table().set_column(7, "dear", pa.array(["maybe", "no"] * 200)), preprocessing=earlier, split="stratified"
+        )
+    with pytest.raises(DataError, match='the table has no column "size", which the model was trained with'):
+        DataBunch.from_table(table().drop_columns(["size"]), preprocessing=earlier)
+    images = torch.zeros(8, 3, 3, dtype=torch.uint8), torch.arange(8) % 2
+    with pytest.raises(DataError, match="these are images or arrays, and preprocessing is that of the columns"):
+        DataBunch.from_table(images, preprocessing=earlier)
+    of_images = DataBunch.from_table(images, bs=2, device="cpu")
+    with pytest.raises(DataError, match="a table has columns, and preprocessing is that of images or arrays"):
+        DataBunch.from_table({"x": np.arange(8), "y": np.arange(8) % 2}, preprocessing=of_images)
+    few = images[0], torch.tensor([1, 1, 1, 1, 1, 1, 1, 0])
+    assert DataBunch.from_table(few, preprocessing=of_images, bs=2, device="cpu").classes == [0, 1]
+    with pytest.raises(SettingError, match="preprocessing: int has none; expected a bundle or a save of a model"):
+        DataBunch.from_table(table(), preprocessing=3)
+    with pytest.raises(FileError, match="nothing: no such folder; expected a bundle that onecycle wrote"):
+        DataBunch.from_table(table(), preprocessing="nothing")

@@ -120,3 +120,19 @@ def test_statistics_are_numpys(values: list[float | None]):
         if present.std() > 1e-9 * size:
             assert written["std"] == pytest.approx(present.std(), rel=1e-6)
     assert written["flag"] == (0 < len(present) < len(values))
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1e-200, 1e-120, 1e-50, 1e38, 1e98])
+def test_numbers_of_any_scale_stay_different(scale: float):
+    table = pa.table({"x": np.array([0.0, 1.0, 2.0, 4.0, 8.0]) * scale})
+    z = fitted(table).transform(table)[:, 0]
+    assert np.isfinite(z).all()
+    assert (np.diff(z) > 0.1).all()
+    assert z.std() == pytest.approx(1, abs=0.5)
+
+
+def test_numbers_that_lose_what_tells_them_apart_are_said():
+    with pytest.warns(UserWarning, match=r'column "x": 2 of 4 numbers are beyond ±1e\+100, and count as that'):
+        fitted(pa.table({"x": [1e300, 2e300, 0.0, 1.0]}))
+    with pytest.warns(UserWarning, match='column "x" is from .*: float64 hardly tells its numbers apart'):
+        fitted(pa.table({"x": np.array([10**18, 10**18 + 150, 10**18 + 300] * 3)}))

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
+from onecycle import r2_score, rmse
 from onecycle.errors import DataError
 from onecycle.tables.target import Target, class_weights
 
@@ -223,10 +224,50 @@ def test_every_text_is_found_again(values: list[str]):
 
 
 @settings(deadline=None)
-@given(st.lists(st.floats(-1e30, 1e30), min_size=2).filter(lambda values: len(set(values)) > 1))
+@given(
+    st.lists(st.floats(-1e30, 1e30), min_size=2).filter(
+        lambda values: max(values) - min(values) > max(1e-100, 1e-12 * max(map(abs, values)))
+    )
+)
 def test_every_number_is_found_again(values: list[float]):
     target = fit(values, "regression")
     if not np.isfinite(target.std[0]) or target.std[0] < 1e-30:
         return
     restored = target.inverse_transform(torch.from_numpy(target.transform(pa.table({"y": values}))))
     np.testing.assert_allclose(restored.numpy(), values, rtol=1e-5, atol=1e-2 * target.std[0])
+
+
+@pytest.mark.parametrize("scale", [1e-99, 1e-50, 1e-31, 1e38, 1e98])
+def test_numbers_beyond_float32_keep_their_values(scale: float):
+    y = np.array([1.0, 2.0, 4.0, 9.0]) * scale
+    table = pa.table({"y": y})
+    target = Target.fit(table, ["y"], "regression")
+    back = target.inverse_transform(torch.from_numpy(target.transform(table)))
+    assert back.dtype is torch.float64
+    assert np.allclose(back.numpy(), y, rtol=1e-6, atol=0)
+    assert r2_score(back, torch.from_numpy(y)) == pytest.approx(1)
+    zeros, units = torch.zeros(4, dtype=torch.float64), torch.from_numpy(y)
+    assert rmse(zeros, units) == pytest.approx(np.sqrt(25.5) * scale)
+    assert r2_score(zeros, units) == pytest.approx(1 - 102 / 38)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.array([1e-120, 2e-120, 3e-120]),
+        np.array([5e-324, 1e-323, 1e-322]),
+        np.array([1.0, 1.0 + 2.3e-16, 1.0]),
+        np.array([10**18, 10**18 + 1, 10**18 + 100]),
+    ],
+)
+def test_numbers_that_float64_cannot_tell_apart_are_refused(y: np.ndarray):
+    with pytest.raises(DataError, match='target "y" is from .*float64 cannot compute with differences so small'):
+        Target.fit(pa.table({"y": y}), ["y"], "regression")
+
+
+@pytest.mark.parametrize("y", [1e9 + np.arange(5) * 1e-3, 1e15 + np.arange(5.0), 10**15 + np.arange(5)])
+def test_a_small_spread_beside_a_large_mean_is_kept(y: np.ndarray):
+    table = pa.table({"y": y})
+    target = Target.fit(table, ["y"], "regression")
+    back = target.inverse_transform(torch.from_numpy(target.transform(table))).numpy()
+    assert np.allclose(back - y, 0, atol=1e-3 * np.std(y))

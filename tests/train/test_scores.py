@@ -339,3 +339,15 @@ def test_many_batches_in_parts(parts: list[int]):
         other.add(losses[i], *rows[i], sizes[i])
     assert other.result() == pytest.approx(expected)
     assert expected[0] == pytest.approx(float((losses * torch.tensor(sizes)).sum() / sum(sizes)))
+
+
+def test_metrics_in_units_that_float32_does_not_hold():
+    preds, targets = torch.tensor([1e-50, 3e-50]).double() * 0 + 2e-50, torch.tensor([1.0, 3.0]).double() * 1e-50
+
+    def own(preds: Tensor, targets: Tensor) -> float:
+        return float((preds - targets).abs().max())
+
+    _, root, mean, largest = batch_scores(
+        torch.tensor(0.5), [root_mean_squared_error, mean_absolute_error, own], preds, targets
+    ).tolist()
+    assert [root, mean, largest] == pytest.approx([1e-50] * 3)

@@ -132,6 +132,8 @@ def _check_same_fit(run: Path, values: dict[str, Any], own: dict[str, Any], call
         for part, named in about.items()
     }
     own_machine = own.pop("machine", {})
+    if "preprocessing" not in saved:  # earlier versions wrote none
+        own.pop("preprocessing", None)
     missing = [entry["name"] for entry in values["callbacks"]]
     for name in callbacks:
         if name in missing:

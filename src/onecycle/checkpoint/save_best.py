@@ -70,7 +70,7 @@ class SaveBest(Callback):
         self._fits(fit.model)
         value = self.monitor.value(fit)
         if self.monitor.is_better(value, self.best):
-            save_checkpoint(self.folder, fit.model, None, fit.epoch + 1)
+            save_checkpoint(self.folder, fit.model, None, fit.epoch + 1, fit.meaning())
             self.best, self.epoch = value, fit.epoch
             self._saved = _parts(fit.model)
         self._has_weights = self.epoch is not None
@@ -86,7 +86,7 @@ class SaveBest(Callback):
                     stacklevel=2,
                 )
             else:
-                load_checkpoint(self.folder, fit.model, None)
+                load_checkpoint(self.folder, fit.model, None, fit.meaning())
         epochs, self._has_weights, self._epochs = self._epochs, False, 0  # a later fit may fail before its first hook
         if epochs and self.best is None:
             warn_of_nan(f"SaveBest's monitor {self.monitor.name!r}", epochs, f"were saved in {self.folder}")

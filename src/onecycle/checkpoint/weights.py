@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from onecycle.core.archives import Place, place_name, read_archive, write_archive, write_folder
+from onecycle.core.meaning import check_meaning
 from onecycle.errors import FileError, ModelError, SettingError
 from onecycle.optim.optimizer import GroupedOptimizer
 
@@ -19,14 +20,19 @@ KIND = "checkpoint"
 _WITH_NAN = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
-def save_checkpoint(folder: Place, model: nn.Module, opt: GroupedOptimizer | None, epochs_trained: int) -> None:
+def save_checkpoint(
+    folder: Place, model: nn.Module, opt: GroupedOptimizer | None, epochs_trained: int, meaning: dict[str, Any] | None
+) -> None:
     """Write the state of the model and, if given, of the optimizer, to a folder or a file-like object.
 
     An older checkpoint in `folder` is replaced.
-    `epochs_trained` decides the batch order of the next epoch. Raises ModelError for a state that is not all tensors.
+    `epochs_trained` decides the batch order of the next epoch; `meaning`, what `describe_meaning` returned, is written
+    beside the weights. Raises ModelError for a state that is not all tensors.
     """
     tensors: dict[str, dict[str, Tensor]] = {"model": weights_of(model)}
     state: dict[str, Any] = {"epochs_trained": epochs_trained}
+    if meaning is not None:
+        state["info"] = meaning  # as in a bundle
     if opt is not None:
         tensors["optimizer"], state["optimizer"] = pack_optimizer(opt, model)
     if isinstance(folder, Path):
@@ -35,12 +41,14 @@ def save_checkpoint(folder: Place, model: nn.Module, opt: GroupedOptimizer | Non
         write_archive(folder, KIND, tensors, state, replace=True)
 
 
-def load_checkpoint(place: Place, model: nn.Module, opt: GroupedOptimizer | None) -> tuple[bool, int]:
+def load_checkpoint(
+    place: Place, model: nn.Module, opt: GroupedOptimizer | None, meaning: dict[str, Any] | None
+) -> tuple[bool, int]:
     """Load a saved state into `model` and `opt`.
 
     Returns whether the optimizer's state was loaded, and the epochs trained. The state of another optimizer, or of
     other layer groups, is ignored with a warning. Raises FileError for a missing or damaged folder and ModelError for
-    another model's weights; nothing is changed then.
+    another model's weights, or for weights that do not mean what `meaning` says; nothing is changed then.
     """
     (state, tensors), folder = read_archive(place, KIND), place_name(place)
     if "model" not in tensors:
@@ -48,6 +56,8 @@ def load_checkpoint(place: Place, model: nn.Module, opt: GroupedOptimizer | None
     epochs = state.get("epochs_trained", 0)
     if type(epochs) is not int or not 0 <= epochs < 2**63:
         raise FileError(f"{folder}: epochs_trained is {reprlib.repr(epochs)}; expected a count")
+    if meaning is not None:
+        check_meaning(state.get("info"), meaning, folder)
     moments = None
     if opt is not None and "optimizer" in state:
         try:

@@ -14,6 +14,7 @@ from onecycle.errors import FileError, SettingError
 
 MIN_SKIPPED = 5  # of the LR finder's points, and how many it must have besides
 MIN_POINTS = 5
+_SMALLEST_FIXED = 5e-7  # numbers below are shown in scientific notation
 _PER_BATCH = ("lrs", "moms", "batch_losses", "losses")
 _PER_EPOCH = ("epochs", "nb_batches", "val_losses", "metrics", "seconds")
 _WITH_NONFINITE = (*_PER_BATCH, "val_losses", "metrics", "seconds", "settings", "lr_curve")
@@ -243,8 +244,10 @@ def _is_number_or_none(value: Any) -> bool:
 
 
 def format_value(value: float | None) -> str:
-    """Return a number of the table with six decimals, "#na#" for None."""
-    return "#na#" if value is None else f"{value:.6f}"
+    """Return a number of the table with six decimals, as 1.2346e-50 if they would all be 0; "#na#" for None."""
+    if value is None:
+        return "#na#"
+    return f"{value:.4e}" if 0 < abs(value) < _SMALLEST_FIXED else f"{value:.6f}"
 
 
 def to_jsonable(value: Any) -> Any:

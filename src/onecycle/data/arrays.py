@@ -26,6 +26,9 @@ _MAX_INT64 = 2**63 - 1
 _IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 # all that NumPy raises for a damaged .npy file
 _NPY_ERRORS = (ArithmeticError, EOFError, MemoryError, RecursionError, SyntaxError, TokenError, TypeError, ValueError)
+_COARSEST = 1e-3  # distance of two numbers of a column that training can do with, as a fraction of its range
+_NOISE = 1e-14  # range of a column that is constant but for rounding, as a fraction of its numbers
+_NEGLIGIBLE = 1e-30  # numbers beside others that are this much larger
 
 
 def read_idx(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> Array:
@@ -146,8 +149,12 @@ def is_in_memory(data: object) -> bool:
     )
 
 
-def as_tensor(array: object, name: str) -> Tensor:
-    """Return `array` as a tensor, sharing its memory if possible. Raises DataError if it cannot be trained on."""
+def as_tensor(array: object, name: str, keep_float64: bool = False) -> Tensor:
+    """Return `array` as a tensor, sharing its memory if possible. Raises DataError if it cannot be trained on.
+
+    float64 becomes torch's default dtype unless `keep_float64` is set. A warning, or for targets (whose name ends in
+    "y") a DataError, says if that cannot tell the numbers of a column apart.
+    """
     if not isinstance(array, Tensor):
         try:
             array = np.asanyarray(array)
@@ -157,10 +164,44 @@ def as_tensor(array: object, name: str) -> Tensor:
     if array.ndim == 0:
         raise DataError(f"{name} is a single number; expected an array with a row for each example")
     if array.is_floating_point():
-        if array.dtype is torch.float64:
-            array = array.to(torch.get_default_dtype())
         _check_finite(array, name)
+        if array.dtype is torch.float64 and not keep_float64 and torch.get_default_dtype() is not torch.float64:
+            array = _rounded(array, name)
     return array
+
+
+def _rounded(array: Tensor, name: str) -> Tensor:
+    """Return float64 numbers in torch's default dtype. Raises DataError or warns if it cannot hold them."""
+    rounded, dtype = array.to(torch.get_default_dtype()), torch.get_default_dtype()
+    info, text = torch.finfo(dtype), str(dtype).removeprefix("torch.")
+    if not array.numel():
+        return rounded
+    low, high = array.aminmax(dim=0)  # of each column
+    size, spread = torch.maximum(-low, high), high - low
+    if bool(size.max() > info.max):
+        raise DataError(
+            f"{name} contains {max(float(low.min()), float(high.max()), key=abs):g}, which {text} cannot hold; divide "
+            "it first, or use torch.set_default_dtype(torch.float64)"
+        )
+    step = torch.maximum(size * info.eps, torch.full_like(size, info.tiny * info.eps))  # between two numbers
+    is_noise = spread <= _NOISE * size
+    is_coarse, is_target = (spread * _COARSEST < step) & ~is_noise, name.endswith("y")
+    if not is_target:
+        is_coarse &= size >= _NEGLIGIBLE * size.max()
+    for place in is_coarse.nonzero().tolist():
+        index = (slice(None), *place)
+        if bool((rounded[index].double() != array[index]).any()):
+            column = f", column {place[0]}," if len(place) == 1 else f", position {place}," if place else ""
+            problem = (
+                f"{name}{column} is from {float(low[tuple(place)]):.17g} to {float(high[tuple(place)]):.17g}, and "
+                f"{text} cannot tell such numbers apart; subtract what all have in common, or multiply them, before "
+                "they are given, or use torch.set_default_dtype(torch.float64)"
+            )
+            if is_target:
+                raise DataError(problem)
+            warnings.warn(problem, stacklevel=2)
+            break
+    return rounded
 
 
 def _from_numpy(array: Array, name: str) -> Tensor:

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from onecycle.core.checks import check_int
 from onecycle.core.choices import ColumnKind, SetName, Task
 from onecycle.core.device import default_seed, pick_device
+from onecycle.core.meaning import check_rows, named_classes
 from onecycle.data.arrays import ArrayLike, DatasetLike, as_dataset, is_in_memory
 from onecycle.data.loaders import Batch, InMemoryLoader, Loader, SeededGlobalRNG, TorchLoader
 from onecycle.errors import DataError, SettingError
@@ -23,6 +24,15 @@ if TYPE_CHECKING:  # only a table needs them, and plots
     from onecycle.tables.features import Features
     from onecycle.tables.profile import ColumnProfile
     from onecycle.tables.target import Target
+
+
+class Prepared(Protocol):
+    """Has the preprocessing of a table's rows: a DataBunch, a Predictor or a Learner."""
+
+    @property
+    def features(self) -> "Features | None": ...
+    @property
+    def target(self) -> "Target | None": ...
 
 
 class DataBunch:
@@ -69,15 +79,19 @@ class DataBunch:
         self.device = pick_device(device)
         self.seed = _checked_seed(seed)
         self.path = Path(path)
-        self.pixel_scale: float | None = None
-        self.target: Target | None = None
-        self.features: Features | None = None
         self.columns: tuple[ColumnProfile, ...] = ()
         self.train_dl = self._wrap(train_dl)
+        self.pixel_scale: float | None = getattr(self.train_dl, "pixel_scale", None)
+        prepared = getattr(self.train_dl, "prepared", None)
+        self.features: Features | None = prepared[0] if prepared else None
+        self.target: Target | None = prepared[1] if prepared else None
         self.valid_dl = self._wrap(valid_dl) if valid_dl is not None else None
         self.test_dl = self._wrap(test_dl) if test_dl is not None else None
         unshuffled = getattr(self.train_dl, "unshuffled", lambda: None)  # a user's loader need not have it
         self.fix_dl: Loader | None = self._wrap(fix_dl) if fix_dl is not None else unshuffled()
+        for name, loader in (("valid", self.valid_dl), ("test", self.test_dl), ("fix", self.fix_dl)):
+            if loader is not None:
+                check_rows(loader, self, name)
 
     @classmethod
     def create(
@@ -173,6 +187,7 @@ class DataBunch:
         device: str | torch.device | None = None,
         seed: int | None = None,
         path: str | Path = ".",
+        preprocessing: "str | Path | Prepared | None" = None,
     ) -> "DataBunch":
         """Make a DataBunch from a file or a table in memory, its preprocessing fitted on the training rows.
 
@@ -196,6 +211,9 @@ class DataBunch:
             device: Where the batches go; by default `ONECYCLE_DEVICE`, else a GPU if there is one, else the CPU.
             seed: Decides a random split and the order of the training rows; by default it follows `torch.manual_seed`.
             path: Folder that a learner of this data writes to.
+            preprocessing: Prepare the rows as an earlier model's were, instead of fitting anew, so that its weights fit
+                this data: a bundle that `export` wrote, a folder that `save` wrote, a Predictor, Learner or DataBunch.
+                It says target, task, kinds and columns; `columns` stays empty.
 
         Returns:
             The DataBunch, with `target`, `features` and `columns` set.
@@ -209,12 +227,17 @@ class DataBunch:
         Example:
             >>> data = DataBunch.from_table("sales.csv", "price", split="time:date", seed=1)
         """
-        from onecycle.data.from_table import bunch_from_table  # imports pyarrow
+        from onecycle.data.from_table import bunch_from_table, read_preprocessing  # imports pyarrow
         from onecycle.tables.spec import TableSpec
 
         bs = check_int(bs, "bs", least=1) if bs is not None else None
         spec = TableSpec(target, task, kinds or {}, drop, split, valid, _checked_seed(seed))
-        return bunch_from_table(cls, source, spec, bs, image_size, memory_limit, pick_device(device), Path(path))
+        fitted = None
+        if preprocessing is not None:
+            spec, fitted = read_preprocessing(preprocessing, spec)
+        return bunch_from_table(
+            cls, source, spec, bs, image_size, memory_limit, pick_device(device), Path(path), fitted
+        )
 
     def __repr__(self) -> str:
         sizes = [
@@ -276,10 +299,10 @@ class DataBunch:
 
     @property
     def classes(self) -> list[Any] | None:
-        """The data set's own `classes`, else 0 to the highest label; None for regression and unknown targets."""
+        """The data set's own `classes` (a Subset's too), else 0 to the highest label; None if regression or unknown."""
         if self.target is not None:
             return self.target.classes
-        if (names := getattr(self.train_ds, "classes", None)) is not None:
+        if (names := named_classes(self.train_ds)) is not None:
             return list(names)
         targets = self.targets
         if targets is None or targets.is_floating_point():

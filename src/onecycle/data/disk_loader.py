@@ -195,7 +195,12 @@ class TableStream:
         }
 
 
-def open_stream(source: Any, spec: TableSpec, memory_limit: int | str | None = None) -> TableStream | None:
+def open_stream(
+    source: Any,
+    spec: TableSpec,
+    memory_limit: int | str | None = None,
+    fitted: tuple[Features | None, Target] | None = None,
+) -> TableStream | None:
     """Convert a file that is too large to be prepared in memory, or find it converted, as `convert_if_larger` does.
 
     None if `source` is not the path of a file, or fits into memory.
@@ -203,5 +208,5 @@ def open_stream(source: Any, spec: TableSpec, memory_limit: int | str | None = N
     limit = parse_memory_limit(memory_limit)
     if not isinstance(source, str | os.PathLike):
         return None
-    entry = convert_if_larger(Path(source), spec, limit)
+    entry = convert_if_larger(Path(source), spec, limit, fitted=fitted)
     return None if entry is None else TableStream(entry, min(max(limit // _BUFFERS_IN_LIMIT, _MIN_BUFFER), _MAX_BUFFER))

@@ -79,6 +79,7 @@ class RowLoader(ABC):
     ) -> None:
         self.dataset, self.batch_size, self.device, self.seed = dataset, batch_size, device, seed
         self.shuffle, self.drop_last, self.pixel_scale = shuffle, drop_last, pixel_scale
+        self.prepared: Any = None  # the features and the target, if the rows are those of a table
         self._next_epoch = 0
 
     def __len__(self) -> int:

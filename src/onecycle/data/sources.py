@@ -65,7 +65,7 @@ def table_of_rows(rows: Any, text_columns: Sequence[str] = ()) -> Any:
     if isinstance(rows, str | os.PathLike):
         return open_table(rows, text_columns)
     if isinstance(rows, Tensor | np.ndarray):
-        array = as_tensor(rows, "rows").cpu().numpy()
+        array = as_tensor(rows, "rows", keep_float64=True).cpu().numpy()
         if array.ndim != 2:
             raise DataError(f"rows have shape {array.shape}; expected (n, columns)")
         return array_table(array)
@@ -145,7 +145,7 @@ def _from_memory(source: Any, name: str) -> Any:
         return Arrays(pairs[0], pairs[1], pairs[2] if len(pairs) == 3 else None)
     if len(source) != 2 or isinstance(source[0], dict) or _ndim(source[0], name) < 2:
         return None
-    x, y = as_tensor(source[0], f"{name}: x"), source[1]
+    x, y = as_tensor(source[0], f"{name}: x", keep_float64=True), source[1]
     if x.ndim > 2 or x.dtype is torch.uint8:
         return Arrays(_as_pair(source, name))
     _ndim(y, name, "y")
@@ -162,7 +162,7 @@ def _ndim(values: Any, name: str, part: str = "x") -> int:
 
 
 def _as_pair(pair: Any, name: str) -> Pair:
-    x, y = as_tensor(pair[0], f"{name}: x"), as_tensor(pair[1], f"{name}: y")
+    x, y = as_tensor(pair[0], f"{name}: x"), as_tensor(pair[1], f"{name}: y", keep_float64=True)
     _check_same_length(x, y, name)
     if not len(x):
         raise DataError(f"{name}: no rows; expected at least one")

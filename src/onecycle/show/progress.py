@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from onecycle.core.display import Display, SilentDisplay
 
 _MIN_WIDTH = 11  # of a column of the table
+_SMALL = 5e-5  # numbers below would be shown as 0.0000
 _LARGE = 1e7  # numbers from here on are shown in scientific notation
 
 
@@ -163,14 +164,15 @@ class NotebookDisplay:
 def _shorten(value: str) -> str:
     """Shorten a long number to the column's width: fewer decimals, or from 1e7 on scientific notation (1.2346e+07)."""
     digits, point, _ = value.partition(".")
-    if len(value) <= _MIN_WIDTH or not point:
+    if len(value) <= _MIN_WIDTH or not point or "e" in value:
         return value
     number = float(value)
     return f"{number:.4e}" if abs(number) >= _LARGE else f"{number:.{_MIN_WIDTH - 1 - len(digits)}f}"
 
 
 def _format_loss(loss: float) -> str:
-    return f"{loss:.4e}" if _LARGE <= abs(loss) < math.inf else f"{loss:.4f}"
+    is_fixed = not loss or _SMALL <= abs(loss) < _LARGE or not math.isfinite(loss)
+    return f"{loss:.4f}" if is_fixed else f"{loss:.4e}"
 
 
 def _in_notebook() -> bool:

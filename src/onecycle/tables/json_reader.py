@@ -25,6 +25,10 @@ class JsonReader:
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
 
+    def get(self, key: str) -> Any:
+        """Return a member of any type, or None if there is none."""
+        return self._members.get(key)
+
     def text(self, key: str) -> str:
         """Return a text."""
         return self._value(key, str, "text")

@@ -1,5 +1,6 @@
 """Columns of numbers: their statistics, and the encoder that standardises them."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -12,6 +13,8 @@ from onecycle.tables.values import Array, as_numbers
 
 CHUNK_ROWS = 32_768  # rows worked on at a time: their numbers fit into a processor's cache
 LARGEST = 1e100  # numbers beyond are clipped to this: their squares must be float64s
+_SMALLEST = 1e-150  # range of a column whose squares are float64s
+_COARSEST = 0.25  # distance of two float64s, in standard deviations of a column
 CLIP = 30.0  # standard deviations; standardised numbers beyond are clipped to this
 _SAMPLE = 200_000  # values of a column that its median is computed from, at most
 _PERIOD = 99_991  # rows after which the levels repeat: a prime, so that no cycle in the rows is in step with it
@@ -94,7 +97,7 @@ class NumberStats:
 
     def __init__(self, name: str) -> None:
         self.name, self.rows = name, 0
-        self._moments, self._sample = Moments(), Sample()
+        self._moments, self._sample, self._beyond = Moments(), Sample(), 0
 
     def add(self, column: Any) -> None:
         """Add at most `chunk_rows` rows of the column. Raises DataError for a cell that is not a number."""
@@ -103,16 +106,32 @@ class NumberStats:
         numbers = x if present is None else x[present]
         if len(numbers):
             if max(-numbers.min(), numbers.max()) > LARGEST:
+                self._beyond += int((np.abs(numbers) > LARGEST).sum())
                 numbers, x = np.clip(numbers, -LARGEST, LARGEST), np.clip(x, -LARGEST, LARGEST)
             self._moments.add(numbers)
             self._sample.add(x, self.rows, present)
         self.rows += len(x)
 
     def finish(self) -> "NumberEncoder":
-        """Return the encoder with these statistics."""
+        """Return the encoder with these statistics. Warns if the column's numbers lose what tells them apart."""
         moments, median = self._moments, self._sample.median
         fill = moments.mean if median is None else median
-        return NumberEncoder(self.name, moments.mean, moments.std, fill, flag=0 < moments.count < self.rows)
+        std, spread = moments.std, moments.high - moments.low
+        if 0 < spread < _SMALLEST:  # whose square is no float64
+            std = spread / 4 or spread
+        if self._beyond:
+            warnings.warn(
+                f'column "{self.name}": {self._beyond:,} of {self.rows:,} numbers are beyond ±{LARGEST:g}, and count '
+                "as that; divide the column first",
+                stacklevel=2,
+            )
+        if spread > 0 and np.spacing(max(-moments.low, moments.high)) > std * _COARSEST:
+            warnings.warn(
+                f'column "{self.name}" is from {moments.low:.17g} to {moments.high:.17g}: float64 hardly tells its '
+                "numbers apart; subtract what all have in common first, or drop the column",
+                stacklevel=2,
+            )
+        return NumberEncoder(self.name, moments.mean, std, fill, flag=0 < moments.count < self.rows)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _FORMAT = 1
 _LARGEST_CLASS = {int: 2**63, float: math.inf}  # NaN is not below it
 _CHUNK_ROWS = 262_144  # rows
+_SMALLEST_STD = 1e-30  # of numbers that float32 holds to seven digits
 
 
 class Target:
@@ -120,7 +121,7 @@ class Target:
 
         Values of other tasks are returned as they are. Computed in float64 without waiting for the values' device, but
         on the CPU for MPS, which has no float64. The result has the values' dtype, but float64 if float32 would be
-        coarser than a thousandth of the target's standard deviation.
+        coarser than a thousandth of the target's standard deviation, or has no numbers as large or as small.
         """
         if self.task != "regression":
             return values
@@ -132,8 +133,8 @@ class Target:
         mean, std = self._mean_std_on[device] if values.ndim > 1 else self._mean_std_on[device][:, 0]
         result = values.detach().to(device, torch.float64) * std + mean
         coarse = any(abs(m) * 1e-7 > s * 1e-3 for m, s in zip(self.mean, self.std, strict=True))
-        large = any(abs(m) + 1e3 * s > 1e38 for m, s in zip(self.mean, self.std, strict=True))
-        return result if coarse or large else result.to(values.device, values.dtype)
+        far = any(abs(m) + 1e3 * s > 1e38 or s < _SMALLEST_STD for m, s in zip(self.mean, self.std, strict=True))
+        return result if coarse or far else result.to(values.device, values.dtype)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain JSON, which `from_dict` reads."""

@@ -28,6 +28,7 @@ _TASK_SYNONYMS: dict[str, Task] = {"classification": "classes", "class": "classe
 _MAX_NUMBER_CLASSES = 20  # different whole numbers that may be inferred to be classes
 _MIN_ROWS_PER_CLASS = 5  # on average, for more than two whole numbers to be inferred to be classes
 _SMALL_TABLE = 20  # rows; in no more, each row may have a class of its own
+_COARSEST = 0.25  # distance of two float64s, in standard deviations of a target
 _MAX_CLASS_SHARE = 0.5  # of the rows, that different numbers may be to be classes
 
 
@@ -236,8 +237,20 @@ def infer_target(stats: Sequence[TargetStats], task: Task | None) -> dict[str, A
                 f'target "{column.name}" is {column.moments.low:g} in all {column.rows:,} rows; expected different '
                 "numbers: there is nothing to predict"
             )
+        _check_spread(column.name, column.moments)
     mean, std = [column.moments.mean for column in stats], [column.moments.std for column in stats]
     return {"task": "regression", "names": names, "mean": mean, "std": std}
+
+
+def _check_spread(name: str, moments: Moments) -> None:
+    """Raise DataError if the numbers differ by so little that float64 cannot compute with the differences."""
+    spread, size = moments.high - moments.low, max(-moments.low, moments.high)
+    if spread < 1 / LARGEST or float(np.spacing(size)) > moments.std * _COARSEST:
+        raise DataError(
+            f'target "{name}" is from {moments.low:.17g} to {moments.high:.17g}, and float64 cannot compute with '
+            "differences so small; expected larger ones: subtract what all have in common before they become float64, "
+            "or multiply them"
+        )
 
 
 def _distinct_values(column: TargetStats) -> list[Any]:

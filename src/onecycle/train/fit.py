@@ -36,6 +36,7 @@ class Fit:
         skip_step: Set it to True to skip the optimizer step on this batch.
         stop_reason: Why the fit stops early, or None.
         anneal_request: Epochs that `anneal` asked for, until the loop applies it.
+        meaning: Returns what the model's inputs and outputs mean, which is saved with its weights; None if not known.
 
     Example:
         >>> class StopAtNan(Callback):
@@ -61,6 +62,7 @@ class Fit:
     skip_step: bool = False
     stop_reason: str | None = None
     anneal_request: int | None = None
+    meaning: Callable[[], dict[str, Any] | None] = field(default_factory=lambda: lambda: None)
 
     @property
     def lr(self) -> float:

@@ -91,12 +91,14 @@ def is_batchwise(metrics: Sequence[Metric]) -> bool:
 
 
 def batch_scores(loss: Tensor, metrics: Sequence[Metric], preds: Any, targets: Any) -> Tensor:
-    """Return loss and metrics of one batch as a float32 tensor, shape (1 + metrics,), on the loss's device.
+    """Return loss and metrics of one batch as a tensor, shape (1 + metrics,), on the loss's device.
 
-    Does not wait for the device.
+    It is float32, but float64 if the predictions are, since they may be in units that float32 does not hold. Does not
+    wait for the device.
     """
     row = [loss, *(_on_device(loss.device, metric, metric(preds, targets)) for metric in metrics)]
-    return torch.stack([value.float().reshape(()) for value in row])
+    dtype = torch.float64 if isinstance(preds, Tensor) and preds.dtype is torch.float64 else torch.float32
+    return torch.stack([value.to(dtype).reshape(()) for value in row])
 
 
 def _has_update(metric: Any) -> bool:
@@ -117,7 +119,8 @@ def _update(metric: Any, preds: Any, targets: Any) -> None:
 
 def _on_device(device: torch.device, metric: Metric, value: Any) -> Tensor:
     if not isinstance(value, Tensor) and isinstance(value, Real):
-        return torch.full((), float(value), dtype=torch.float32, device=device)  # a copy would wait for the device
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        return torch.full((), float(value), dtype=dtype, device=device)  # a copy would wait for the device
     return _as_scalar(metric, value).to(device)
 
 

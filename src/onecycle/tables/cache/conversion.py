@@ -65,8 +65,11 @@ def convert_if_larger(
     spec: TableSpec,
     memory_limit: int | str | None = None,
     progress: ConversionProgress | None = None,
+    fitted: tuple[Features | None, Target] | None = None,
 ) -> CacheEntry | None:
     """Convert a file that is too large to be prepared in memory, or find it converted; None if it fits.
+
+    It is prepared as `fitted` says, or with the statistics of its training rows.
 
     A file that would take more than `memory_limit` is read chunk by chunk, three times, and its inputs and targets are
     written to the cache. The same content with the same spec is converted only once. Conversion needs memory for a few
@@ -79,10 +82,10 @@ def convert_if_larger(
     if source is None:
         return None
     cache, progress = TableCache(), progress or ConversionProgress()
-    conversion, limit = Conversion(source, spec, progress), cache_limit(cache.path)  # check the settings first
+    conversion, limit = Conversion(source, spec, progress, fitted), cache_limit(cache.path)  # check the settings first
     progress.message(f"{path}: larger than memory_limit; looking it up among the converted tables")
     source_sha256 = source.sha256()
-    key = _cache_key(path, source_sha256, conversion.spec)
+    key = _cache_key(path, source_sha256, conversion.spec, fitted)
 
     def build(folder: Path) -> Manifest:
         progress.message(f"{path}: converting it to files on the disk, once")
@@ -98,12 +101,16 @@ def convert_if_larger(
     return cache.open_or_build(key, build, on_damage)
 
 
-def _cache_key(path: Path, source_sha256: str, spec: TableSpec) -> str:
+def _cache_key(
+    path: Path, source_sha256: str, spec: TableSpec, fitted: tuple[Features | None, Target] | None = None
+) -> str:
     """Return a digest of all that decides the content of the entry; the suffix decides how the source is read."""
     from onecycle import __version__
 
     suffix = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in COMPRESSIONS][-1:]
     parts = [FORMAT, __version__, suffix, source_sha256, asdict(spec)]
+    if fitted is not None:
+        parts += [None if part is None else part.to_dict() for part in fitted]
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
 
 
@@ -114,9 +121,17 @@ class Conversion:
     needs the whole table.
     """
 
-    def __init__(self, source: SourceFile, spec: TableSpec, progress: ConversionProgress) -> None:
+    def __init__(
+        self,
+        source: SourceFile,
+        spec: TableSpec,
+        progress: ConversionProgress,
+        fitted: tuple[Features | None, Target] | None = None,
+    ) -> None:
         shape = source.shape
-        self._source, self._progress = source, progress
+        self._source, self._progress, self._fitted = source, progress, fitted
+        if fitted is not None and (fitted[0] is None) != shape.raw_inputs:
+            raise SettingError("preprocessing: one of the two is a table with columns, the other images or arrays")
         self._split = RowwiseSplit(spec, shape.names)
         self.spec = replace(  # plain values in one order, for the cache key and JSON
             spec,
@@ -148,7 +163,10 @@ class Conversion:
         Raises what reading, profiling, fitting and writing raise.
         """
         target, columns = self._profile()
-        features = Features.fit_stream(self._training_rows(), columns, self._other_rows()) if columns else None
+        if self._fitted is not None:
+            (features, target), columns = self._fitted, list[ColumnProfile]()
+        else:
+            features = Features.fit_stream(self._training_rows(), columns, self._other_rows()) if columns else None
         assert self._sample is not None  # a table without rows has raised
         x, y = self._inputs(features, self._sample, 0), target.transform(self._sample.table)
         make_room(int(self._counts.sum()) * sum(rows.dtype.itemsize * prod(rows.shape[1:]) for rows in (x, y)))

@@ -145,13 +145,13 @@ def _as_chunk(path: Path, values: dict[str, Array], names: list[str], raw_inputs
         return RowChunk(as_table(values[""]))
     if names[: len(values)] == list(values):
         return RowChunk(as_table(values))
-    x, y = _check_inputs(values["x"], path, start), values["y"]
+    x, y = _check_inputs(values["x"], path, start, raw_inputs), values["y"]
     columns = [*(() if raw_inputs else x.T), *(y.T if y.ndim == 2 else [y])]
     return RowChunk(as_table(dict(zip(names, columns, strict=True))), x if raw_inputs else None)
 
 
-def _check_inputs(x: Array, path: Path, start: int) -> Array:
-    """Return `x` in a dtype that torch has. Raises DataError for text, NaN and infinity."""
+def _check_inputs(x: Array, path: Path, start: int, is_raw: bool) -> Array:
+    """Return `x` in a dtype that torch has, float64 only if it is not raw. Raises DataError for what is not finite."""
     if x.dtype.kind not in "biuf":
         raise DataError(f"{path}: x has dtype {x.dtype}; expected numbers: encode text as integers first")
     if x.dtype.kind == "u" and x.dtype.itemsize > 1:
@@ -159,7 +159,9 @@ def _check_inputs(x: Array, path: Path, start: int) -> Array:
             raise DataError(f"{path}: x contains {x.max()}; expected whole numbers below 2**63, or float64")
         return x.astype(np.int64)
     if x.dtype.kind == "f":
-        x = x.astype(np.float32, copy=False) if x.dtype.itemsize > 4 else x
+        if x.dtype.itemsize > 4:
+            with np.errstate(over="ignore"):  # infinity is refused
+                x = x.astype(np.float32 if is_raw else np.float64, copy=False)
         if len(bad := np.argwhere(~np.isfinite(x))):
             index = tuple(bad[0].tolist())
             raise DataError(
