@@ -42,6 +42,7 @@ from onecycle.optim.schedules import (
 from onecycle.predictor import Predictor, metrics_by_name, read_checked_bundle
 from onecycle.show.progress import make_display
 from onecycle.train.callbacks.base import Callback, check_callbacks, collect_hooks
+from onecycle.train.callbacks.monitor import known_modes
 from onecycle.train.checks import (
     check_arguments,
     check_before_fit,
@@ -616,7 +617,7 @@ class Learner(Predictor):
         self.opt = self._current_opt()
         fit = self._new_fit(epochs, plan.schedule, self.opt, plan.wd, plan.recorder)
         valid_columns = ("valid_loss", *fit.record.metric_names) if data.valid_dl is not None else ()
-        fit.columns = ("train_loss", *valid_columns)
+        fit.columns, fit.modes = ("train_loss", *valid_columns), known_modes(self.metrics)
         first_epoch = self.epochs_trained if plan.first_epoch is None else plan.first_epoch
         describe = partial(self._resume_signature, self.opt)
         if untrained := untrained_parameters(self.loss_func, self.model):
@@ -659,13 +660,14 @@ class Learner(Predictor):
         if config is None:
             return None
         weights_of(self.model)  # raises before training if the model cannot be saved
+        if (monitor := config.monitor) is not None:
+            monitor.check(fit)
+            config = replace(config, mode=monitor.mode)
         extra = {
             "wd": self.wd if plan.wd is None else plan.wd,
             "first_epoch": first_epoch,
-            "checkpoints": {"every": config.every, "keep": config.keep, "best": config.best},
+            "checkpoints": {"every": config.every, "keep": config.keep, "best": config.best, "mode": config.mode},
         }
-        if config.monitor is not None:
-            config.monitor.check(fit)
         lock = point.lock if point is not None else acquire_run_lock(config, plan.start)
         return CheckpointWriter(config, fit, callbacks, describe, lock, extra, is_new=plan.start is None)
 

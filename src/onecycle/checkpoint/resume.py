@@ -78,6 +78,7 @@ class ResumePoint:
         try:
             _check_types(values)
             options = {key: values["checkpoints"][key] for key in ("every", "keep", "best")}
+            options["mode"] = values["checkpoints"].get("mode")  # checkpoints of 0.1.0 have none
             return cls(
                 state=state,
                 lock=lock,

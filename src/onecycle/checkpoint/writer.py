@@ -12,6 +12,7 @@ from typing import Any
 from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.checkpoint.state import FitState, capture_state
 from onecycle.core.checks import check_int
+from onecycle.core.choices import Mode
 from onecycle.core.files import Lock
 from onecycle.errors import SettingError
 from onecycle.train.callbacks.base import Callback
@@ -58,8 +59,10 @@ class CheckpointConfig:
         every: Number of batches between checkpoints, or text such as "1 epoch", "500 batches", "30 s" or "10 min".
         keep: How many of the newest checkpoints stay.
         best: A number of the epoch's row (train_loss, valid_loss or the name of a metric): the checkpoint of its best
-            epoch stays too. Its name decides which is best: losses and errors are better low, other metrics high.
+            epoch stays too.
         overwrite: Replace the checkpoints of an earlier run in `folder`, once the new fit has written one.
+        mode: "min" if the lowest value of `best` is the best, "max" if the highest. None for losses, and metrics of
+            which it is known: the library's, and those with an attribute `higher_is_better`, such as torchmetrics'.
         lock: The lock of the folder, if the caller has it already.
 
     Raises:
@@ -74,9 +77,11 @@ class CheckpointConfig:
     keep: int = 2
     best: str | None = None
     overwrite: bool = False
+    mode: Mode | None = None
     lock: Lock | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        Monitor(self.best or "", self.mode, "CheckpointConfig")  # checks the mode
         check_int(self.keep, "keep", least=1)
         Interval.parse(self.every)
 
@@ -108,7 +113,7 @@ class CheckpointConfig:
     @property
     def monitor(self) -> Monitor | None:
         """The monitor of the number that `best` names, or None."""
-        return None if self.best is None else Monitor(self.best, None, "CheckpointConfig")
+        return None if self.best is None else Monitor(self.best, self.mode, "CheckpointConfig")
 
 
 class CheckpointWriter:
