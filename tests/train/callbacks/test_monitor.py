@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from conftest import Net, seeded, toy_arrays
 from onecycle import (
+    Callback,
     CheckpointConfig,
     DataBunch,
     EarlyStopping,
@@ -135,13 +136,20 @@ def test_the_best_epoch_by_mode_or_metric(tmp_path: Path, monitor: str, mode: An
 
 
 def test_a_resumed_run_keeps_its_mode(tmp_path: Path):
+    class Stop(Callback):
+        at = 3
+
+        def on_batch_end(self, fit: Any) -> None:
+            if fit.iteration == self.at:
+                fit.stop("interrupted")
+
     learn = regression()
-    learn.fit(3, 1e-2, checkpoint=CheckpointConfig(tmp_path, best="r_squared", mode="max"))
-    resumed = regression()
-    resumed.resume(tmp_path)
-    resumed.extend(2)
-    learn.extend(2)  # of the same run, as far as it knows
-    assert RunFolder(tmp_path).read_best()["value"] == max(row[0] for row in resumed.recorder.record.metrics)
+    config = CheckpointConfig(tmp_path, best="r_squared", mode="max")
+    learn.fit(4, 1e-2, callbacks=Stop(), checkpoint=config)
+    Stop.at, learn = -1, regression()
+    learn.resume(tmp_path, callbacks=Stop())
+    found = [row[0] for row in learn.recorder.record.metrics]
+    assert RunFolder(tmp_path).read_best()["value"] == max(found) > min(found)
 
 
 @pytest.mark.parametrize("callback", [EarlyStopping, SaveBest])
