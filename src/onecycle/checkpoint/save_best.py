@@ -58,6 +58,10 @@ class SaveBest(Callback):
         self._model: nn.Module | None = None
         self._saved: _Parts | None = None  # what the weights in the folder are of; None if that is as it is now
 
+    def resume_settings(self) -> dict[str, Any]:
+        """Return the settings; the folder may have been moved."""
+        return {**self.monitor.settings(), "restore": self.restore}
+
     def on_train_begin(self, fit: Fit) -> None:
         """Reset the best value, and check `monitor` and the folder."""
         self.monitor.check(fit)

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
@@ -19,6 +19,7 @@ from onecycle.train.callbacks.base import Callback
 from onecycle.train.callbacks.monitor import Monitor, warn_of_nan
 from onecycle.train.fit import Fit, Position
 from onecycle.train.signals import FINISHED
+from onecycle.train.signature import Signature
 
 _SECONDS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
 _COUNTED = ("epoch", "batch", "step")
@@ -119,8 +120,8 @@ class CheckpointConfig:
 class CheckpointWriter:
     """Writes the checkpoints of a fit; the `Checkpointer` of train/fit.py.
 
-    `describe` returns the data, model and settings that a resumed fit is compared with. It may take a while, and is
-    called once, by the thread. `extra` is written with every checkpoint. `lock`, that of the run, is released in the
+    `signature` is what a resumed fit is compared with. Its values may take a while, and are asked for by the thread.
+    `extra` is written with every checkpoint. `lock`, that of the run, is released in the
     end unless `config` has it from the caller. `is_new` is False for a fit that is resumed or extended.
     """
 
@@ -129,15 +130,14 @@ class CheckpointWriter:
         config: CheckpointConfig,
         fit: Fit,
         callbacks: Sequence[Callback],
-        describe: Callable[[], dict[str, Any]],
+        signature: Signature,
         lock: Lock,
         extra: dict[str, Any],
         is_new: bool = True,
     ) -> None:
         self._run, self._config, self._every = RunFolder(config.folder), config, Interval.parse(config.every)
-        self._fit, self._callbacks, self._describe, self._lock, self._extra = fit, callbacks, describe, lock, extra
+        self._fit, self._callbacks, self._signature, self._lock, self._extra = fit, callbacks, signature, lock, extra
         self._old = {*self._run.names()} if is_new else set[str]()  # removed when the first new one is written
-        self._description: dict[str, Any] | None = None
         self._best: dict[str, Any] = {"name": None, "value": None} if is_new else self._run.read_best()
         self._thread = ThreadPoolExecutor(1, "onecycle-checkpoint")
         self._pending: Future[None] | None = None
@@ -178,7 +178,7 @@ class CheckpointWriter:
         name = f"{position.iteration:010d}" + (f"-epoch-{position.epoch}" if not position.num_batch else "")
         self._update_best(name, position)
         ended = self._fit.stop_reason if position.epoch < self._fit.epochs else FINISHED
-        values = {**self._extra, "best": dict(self._best), "ended": ended}
+        values = {**self._extra, "best": dict(self._best), "ended": ended, "changed": self._signature.changed()}
         state = capture_state(self._fit, self._callbacks, position)
         self._pending = self._thread.submit(self._write, name, state, values)
 
@@ -229,9 +229,7 @@ class CheckpointWriter:
     # --- called by the thread ---------------------------------------------------------------------------------------
 
     def _write(self, name: str, state: FitState, values: dict[str, Any]) -> None:
-        if self._description is None:
-            self._description = self._describe()
-        self._run.write(name, state.tensors, {**state.values, **values, "about": self._description})
+        self._run.write(name, state.tensors, {**state.values, **values, "about": self._signature()})
         self._old.discard(name)
         newest = [name for name in self._run.names() if name not in self._old][: self._config.keep]
         self._run.prune({*newest, values["best"]["name"]})

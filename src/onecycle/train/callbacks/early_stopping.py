@@ -49,6 +49,15 @@ class EarlyStopping(Callback):
         self.best: float | None = None
         self.waited = 0
 
+    def resume_settings(self) -> dict[str, Any]:
+        """Return the settings."""
+        return {
+            **self.monitor.settings(),
+            "patience": self.patience,
+            "min_delta": self.min_delta,
+            "wait_for_annealing": self.wait_for_annealing,
+        }
+
     def on_train_begin(self, fit: Fit) -> None:
         """Reset. Raises SettingError if the fit's rows will not have the number."""
         self.monitor.check(fit)

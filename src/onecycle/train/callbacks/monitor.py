@@ -67,6 +67,10 @@ class Monitor:
         self.name, self.owner, self.mode = name, owner, mode
         self._is_given = mode is not None
 
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that decide what is the best."""
+        return {"monitor": self.name, "mode": self.mode if self._is_given else None}
+
     def check(self, fit: Fit) -> None:
         """Take the mode from the fit, if none was given.
 
