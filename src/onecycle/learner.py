@@ -627,10 +627,6 @@ class Learner(Predictor):
         valid_columns = ("valid_loss", *fit.record.metric_names) if data.valid_dl is not None else ()
         fit.columns, fit.modes = ("train_loss", *valid_columns), known_modes(self.metrics)
         first_epoch = self.epochs_trained if plan.first_epoch is None else plan.first_epoch
-        if plan.checkpoints is not None and plan.signature is None:
-            plan.signature = self._sign(callbacks, self.opt)
-            if unchecked := plan.signature.message():
-                display.message(unchecked)
         if untrained := untrained_parameters(self.loss_func, self.model):
             display.message(untrained)
         if plan.resume_point is not None:
@@ -667,9 +663,13 @@ class Learner(Predictor):
         first_epoch: int,
     ) -> CheckpointWriter | None:
         config, point = plan.checkpoints, plan.resume_point
-        if config is None or plan.signature is None:
+        if config is None:
             return None
         weights_of(self.model)  # raises before training if the model cannot be saved
+        if plan.signature is None:
+            plan.signature = self._sign(callbacks, fit.opt)
+            if unchecked := plan.signature.message():
+                make_display(self.silent).message(unchecked)
         if (monitor := config.monitor) is not None:
             monitor.check(fit)
             config = replace(config, mode=monitor.mode)

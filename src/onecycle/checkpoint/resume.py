@@ -146,10 +146,9 @@ def _check_same_fit(
 ) -> None:
     """Raise SettingError if data, model, settings or callbacks differ, or warn; warn if only the machine does."""
     about: dict[str, dict[str, Any]] = values.get("about", {})
-    saved = {
-        part: {name: each for name, each in named.items() if (part, name) not in _RESTORED}
-        for part, named in about.items()
-    }
+    saved, own = ({part: dict(named) for part, named in parts.items()} for parts in (about, own))
+    for part, name in _RESTORED:
+        saved.get(part, {}).pop(name, None)
     if "signature" not in saved:  # of onecycle 0.1.0: it says less
         own = {
             part: {name: each for name, each in named.items() if name in saved.get(part, {})}

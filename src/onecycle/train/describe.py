@@ -149,6 +149,8 @@ class Description:
             if is_installed(base.__module__) or id(base) in self._known:
                 continue
             name = base.__qualname__.rpartition("<locals>.")[2]
+            while f"code of {name}" in self.values:  # of another class with that name
+                name += "'"
             self._known[id(base)] = base, name
             codes = dict[str, str]()
             for key, held in [*vars(base).items()]:

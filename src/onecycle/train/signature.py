@@ -4,6 +4,7 @@ Whatever decides the steps is in the checkpoint, or in the signature: rows and l
 and callbacks, described by their settings and code. `Signature.unchecked` names what cannot be compared.
 """
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -69,7 +70,8 @@ class Signature:
     def __call__(self) -> dict[str, Part]:
         """Return the plain values by part and name."""
         if self._values is None:
-            self._values = {part: resolved(values) for part, values in self._parts.items()}
+            plain = {part: resolved(values) for part, values in self._parts.items()}
+            self._values = json.loads(json.dumps(plain, default=repr))  # as a checkpoint returns them
         return self._values
 
     def changed(self) -> dict[str, list[str]]:
@@ -115,6 +117,8 @@ class Signature:
         describe("settings", lambda own: own.add_attributes("target", self._target))
         for part, loader in self._loaders.items():
             describe(part, partial(self._add_loader, part, loader, is_quick))
+            if isinstance(loader, TorchLoader):
+                parts.setdefault("machine", {})[f"workers of {part}"] = loader.loader.num_workers
         if not is_quick:
             self.unchecked += opaque
         return parts
@@ -186,7 +190,10 @@ def callback_names(classes: Sequence[str]) -> list[str]:
 def _add_model(own: Description, modules: list[tuple[nn.Module, str]]) -> None:
     for module, name in modules:
         own.add(f"class of {name}", type(module).__qualname__)
-        own.add_attributes(name, module, ("training",))
+        if type(module).get_extra_state is nn.Module.get_extra_state:
+            own.add_attributes(name, module, ("training",))
+        else:  # its attributes may be in that state, which is in the checkpoint
+            own.add_class(type(module))
     own.values = {name: value for name, value in own.values.items() if value != _OF_MODEL}
 
 
