@@ -81,7 +81,16 @@ class Description:
             return
         elif (known := self._known.get(id(value))) is not None:
             self.values[name] = known[1]
-        elif isinstance(value, Tensor):
+        elif depth > _MAX_DEPTH or self._count > _MAX_OBJECTS:
+            self._add_opaque(name, value)
+        else:
+            try:
+                self._add_object(name, value, depth)
+            except Exception:  # an object may raise anything when it is looked at: that must not end a fit
+                self._add_opaque(name, value)
+
+    def _add_object(self, name: str, value: Any, depth: int) -> None:
+        if isinstance(value, Tensor):
             self.values[name] = self._tensor(name, value)
         elif isinstance(value, np.ndarray | np.generic):
             self._add_array(name, value, depth)
@@ -89,15 +98,14 @@ class Description:
             self.values[name] = repr(value)
         elif isinstance(value, torch.device):
             self.values[name] = value.type
-        elif depth > _MAX_DEPTH or self._count > _MAX_OBJECTS:
-            self._add_opaque(name, value)
-        elif isinstance(value, list | tuple | dict | set | frozenset) or kind.__name__ == "deque":
+        elif isinstance(value, list | tuple | dict | set | frozenset) or type(value).__name__ == "deque":
             self._add_container(name, value, depth)
         else:
             self._known[id(value)] = value, f"the same as {name}"
-            self._add_object(name, value, depth)
+            self._add_other(name, value, depth)
 
-    def _add_object(self, name: str, value: Any, depth: int) -> None:
+    def _add_other(self, name: str, value: Any, depth: int) -> None:
+        """Describe a function, a class, or an object by its attributes."""
         if isinstance(value, FunctionType):
             self.add_function(name, value, depth)
         elif isinstance(value, MethodType):
@@ -152,16 +160,16 @@ class Description:
             while f"code of {name}" in self.values:  # of another class with that name
                 name += "'"
             self._known[id(base)] = base, name
-            codes = dict[str, str]()
-            for key, held in [*vars(base).items()]:
-                function = getattr(held, "__func__", None) or getattr(held, "fget", None) or held
-                if isinstance(function, FunctionType):
-                    codes[key] = _code_digest(function)
-                    if with_values:
-                        self._add_references(f"{name}.{key}", function, depth)
-                elif with_values and not key.startswith(("__", "_abc_")) and not _is_of_class(held):
-                    self.add(f"{name}.{key}", held, depth + 1)
+            held = {**vars(base)}
+            functions = {key: getattr(value, "__func__", getattr(value, "fget", value)) for key, value in held.items()}
+            functions = {key: each for key, each in functions.items() if isinstance(each, FunctionType)}
+            codes = {key: _code_digest(function) for key, function in functions.items()}
             self.values[f"code of {name}"] = checksum(json.dumps(codes, sort_keys=True))
+            for key, value in held.items() if with_values else ():
+                if key in functions:
+                    self._add_references(f"{name}.{key}", functions[key], depth)
+                elif not key.startswith(("__", "_abc_")) and not _is_of_class(value):
+                    self.add(f"{name}.{key}", value, depth + 1)
 
     def add_function(self, name: str, function: FunctionType, depth: int = 0) -> None:
         """Describe a function: one of a package by its name, the user's by its code and what that refers to."""
