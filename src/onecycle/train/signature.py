@@ -65,11 +65,11 @@ class Signature:
         self._parts = self._describe(is_quick=False)
         self._began = self._describe(is_quick=True)
         self._changed: set[tuple[str, str]] = set()
-        self._values: dict[str, Part] | None = None
+        self._values: dict[str, Part] = {}
 
     def __call__(self) -> dict[str, Part]:
         """Return the plain values by part and name."""
-        if self._values is None:
+        if not self._values:
             plain = {part: resolved(values) for part, values in self._parts.items()}
             self._values = json.loads(json.dumps(plain, default=repr))  # as a checkpoint returns them
         return self._values

@@ -32,8 +32,11 @@ def known_modes(metrics: Sequence[Metric]) -> dict[str, Mode]:
     Those are the library's own, also in a partial or marked with `epoch_metric` again, and metrics with an attribute
     `higher_is_better`, as torchmetrics' have it. A name says nothing.
     """
-    modes = {name: _mode_of(metric) for name, metric in zip(metric_names(metrics), metrics, strict=True)}
-    return _LOSSES | {name: mode for name, mode in modes.items() if mode is not None}
+    modes = dict(_LOSSES)
+    for name, metric in zip(metric_names(metrics), metrics, strict=True):
+        if (mode := _mode_of(metric)) is not None:
+            modes[name] = mode
+    return modes
 
 
 def _mode_of(metric: Any) -> Mode | None:
@@ -41,9 +44,10 @@ def _mode_of(metric: Any) -> Mode | None:
         higher = getattr(metric, "higher_is_better", None)
         if isinstance(higher, bool):
             return "max" if higher else "min"
-        for own, mode in ((_HIGH, "max"), (_LOW, "min")):
-            if any(metric is function for function in own):
-                return mode
+        if any(metric is function for function in _HIGH):
+            return "max"
+        if any(metric is function for function in _LOW):
+            return "min"
         metric = inner_metric(metric)
     return None
 
