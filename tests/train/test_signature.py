@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ from onecycle import (
     SaveBest,
     accuracy,
     error_rate,
+    rmse,
     top_k_accuracy,
 )
 from onecycle.errors import SettingError
@@ -89,6 +91,8 @@ class Rows(Dataset[Any]):
             self.x = x.numpy()
         if kind == "list":
             self.x = [*x]
+        if kind == "frame":
+            self.x = pd.DataFrame(x.numpy()).assign(name="text")
         if kind == "made":
             self.x, self.edit = None, edit
 
@@ -96,7 +100,12 @@ class Rows(Dataset[Any]):
         return 200
 
     def __getitem__(self, i: int) -> Any:
-        row = torch.full((20,), i / 100 + self.edit * (i == 199)) if self.x is None else torch.as_tensor(self.x[i])
+        if self.kind == "made":
+            row = torch.full((20,), i / 100 + self.edit * (i == 199))
+        elif self.kind == "frame":
+            row = torch.tensor(self.x.iloc[i, :20].to_numpy(dtype="float32"))
+        else:
+            row = torch.as_tensor(self.x[i])
         return row * self.factor, self.y[i]
 
 
@@ -115,6 +124,11 @@ def loader(dataset: Any = None, **options: Any) -> DataBunch:
 def memory(edit: float = 0.0, **options: Any) -> DataBunch:
     x, y = tensors(edit).tensors
     return DataBunch.create((x, y), toy_arrays(50, seed=1), **({"bs": 16, "seed": 1} | options))
+
+
+def table(factor: float) -> DataBunch:
+    x, _ = toy_arrays()
+    return DataBunch.from_table({"a": x[:, 0].numpy(), "y": x[:, 1].numpy() * factor}, "y", seed=1, bs=16)
 
 
 def pixels(scale: float) -> DataBunch:
@@ -201,6 +215,11 @@ CASES: dict[str, tuple[Setup, Setup, str]] = {
         {"data": partial(pixels, 10.0)},
         "training data: pixel_scale 255.0, here 10.0",
     ),
+    "a target's scale": (
+        {"data": partial(table, 1), "model": partial(nn.Linear, 1, 1), "metrics": [rmse]},
+        {"data": partial(table, 2), "model": partial(nn.Linear, 1, 1), "metrics": [rmse]},
+        "settings: target.",
+    ),
     "a row of a DataLoader": (ds(tensors), ds(partial(tensors, 1)), r"training data: data set.tensors\[0\] float32"),
     "a row of a Subset": (
         ds(lambda: Subset(tensors(), range(200))),
@@ -223,7 +242,7 @@ CASES: dict[str, tuple[Setup, Setup, str]] = {
             ds(partial(Rows, kind, 1)),
             f"training data: (data set.{'edit' if kind == 'made' else 'x'}|rows in a sample) ",
         )
-        for kind in ("tensors", "arrays", "list", "made")
+        for kind in ("tensors", "arrays", "list", "frame", "made")
     },
     "a setting of a data set": (
         ds(partial(Rows, "tensors")),

@@ -127,7 +127,10 @@ class Description:
             self.values[name] = _qualified(type(value))
             self.add_attributes(name, value, depth=depth)
         elif hasattr(type(value), "__array_interface__") or _package(value) in _TABLES:
-            self._add_array(name, np.asarray(value), depth)
+            array = np.asarray(value)
+            self._add_array(name, array, depth)
+            if self._is_quick:  # the array is another each time
+                self.values[name] = id(value), array.shape
         elif _package(value) in sys.stdlib_module_names and "0x" not in (text := repr(value)):
             self.values[name] = text
         else:
@@ -257,10 +260,11 @@ class Description:
     def _add_array(self, name: str, value: np.ndarray | np.generic, depth: int) -> None:
         if value.ndim:
             self.lengths.add(len(value))  # pyright: ignore[reportArgumentType] -- an array
-        if value.dtype.hasobject or value.dtype.kind in "MmUSV":
-            self.add(name, value.tolist(), depth + 1)
-        elif self._is_quick and value.nbytes > _LATER_BYTES:
+        has_objects = value.dtype.hasobject or value.dtype.kind in "MmUSV"
+        if self._is_quick and (has_objects or value.nbytes > _LATER_BYTES):
             self.values[name] = id(value), value.shape
+        elif has_objects:
+            self.add(name, value.tolist(), depth + 1)
         elif isinstance(value, np.memmap) and value.nbytes > _MAX_MAPPED:
             self._add_opaque(name, value)
         else:

@@ -114,7 +114,8 @@ class Signature:
         describe("metrics", self._add_metrics)
         describe("optimizer", lambda own: own.add_attributes("", opt, _of_every_optimizer(opt)))
         describe("callbacks", self._add_callbacks)
-        describe("settings", lambda own: own.add_attributes("target", self._target))
+        target = {name: value for name, value in attributes_of(self._target) if not name.startswith("_")}
+        describe("settings", lambda own: own.add("target", target))
         for part, loader in self._loaders.items():
             describe(part, partial(self._add_loader, part, loader, is_quick))
             if isinstance(loader, TorchLoader):
