@@ -526,6 +526,7 @@ def test_a_data_set_is_sampled_and_left_as_it_was(here: Path, monkeypatch: pytes
         learner(**ds(Files)).resume("run")
 
 
+@pytest.mark.slow  # it starts a process
 def test_the_number_of_workers_is_only_warned_about(here: Path, monkeypatch: pytest.MonkeyPatch):
     interrupted({"data": loader}, monkeypatch)
     with pytest.warns(UserWarning, match="machine: workers of training data 0, here 1; the fit resumes"):
