@@ -26,7 +26,7 @@ from onecycle.core.meaning import check_meaning, check_rows, describe_meaning, m
 from onecycle.core.models import TabularModel
 from onecycle.core.record import Record
 from onecycle.data.bunch import DataBunch
-from onecycle.data.loaders import Loader, data_fingerprint
+from onecycle.data.loaders import Loader
 from onecycle.engine.engine import make_engine
 from onecycle.errors import DataError, SettingError, pluralize
 from onecycle.export.bundle import BundleInfo
@@ -44,6 +44,7 @@ from onecycle.optim.schedules import (
 from onecycle.predictor import Predictor, metrics_by_name, read_checked_bundle
 from onecycle.show.progress import make_display
 from onecycle.train.callbacks.base import Callback, check_callbacks, collect_hooks
+from onecycle.train.callbacks.monitor import known_modes
 from onecycle.train.checks import (
     check_arguments,
     check_before_fit,
@@ -59,6 +60,7 @@ from onecycle.train.lr_find import LRFindResult, RangeTest, range_epochs
 from onecycle.train.metrics import Metric, metric_names
 from onecycle.train.recorder import Recorder
 from onecycle.train.signals import FINISHED, INTERRUPTED, RESUMABLE
+from onecycle.train.signature import VERSION, Signature, machine
 from onecycle.train.snapshot import restoring
 from onecycle.train.step import LossFunc, Objective, forward_in
 
@@ -83,6 +85,7 @@ class FitPlan:
         first_epoch: Epochs that the learner had trained when the fit began; None if it begins now.
         resume_point: The checkpoint to restore, or None.
         resolved_callbacks: All callbacks, if they continue from an earlier fit.
+        signature: What a resumed fit is compared with, once it is known.
     """
 
     epochs: int
@@ -95,6 +98,7 @@ class FitPlan:
     first_epoch: int | None = None
     resume_point: ResumePoint | None = None
     resolved_callbacks: list[Callback] | None = None
+    signature: Signature | None = None
 
 
 class Learner(Predictor):
@@ -360,7 +364,9 @@ class Learner(Predictor):
 
     # --- earlier fits ------------------------------------------------------------------------------------------------
 
-    def resume(self, folder: str | Path, callbacks: Callback | Sequence[Callback] | None = None) -> None:
+    def resume(
+        self, folder: str | Path, callbacks: Callback | Sequence[Callback] | None = None, strict: bool = True
+    ) -> None:
         """Resume a fit from the newest intact checkpoint of a run. A fit that is finished is only loaded.
 
         With a learner set up like the one of the run, the result equals a fit that was never stopped, bit for bit on
@@ -369,6 +375,7 @@ class Learner(Predictor):
         Args:
             folder: The folder that the fit had as `checkpoint`.
             callbacks: The callbacks that the fit had.
+            strict: Refuse a learner that is set up otherwise than that of the run. False warns, and resumes.
 
         Raises:
             FileError: If there is no intact checkpoint.
@@ -379,7 +386,8 @@ class Learner(Predictor):
         """
         resolved = self._resolve_callbacks(callbacks)
         names, batches = [type(callback).__name__ for callback in resolved], len(self.data.train_dl)
-        point = ResumePoint.latest(folder, self._resume_signature, names, batches, len(self.layer_groups))
+        sign = partial(self._sign, resolved)
+        point = ResumePoint.latest(folder, sign, names, batches, len(self.layer_groups), strict)
         recorder = Recorder(point.record)
         recorder.prime_smoothing()
         make_display(self.silent).message(point.progress_message(batches))
@@ -395,6 +403,7 @@ class Learner(Predictor):
                 first_epoch=point.first_epoch,
                 resume_point=point,
                 resolved_callbacks=resolved,
+                signature=point.signature,
             )
         )
 
@@ -636,9 +645,8 @@ class Learner(Predictor):
         self.opt = self._current_opt()
         fit = self._new_fit(epochs, plan.schedule, self.opt, plan.wd, plan.recorder)
         valid_columns = ("valid_loss", *fit.record.metric_names) if data.valid_dl is not None else ()
-        fit.columns = ("train_loss", *valid_columns)
+        fit.columns, fit.modes = ("train_loss", *valid_columns), known_modes(self.metrics)
         first_epoch = self.epochs_trained if plan.first_epoch is None else plan.first_epoch
-        describe = partial(self._resume_signature, self.opt)
         if untrained := untrained_parameters(self.loss_func, self.model):
             display.message(untrained)
         if plan.resume_point is not None:
@@ -654,7 +662,7 @@ class Learner(Predictor):
             seed=data.seed,
             engine=self.engine,
             first_epoch=first_epoch,
-            checkpointer=self._make_checkpointer(plan, fit, callbacks, first_epoch, describe),
+            checkpointer=self._make_checkpointer(plan, fit, callbacks, first_epoch),
             start=plan.start,
             generators=generators,
         )
@@ -673,21 +681,25 @@ class Learner(Predictor):
         fit: Fit,
         callbacks: list[Callback],
         first_epoch: int,
-        describe: Callable[[], dict[str, Any]],
     ) -> CheckpointWriter | None:
         config, point = plan.checkpoints, plan.resume_point
         if config is None:
             return None
         weights_of(self.model)  # raises before training if the model cannot be saved
+        if plan.signature is None:
+            plan.signature = self._sign(callbacks, fit.opt)
+            if unchecked := plan.signature.message():
+                make_display(self.silent).message(unchecked)
+        if (monitor := config.monitor) is not None:
+            monitor.check(fit)
+            config = replace(config, mode=monitor.mode)
         extra = {
             "wd": self.wd if plan.wd is None else plan.wd,
             "first_epoch": first_epoch,
-            "checkpoints": {"every": config.every, "keep": config.keep, "best": config.best},
+            "checkpoints": {"every": config.every, "keep": config.keep, "best": config.best, "mode": config.mode},
         }
-        if config.monitor is not None:
-            config.monitor.check(fit)
         lock = point.lock if point is not None else acquire_run_lock(config, plan.start)
-        return CheckpointWriter(config, fit, callbacks, describe, lock, extra, is_new=plan.start is None)
+        return CheckpointWriter(config, fit, callbacks, plan.signature, lock, extra, is_new=plan.start is None)
 
     @property
     def _objective(self) -> Objective:
@@ -723,12 +735,8 @@ class Learner(Predictor):
         names = metric_names(self.metrics)
         return Recorder(Record(metric_names=names, settings=settings, versions=versions(self.device)))
 
-    def _resume_signature(self, opt: GroupedOptimizer | None = None) -> dict[str, Any]:
-        """Return what must be the same to resume a fit, by part and name; `opt` is the optimizer of one under way.
-
-        The last bits depend on the machine, so that it is a part too.
-        """
-        # a thread writes checkpoints: it must not bring the optimizer up to date
+    def _sign(self, callbacks: Sequence[Callback], opt: GroupedOptimizer | None = None) -> Signature:
+        """Return what must be the same to resume a fit with these callbacks."""
         data, model, opt = self.data, self.model, opt or self._current_opt()
         weights = {name: f"{list(tensor.shape)} {tensor.dtype}" for name, tensor in model.state_dict().items()}
         options = {
@@ -737,16 +745,17 @@ class Learner(Predictor):
             if isinstance(value, int | float | str | bool | tuple | None)
         }
         settings = {"seed": data.seed, "true_wd": self.true_wd, "bn_wd": self.bn_wd, "precision": self.precision}
-        return {
-            "training data": data_fingerprint(data.train_dl),
-            "validation data": data_fingerprint(data.valid_dl),
+        parts = {
+            "signature": {"version": VERSION},
             "model": {"class": type(model).__qualname__, **weights},
             "preprocessing": meaning_digests(self._meaning()),
             "loss": {"function": loss_name(self.loss_func)},
             "optimizer": {"class": type(opt.torch_opt).__name__, **options},
-            "machine": {"device": self.device.type, "threads": torch.get_num_threads(), "torch": torch.__version__},
+            "machine": {"device": self.device.type, **machine()},
             "settings": {**settings, "metrics": metric_names(self.metrics)},
         }
+        loaders = {"training data": data.train_dl, "validation data": data.valid_dl}
+        return Signature(parts, self._objective, model, opt, callbacks, loaders, self.target)
 
     def _make_opt(self) -> GroupedOptimizer:
         groups = self._follow_model()

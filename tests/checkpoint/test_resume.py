@@ -166,6 +166,9 @@ class StopsAfter(Callback):
     def __init__(self, batches: int, reason: str = "interrupted") -> None:
         self.batches, self.reason = batches, reason
 
+    def resume_settings(self) -> dict[str, Any]:
+        return {}  # the resumed fit goes on to its end
+
     def on_batch_end(self, fit: Any) -> None:
         if fit.iteration + 1 == self.batches:
             fit.stop(self.reason)
@@ -202,6 +205,9 @@ class Interrupts(Callback):
 
     def __init__(self, at: int | None = None) -> None:
         self.at = at
+
+    def resume_settings(self) -> dict[str, Any]:
+        return {}  # the resumed fit goes on to its end
 
     def on_batch_end(self, fit: Any) -> None:
         if fit.iteration == self.at:
@@ -417,6 +423,9 @@ class Breaks(Callback):
 
     def __init__(self, batch: int) -> None:
         self.batch = batch
+
+    def resume_settings(self) -> dict[str, Any]:
+        return {}  # the resumed fit goes on to its end
 
     def on_batch_end(self, fit: Any) -> None:
         if fit.iteration == self.batch:

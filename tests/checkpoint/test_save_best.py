@@ -38,6 +38,7 @@ def ups_and_downs(*values: float) -> Any:
             now.append(next(left))
         return now[0]
 
+    score.higher_is_better = True  # pyright: ignore[reportFunctionMemberAccess] -- as users write it
     return score
 
 

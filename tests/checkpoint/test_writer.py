@@ -59,13 +59,13 @@ def test_the_newest_stay_and_the_best(tmp_path: Path):
 def test_a_best_that_is_nan_throughout_is_said(tmp_path: Path):
     learn = learner()
     learn.metrics = [lambda preds, targets: float("nan")]
-    config = CheckpointConfig(tmp_path / "a", best="<lambda>")
+    config = CheckpointConfig(tmp_path / "a", best="<lambda>", mode="max")
     with pytest.warns(
         UserWarning, match="CheckpointConfig's best='<lambda>' was NaN after each of 2 epochs, so that no"
     ):
         learn.fit(2, 1e-2, checkpoint=config)
     assert RunFolder(tmp_path / "a").owner_pid() is None
-    learn.fit(0, 1e-2, checkpoint=CheckpointConfig(tmp_path / "b", best="<lambda>"))
+    learn.fit(0, 1e-2, checkpoint=CheckpointConfig(tmp_path / "b", best="<lambda>", mode="max"))
 
 
 def test_an_unknown_best_is_refused_before_the_first_step(tmp_path: Path):

@@ -2,8 +2,8 @@
 
 import json
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Container
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from onecycle.errors import FileError, SettingError
 from onecycle.optim.schedules import Schedule, schedule_from_dict
 from onecycle.train.fit import Position
 from onecycle.train.signals import FINISHED, RESUMABLE
+from onecycle.train.signature import Signature, callback_names
 
 _RESTORED = (("model", "frozen"), ("optimizer", "groups"))  # in descriptions of earlier versions
 _MAX_SHOWN = 4  # differences in a message
 _MAX_WIDTH = 60  # of a value in a message
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class ResumePoint:
     Attributes:
         first_epoch: Epochs that the learner had trained before the fit.
         ended: Why the fit is over, or None if it was killed.
+        signature: That of the learner that resumes.
     """
 
     state: FitState
@@ -42,16 +45,23 @@ class ResumePoint:
     wd: float | list[float]
     first_epoch: int
     ended: str | None
+    signature: Signature | None = None
 
     @classmethod
     def latest(
-        cls, folder: str | Path, describe: Callable[[], dict[str, Any]], callbacks: list[str], batches: int, groups: int
+        cls,
+        folder: str | Path,
+        sign: Callable[[], Signature],
+        callbacks: list[str],
+        batches: int,
+        groups: int,
+        strict: bool = True,
     ) -> "ResumePoint":
         """Return the newest intact checkpoint of a run.
 
-        The learner is given by its description (data, model and settings), the class names of its callbacks, the
-        batches in an epoch and the number of layer groups. Raises FileError if there is no intact checkpoint, and
-        SettingError if the run is in use or something differs; the message names it.
+        The learner is given by its signature (data, model and settings), the class names of its callbacks, the batches
+        in an epoch and the number of layer groups. Raises FileError if there is no intact checkpoint, and SettingError
+        if the run is in use or something differs; the message names it. Without `strict` it is a warning.
         """
         run = RunFolder(folder)
         if not run.names():
@@ -63,7 +73,10 @@ class ResumePoint:
         try:
             name, (values, tensors) = run.read_latest()
             point = cls._from_state(FitState(tensors, values), run, name, lock)
-            _check_same_fit(run.path, values, describe(), callbacks)
+            signature = sign()
+            _check_same_fit(run.path, values, signature(), callbacks, strict)
+            signature.continue_from(values.get("changed", {}))
+            point = replace(point, signature=signature)
             if point.position.num_batch > batches or len(point.schedule(0)[0]) != groups:
                 raise FileError(f"{run.checkpoints / name}: not the checkpoint of a fit of {batches:,} batches")
             run.quarantine_newer(name)
@@ -78,6 +91,7 @@ class ResumePoint:
         try:
             _check_types(values)
             options = {key: values["checkpoints"][key] for key in ("every", "keep", "best")}
+            options["mode"] = values["checkpoints"].get("mode")  # checkpoints of 0.1.0 have none
             return cls(
                 state=state,
                 lock=lock,
@@ -122,43 +136,72 @@ def _check_types(values: dict[str, Any]) -> None:
     about = values.get("about", {})
     if not (isinstance(about, dict) and all(isinstance(part, dict) for part in about.values())):
         raise ValueError("about is not a description")
+    changed = values.get("changed", {})
+    if not (isinstance(changed, dict) and all(isinstance(names, list) for names in changed.values())):
+        raise ValueError("changed is not a list of names by part")
 
 
-def _check_same_fit(run: Path, values: dict[str, Any], own: dict[str, Any], callbacks: list[str]) -> None:
-    """Raise SettingError if data, model, settings or callbacks differ; warn if only the machine does."""
-    about: dict[str, Any] = values.get("about", {})
-    saved = {
-        part: {name: each for name, each in named.items() if (part, name) not in _RESTORED}
-        for part, named in about.items()
+def _check_same_fit(
+    run: Path, values: dict[str, Any], own: dict[str, dict[str, Any]], callbacks: list[str], strict: bool
+) -> None:
+    """Raise SettingError if data, model, settings or callbacks differ, or warn; warn if only the machine does."""
+    about: dict[str, dict[str, Any]] = values.get("about", {})
+    saved, own = ({part: dict(named) for part, named in parts.items()} for parts in (about, own))
+    for part, name in _RESTORED:
+        saved.get(part, {}).pop(name, None)
+    if "signature" not in saved:  # of onecycle 0.1.0: it says less
+        own = {
+            part: {name: each for name, each in named.items() if name in saved.get(part, {})}
+            for part, named in own.items()
+        }
+    then = [entry["name"] for entry in values["callbacks"]]
+    missing, more = _without(then, callbacks), _without(callbacks, then) if "signature" in saved else []
+    left_out = {(part, name) for part, names in values.get("changed", {}).items() for name in names}
+    left_out |= {
+        ("callbacks", f"{name}.{key}")  # what is in the state of a callback
+        for name, entry in zip(callback_names(then), values["callbacks"], strict=True)
+        for key in entry["values"]
     }
-    own_machine = own.pop("machine", {})
-    if "preprocessing" not in saved:  # earlier versions wrote none
-        own.pop("preprocessing", None)
-    missing = [entry["name"] for entry in values["callbacks"]]
-    for name in callbacks:
-        if name in missing:
-            missing.remove(name)
-    differences = _differences(saved, own) + [f"callbacks: {name}, which is not here" for name in missing]
+    if missing or more:  # which says it all
+        left_out |= {
+            ("callbacks", name) for name in saved.get("callbacks", {}).keys() ^ own.get("callbacks", {}).keys()
+        }
+        left_out.add(("callbacks", "order"))
+    machine = {"machine": saved.pop("machine", {})}, {"machine": own.pop("machine", {})}
+    if machine[0]["machine"].get("python") != machine[1]["machine"].get("python"):  # whose code is another
+        left_out |= {(part, name) for part, named in own.items() for name in named if name.startswith("code of ")}
+    differences = [f"callbacks: {name}, which is not here" for name in missing]
+    differences += [f"callbacks: {name}, which the run does not have" for name in more]
+    differences += _differences(saved, own, left_out)
     if differences:
-        more = f"; and {len(differences) - _MAX_SHOWN:,} more" if len(differences) > _MAX_SHOWN else ""
-        raise SettingError(
-            f"{run} belongs to a different fit: {'; '.join(differences[:_MAX_SHOWN])}{more}; expected the same data, "
-            "model, settings and callbacks"
-        )
-    if differences := _differences({"machine": saved.get("machine", {})}, {"machine": own_machine}):
+        rest = f"; and {len(differences) - _MAX_SHOWN:,} more" if len(differences) > _MAX_SHOWN else ""
+        message = f"{run} belongs to a different fit: {'; '.join(differences[:_MAX_SHOWN])}{rest}"
+        if strict:
+            raise SettingError(f"{message}; expected the same data, model, settings and callbacks")
+        warnings.warn(f"{message}; it is resumed all the same, since strict=False", stacklevel=4)
+    if differences := _differences(*machine):
         warnings.warn(f"{run}: {'; '.join(differences)}; the fit resumes, but not bit for bit as there", stacklevel=4)
 
 
-def _differences(saved: dict[str, Any], own: dict[str, Any]) -> list[str]:
-    """Return a text for each value in which two descriptions (dicts of dicts) differ."""
+def _without(names: list[str], others: list[str]) -> list[str]:
+    """Return the names that are not among the others, each as often as it is missing."""
+    left = [*others]
+    return [name for name in names if name not in left or left.remove(name)]
+
+
+def _differences(
+    saved: dict[str, dict[str, Any]], own: dict[str, dict[str, Any]], left_out: Container[tuple[str, str]] = ()
+) -> list[str]:
+    """Return a text for each value in which two descriptions differ."""
     return [
-        f"{part}: {name} {_shortened(saved.get(part, {}).get(name))}, here {_shortened(values.get(name))}"
+        f"{part}: {name} {_shortened(then)}, here {_shortened(now)}"
         for part, values in own.items()
         for name in dict.fromkeys([*saved.get(part, {}), *values])
-        if saved.get(part, {}).get(name) != values.get(name)
+        if (part, name) not in left_out
+        and (then := saved.get(part, {}).get(name, _ABSENT)) != (now := values.get(name, _ABSENT))
     ]
 
 
 def _shortened(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = "absent" if value is _ABSENT else value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= _MAX_WIDTH else f"{text[: _MAX_WIDTH - 3]}…"

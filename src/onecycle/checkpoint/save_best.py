@@ -27,7 +27,8 @@ class SaveBest(Callback):
     Args:
         folder: Folder that the weights are written to; `Learner.load` reads it, and an older one is replaced.
         monitor: "train_loss", "valid_loss" or the name of a metric.
-        mode: "min" if lower is better, "max" if higher; None decides by the name: losses and errors are better low.
+        mode: "min" if lower is better, "max" if higher is better. None for losses, and metrics of which it is known:
+            the library's, and those with an attribute `higher_is_better`, such as torchmetrics'.
         restore: Load the best weights into the model when the fit ends. The optimizer stays as the last step left it.
 
     Attributes:
@@ -35,7 +36,7 @@ class SaveBest(Callback):
         epoch: Number of its epoch, or None.
 
     Raises:
-        SettingError: If `mode` is unknown or, when a fit starts, `monitor` is not in its rows.
+        SettingError: If `mode` is unknown or, when a fit starts, it is needed, or `monitor` is not in its rows.
         OutputError: If the folder holds something else, or cannot be written.
         FileError: If the weights are gone when the fit ends.
 
@@ -56,6 +57,10 @@ class SaveBest(Callback):
         self._epochs = 0  # that this fit ended
         self._model: nn.Module | None = None
         self._saved: _Parts | None = None  # what the weights in the folder are of; None if that is as it is now
+
+    def resume_settings(self) -> dict[str, Any]:
+        """Return the settings; the folder may have been moved."""
+        return {**self.monitor.settings(), "restore": self.restore}
 
     def on_train_begin(self, fit: Fit) -> None:
         """Reset the best value, and check `monitor` and the folder."""

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
@@ -12,12 +12,14 @@ from typing import Any
 from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.checkpoint.state import FitState, capture_state
 from onecycle.core.checks import check_int
+from onecycle.core.choices import Mode
 from onecycle.core.files import Lock
 from onecycle.errors import SettingError
 from onecycle.train.callbacks.base import Callback
 from onecycle.train.callbacks.monitor import Monitor, warn_of_nan
 from onecycle.train.fit import Fit, Position
 from onecycle.train.signals import FINISHED
+from onecycle.train.signature import Signature
 
 _SECONDS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
 _COUNTED = ("epoch", "batch", "step")
@@ -58,8 +60,10 @@ class CheckpointConfig:
         every: Number of batches between checkpoints, or text such as "1 epoch", "500 batches", "30 s" or "10 min".
         keep: How many of the newest checkpoints stay.
         best: A number of the epoch's row (train_loss, valid_loss or the name of a metric): the checkpoint of its best
-            epoch stays too. Its name decides which is best: losses and errors are better low, other metrics high.
+            epoch stays too.
         overwrite: Replace the checkpoints of an earlier run in `folder`, once the new fit has written one.
+        mode: "min" if the lowest value of `best` is the best, "max" if the highest. None for losses, and metrics of
+            which it is known: the library's, and those with an attribute `higher_is_better`, such as torchmetrics'.
         lock: The lock of the folder, if the caller has it already.
 
     Raises:
@@ -74,9 +78,11 @@ class CheckpointConfig:
     keep: int = 2
     best: str | None = None
     overwrite: bool = False
+    mode: Mode | None = None
     lock: Lock | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        Monitor(self.best or "", self.mode, "CheckpointConfig")  # checks the mode
         check_int(self.keep, "keep", least=1)
         Interval.parse(self.every)
 
@@ -108,14 +114,14 @@ class CheckpointConfig:
     @property
     def monitor(self) -> Monitor | None:
         """The monitor of the number that `best` names, or None."""
-        return None if self.best is None else Monitor(self.best, None, "CheckpointConfig")
+        return None if self.best is None else Monitor(self.best, self.mode, "CheckpointConfig")
 
 
 class CheckpointWriter:
     """Writes the checkpoints of a fit; the `Checkpointer` of train/fit.py.
 
-    `describe` returns the data, model and settings that a resumed fit is compared with. It may take a while, and is
-    called once, by the thread. `extra` is written with every checkpoint. `lock`, that of the run, is released in the
+    `signature` is what a resumed fit is compared with. Its values may take a while, and are asked for by the thread.
+    `extra` is written with every checkpoint. `lock`, that of the run, is released in the
     end unless `config` has it from the caller. `is_new` is False for a fit that is resumed or extended.
     """
 
@@ -124,15 +130,14 @@ class CheckpointWriter:
         config: CheckpointConfig,
         fit: Fit,
         callbacks: Sequence[Callback],
-        describe: Callable[[], dict[str, Any]],
+        signature: Signature,
         lock: Lock,
         extra: dict[str, Any],
         is_new: bool = True,
     ) -> None:
         self._run, self._config, self._every = RunFolder(config.folder), config, Interval.parse(config.every)
-        self._fit, self._callbacks, self._describe, self._lock, self._extra = fit, callbacks, describe, lock, extra
+        self._fit, self._callbacks, self._signature, self._lock, self._extra = fit, callbacks, signature, lock, extra
         self._old = {*self._run.names()} if is_new else set[str]()  # removed when the first new one is written
-        self._description: dict[str, Any] | None = None
         self._best: dict[str, Any] = {"name": None, "value": None} if is_new else self._run.read_best()
         self._thread = ThreadPoolExecutor(1, "onecycle-checkpoint")
         self._pending: Future[None] | None = None
@@ -173,7 +178,7 @@ class CheckpointWriter:
         name = f"{position.iteration:010d}" + (f"-epoch-{position.epoch}" if not position.num_batch else "")
         self._update_best(name, position)
         ended = self._fit.stop_reason if position.epoch < self._fit.epochs else FINISHED
-        values = {**self._extra, "best": dict(self._best), "ended": ended}
+        values = {**self._extra, "best": dict(self._best), "ended": ended, "changed": self._signature.changed()}
         state = capture_state(self._fit, self._callbacks, position)
         self._pending = self._thread.submit(self._write, name, state, values)
 
@@ -224,9 +229,7 @@ class CheckpointWriter:
     # --- called by the thread ---------------------------------------------------------------------------------------
 
     def _write(self, name: str, state: FitState, values: dict[str, Any]) -> None:
-        if self._description is None:
-            self._description = self._describe()
-        self._run.write(name, state.tensors, {**state.values, **values, "about": self._description})
+        self._run.write(name, state.tensors, {**state.values, **values, "about": self._signature()})
         self._old.discard(name)
         newest = [name for name in self._run.names() if name not in self._old][: self._config.keep]
         self._run.prune({*newest, values["best"]["name"]})

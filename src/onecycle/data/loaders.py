@@ -292,27 +292,12 @@ def _moved(value: Any, device: torch.device | None, copy: bool) -> Any:
     return value.copy() if copy and isinstance(value, np.ndarray) else value
 
 
-def data_fingerprint(loader: Loader | None) -> dict[str, Any]:
-    """Return what tells the data of one fit from that of another, so that no fit is resumed with other rows.
-
-    That is the number of rows, the batch size and the SHA-256 of the data, or, if it is not at hand, the type of the
-    data set.
-    """
-    if loader is None:
-        return {"rows": 0}
-    fingerprint = {"rows": len(loader.dataset), "bs": loader.batch_size, "batches": len(loader)}
-    if isinstance(loader, InMemoryLoader):
-        return fingerprint | {"sha256": _sha256(loader.tensors)}
-    files = getattr(loader.dataset, "files", None)  # of rows on the disk, with the checksums of their manifest
-    if isinstance(files, list):
-        return fingerprint | {"sha256": [file.sha256 for file in files]}  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] -- a DiskDataset
-    return fingerprint | {"data set": type(loader.dataset).__name__}
-
-
-def _sha256(tensors: list[Tensor]) -> str:
+def sha256_of(tensors: Sequence[Tensor]) -> str:
+    """Return the SHA-256 of the types, shapes and values of tensors."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        tensor = tensor.reshape(-1) if not tensor.ndim else tensor.resolve_conj().resolve_neg()
         rows = max(_HASH_BYTES // max(tensor[:1].numel() * tensor.element_size(), 1), 1)
         for chunk in tensor.split(rows):
             digest.update(chunk.contiguous().cpu().view(-1).view(torch.uint8).numpy().data)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from onecycle.core.choices import Mode
 from onecycle.core.record import Record
 from onecycle.optim.optimizer import GroupedOptimizer
 from onecycle.optim.schedules import Annealed, Constant, Schedule, annealed
@@ -27,6 +28,7 @@ class Fit:
         schedule: Learning rates and momentum of each step; a callback may replace it.
         batches: Batches in an epoch, as the loader says; 0 if that is not known.
         columns: Names of the numbers in an epoch's row; empty in the LR finder, which has no rows.
+        modes: "min" or "max" for those of them of which it is known whether low or high values are better.
         epoch: The current epoch.
         iteration: Batches trained on before this one.
         num_batch: The same, in this epoch.
@@ -53,6 +55,7 @@ class Fit:
     schedule: Schedule = field(default_factory=lambda: Constant([0.0]))
     batches: int = 0
     columns: tuple[str, ...] = ()
+    modes: dict[str, Mode] = field(default_factory=dict[str, Mode])
     epoch: int = 0
     iteration: int = 0
     num_batch: int = 0

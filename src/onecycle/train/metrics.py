@@ -10,7 +10,9 @@ import reprlib
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from itertools import count
+from types import FunctionType
 from typing import Any, ParamSpec, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from onecycle.errors import DataError, SettingError
 Metric: TypeAlias = Callable[[Tensor, Tensor], "Tensor | float"]
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_UNMARKED: WeakKeyDictionary[Callable[..., Any], Callable[..., Any]] = WeakKeyDictionary()
 
 
 def accuracy(preds: Tensor, targets: Tensor) -> Tensor:
@@ -200,12 +203,20 @@ def epoch_metric(metric: Callable[_P, _R]) -> Callable[_P, _R]:
 
     marked.__name__ = metric_name(metric)  # a partial has none
     marked.is_epoch_metric = True  # pyright: ignore[reportAttributeAccessIssue] -- a function takes any
+    _UNMARKED[marked] = metric
     return marked
 
 
 def is_epoch_metric(metric: Metric) -> bool:
     """Return whether a metric, or the function of a partial, is marked with `epoch_metric`."""
     return getattr(unwrap_partial(metric), "is_epoch_metric", False)
+
+
+def inner_metric(metric: Any) -> Any:
+    """Return the function of a partial, or the one that `epoch_metric` marked; None if the metric is neither."""
+    if isinstance(metric, partial):
+        return metric.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- of whatever
+    return _UNMARKED.get(metric) if isinstance(metric, FunctionType) else None
 
 
 def metric_name(metric: Callable[..., Any]) -> str:

@@ -67,14 +67,16 @@ def fitted(data: DataBunch, stopping: EarlyStopping, **options: Any) -> Learner:
     [(True, 0.5, 7), (False, 0.5, 3), (True, 0.0, 3), (True, 1.0, 10), (True, 0.8, 10)],
 )
 def test_it_waits_for_the_annealing(toy: DataBunch, wait: bool, pct_start: float, epochs: int):
-    learn = fitted(toy, EarlyStopping("constant", patience=2, wait_for_annealing=wait), pct_start=pct_start)
+    learn = fitted(toy, EarlyStopping("constant", patience=2, mode="max", wait_for_annealing=wait), pct_start=pct_start)
     assert len(learn.recorder.val_losses) == epochs
     reason = "constant was no better than 1.000000 for 2 epochs"
     assert learn.recorder.stopped == (reason if epochs < 10 else None)
 
 
 def test_at_a_constant_rate_there_is_nothing_to_wait_for(toy: DataBunch):
-    learn = Learner(toy, Net(), metrics=constant, callbacks=EarlyStopping("constant", patience=1), silent=True)
+    learn = Learner(
+        toy, Net(), metrics=constant, callbacks=EarlyStopping("constant", patience=1, mode="max"), silent=True
+    )
     learn.fit(5, 1e-3)
     assert learn.recorder.stopped == "constant was no better than 1.000000 for 1 epoch"
     assert len(learn.recorder.val_losses) == 2
@@ -123,6 +125,6 @@ def test_nan_is_called_nan(toy: DataBunch):
     def never(preds: torch.Tensor, targets: torch.Tensor) -> float:
         return math.nan
 
-    learn = Learner(toy, Net(), metrics=never, callbacks=EarlyStopping("never", patience=2), silent=True)
+    learn = Learner(toy, Net(), metrics=never, callbacks=EarlyStopping("never", patience=2, mode="max"), silent=True)
     learn.fit(5, 1e-3)
     assert learn.recorder.stopped == "never was NaN for 2 epochs"

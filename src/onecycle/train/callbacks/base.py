@@ -101,6 +101,15 @@ class Callback:
             state: The values, as `state` returned them.
         """
 
+    def resume_settings(self) -> dict[str, Any]:
+        """Return what must be the same when a fit is resumed; a difference is refused by name.
+
+        Returns:
+            Values by name; by default all attributes. Those that change while the fit runs, and those that `state`
+            returns, are not compared.
+        """
+        return dict(vars(self))
+
 
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
 

@@ -38,6 +38,10 @@ class CSVLog(Callback):
         self.path, self.append, self.overwrite = Path(path), append, overwrite
         self._text: str | None = None  # the content of the file; None before the first fit
 
+    def resume_settings(self) -> dict[str, Any]:
+        """Return nothing: the file is checked by `load_state`."""
+        return {}
+
     def on_epoch_begin(self, fit: Fit) -> None:
         """Create or open the file in the first epoch. Raises OutputError if it exists or has other columns."""
         if not fit.columns:

@@ -22,11 +22,12 @@ class EarlyStopping(Callback):
         min_delta: An epoch is an improvement if it is better than the best so far by more than this.
         wait_for_annealing: Count only epochs that end after the learning rate has begun to fall. While it is high the
             loss stays up, and most of the improvement comes when it falls. At a constant rate all epochs count.
-        mode: "min" if lower is better, "max" if higher is better. By default the name decides: lower is better for
-            losses and errors, higher for other metrics.
+        mode: "min" if lower is better, "max" if higher is better. None for losses, and metrics of which it is known:
+            the library's, and those with an attribute `higher_is_better`, such as torchmetrics'.
 
     Raises:
-        SettingError: If a setting cannot be used, or (when the fit begins) if the fit does not have the number.
+        SettingError: If a setting cannot be used, or (when the fit begins) if the fit does not have the number, or
+            `mode` is needed.
 
     Example:
         >>> learn.fit(50, 1e-3, callbacks=EarlyStopping("accuracy", patience=5))
@@ -47,6 +48,15 @@ class EarlyStopping(Callback):
         self.min_delta, self.wait_for_annealing = float(min_delta), wait_for_annealing
         self.best: float | None = None
         self.waited = 0
+
+    def resume_settings(self) -> dict[str, Any]:
+        """Return the settings."""
+        return {
+            **self.monitor.settings(),
+            "patience": self.patience,
+            "min_delta": self.min_delta,
+            "wait_for_annealing": self.wait_for_annealing,
+        }
 
     def on_train_begin(self, fit: Fit) -> None:
         """Reset. Raises SettingError if the fit's rows will not have the number."""

@@ -42,6 +42,10 @@ class EMA(Callback):
         self._model: nn.Module | None = None
         self._loaded: dict[str, Tensor] = {}  # by parameter name, until the model is known
 
+    def resume_settings(self) -> dict[str, Any]:
+        """Return the decay."""
+        return {"decay": self.decay}
+
     def on_train_begin(self, fit: Fit) -> None:
         """Start from the current weights."""
         self._steps, self._in_use, self._averages, self._weights, self._loaded = 0, False, {}, {}, {}

@@ -45,6 +45,10 @@ class GradientAccumulation(Callback):
         self._first_rows = 0  # rows of the first of them, whose weight is 1
         self._weight = 0.0  # sum of the weights
 
+    def resume_settings(self) -> dict[str, Any]:
+        """Return the number of batches."""
+        return {"n": self.n}
+
     def on_train_begin(self, fit: Fit) -> None:
         """Start with no gradients."""
         self._reset()

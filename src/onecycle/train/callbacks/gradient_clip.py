@@ -1,5 +1,7 @@
 """GradientClip: limit the norm of the gradients."""
 
+from typing import Any
+
 from torch import nn
 
 from onecycle.core.checks import check_positive
@@ -29,3 +31,7 @@ class GradientClip(Callback):
     def on_backward_end(self, fit: Fit) -> None:
         """Clip before the step."""
         nn.utils.clip_grad_norm_(fit.model.parameters(), self.max_norm)
+
+    def resume_settings(self) -> dict[str, Any]:
+        """Return the largest norm."""
+        return {"max_norm": self.max_norm}
