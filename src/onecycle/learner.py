@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from onecycle.checkpoint.resume import ResumePoint
-from onecycle.checkpoint.state import restore_state
+from onecycle.checkpoint.state import Surroundings, restore_state, resumed_generators
 from onecycle.checkpoint.weights import find_nan, load_checkpoint, save_checkpoint, weights_of
 from onecycle.checkpoint.writer import CheckpointConfig, CheckpointWriter, acquire_run_lock
 from onecycle.core.archives import as_place, place_name
@@ -587,6 +587,8 @@ class Learner(Predictor):
                 if plan.resume_point is not None:
                     plan.resume_point.release()
                 raise
+            if plan.resume_point is not None:
+                stack.enter_context(resumed_generators(plan.resume_point.state))
             self.recorder, self._last_fit = plan.recorder, (plan, run.fit)
             try:
                 self._run_fit(run)
@@ -621,8 +623,9 @@ class Learner(Predictor):
         describe = partial(self._resume_signature, self.opt)
         if untrained := untrained_parameters(self.loss_func, self.model):
             display.message(untrained)
+        surroundings = self._surroundings(fit, callbacks) if plan.checkpoints is not None else None
         if plan.resume_point is not None:
-            self._restore_checkpoint(plan.resume_point, fit, callbacks)
+            self._restore_checkpoint(plan.resume_point, fit, callbacks, surroundings)
         return Run(
             fit=fit,
             train_dl=data.train_dl,
@@ -634,13 +637,21 @@ class Learner(Predictor):
             seed=data.seed,
             engine=self.engine,
             first_epoch=first_epoch,
-            checkpointer=self._make_checkpointer(plan, fit, callbacks, first_epoch, describe),
+            checkpointer=self._make_checkpointer(plan, fit, callbacks, first_epoch, describe, surroundings),
             start=plan.start,
             generators=generators,
         )
 
-    def _restore_checkpoint(self, point: ResumePoint, fit: Fit, callbacks: list[Callback]) -> None:
-        restore_state(point.state, fit, callbacks, point.checkpoints.folder)
+    def _surroundings(self, fit: Fit, callbacks: list[Callback]) -> Surroundings:
+        """Return what else the steps depend on. Objects that an earlier fit changed are not as the user made them."""
+        parts = {"loss_func": self.loss_func, "metrics": self.metrics}
+        loaders = {"training data": self.data.train_dl, "validation data": self.data.valid_dl}
+        return Surroundings.of(fit, parts, callbacks, loaders, is_fresh=self._last_fit is None)
+
+    def _restore_checkpoint(
+        self, point: ResumePoint, fit: Fit, callbacks: list[Callback], surroundings: Surroundings | None
+    ) -> None:
+        restore_state(point.state, fit, callbacks, point.checkpoints.folder, surroundings)
         position = point.position
         fit.iteration = position.iteration
         fit.epoch = position.epoch if position.num_batch else max(position.epoch - 1, 0)
@@ -654,6 +665,7 @@ class Learner(Predictor):
         callbacks: list[Callback],
         first_epoch: int,
         describe: Callable[[], dict[str, Any]],
+        surroundings: Surroundings | None,
     ) -> CheckpointWriter | None:
         config, point = plan.checkpoints, plan.resume_point
         if config is None:
@@ -667,7 +679,7 @@ class Learner(Predictor):
         if config.monitor is not None:
             config.monitor.check(fit)
         lock = point.lock if point is not None else acquire_run_lock(config, plan.start)
-        return CheckpointWriter(config, fit, callbacks, describe, lock, extra, is_new=plan.start is None)
+        return CheckpointWriter(config, fit, callbacks, describe, lock, extra, plan.start is None, surroundings)
 
     @property
     def _objective(self) -> Objective:

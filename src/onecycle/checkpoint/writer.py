@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from onecycle.checkpoint.run_folder import RunFolder
-from onecycle.checkpoint.state import FitState, capture_state
+from onecycle.checkpoint.state import FitState, Surroundings, capture_state
 from onecycle.core.checks import check_int
 from onecycle.core.files import Lock
 from onecycle.errors import SettingError
@@ -116,7 +116,8 @@ class CheckpointWriter:
 
     `describe` returns the data, model and settings that a resumed fit is compared with. It may take a while, and is
     called once, by the thread. `extra` is written with every checkpoint. `lock`, that of the run, is released in the
-    end unless `config` has it from the caller. `is_new` is False for a fit that is resumed or extended.
+    end unless `config` has it from the caller. `is_new` is False for a fit that is resumed or extended. `surroundings` is
+    what else the steps depend on.
     """
 
     def __init__(
@@ -128,9 +129,11 @@ class CheckpointWriter:
         lock: Lock,
         extra: dict[str, Any],
         is_new: bool = True,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self._run, self._config, self._every = RunFolder(config.folder), config, Interval.parse(config.every)
         self._fit, self._callbacks, self._describe, self._lock, self._extra = fit, callbacks, describe, lock, extra
+        self._surroundings = surroundings
         self._old = {*self._run.names()} if is_new else set[str]()  # removed when the first new one is written
         self._description: dict[str, Any] | None = None
         self._best: dict[str, Any] = {"name": None, "value": None} if is_new else self._run.read_best()
@@ -142,6 +145,16 @@ class CheckpointWriter:
         self._saved_at, self._saved_time = fit.iteration, time.monotonic()
 
     # --- called by the loop -----------------------------------------------------------------------------------------
+
+    def begin_epoch(self, fit: Fit) -> None:
+        """Note what the data are like before the first batch of an epoch."""
+        if self._surroundings is not None:
+            self._surroundings.begin_epoch(fit)
+
+    def check(self, fit: Fit) -> None:
+        """Warn of what cannot be resumed; raise SettingError if the optimizer's state cannot be saved exactly."""
+        if self._surroundings is not None:
+            self._surroundings.check(fit)
 
     def steps_until_due(self, fit: Fit) -> int:
         """Return how many steps may be taken before `is_due` must be asked again."""
@@ -174,7 +187,7 @@ class CheckpointWriter:
         self._update_best(name, position)
         ended = self._fit.stop_reason if position.epoch < self._fit.epochs else FINISHED
         values = {**self._extra, "best": dict(self._best), "ended": ended}
-        state = capture_state(self._fit, self._callbacks, position)
+        state = capture_state(self._fit, self._callbacks, position, self._surroundings)
         self._pending = self._thread.submit(self._write, name, state, values)
 
     def end_epoch(self, position: Position) -> None:

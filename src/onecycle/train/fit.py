@@ -141,6 +141,14 @@ class Position:
 class Checkpointer(Protocol):
     """Saves a fit while it runs. `checkpoint/writer.py` has the implementation."""
 
+    def begin_epoch(self, fit: Fit) -> None:
+        """Note what the data are like before the first batch of an epoch, also of one that is resumed."""
+        ...
+
+    def check(self, fit: Fit) -> None:
+        """Raise SettingError if the state cannot be saved. Called when the fit begins, and after its first step."""
+        ...
+
     def steps_until_due(self, fit: Fit) -> int:
         """Return the number of steps that may be taken before `is_due` must be called again."""
         ...

@@ -152,9 +152,9 @@ class Snapshot:
         if isinstance(value, MethodType | BuiltinMethodType):
             return (value.__self__, getattr(value, "__func__", None))
         if isinstance(value, FunctionType):
-            return () if _is_installed(value.__module__) else self._save_function(value)
+            return () if is_installed(value.__module__) else self._save_function(value)
         if isinstance(value, type):
-            return () if _is_installed(value.__module__) else self._save_class(value)
+            return () if is_installed(value.__module__) else self._save_class(value)
         if isinstance(value, ModuleType | Dataset):
             return ()
         if isinstance(value, bytearray | array):
@@ -165,7 +165,7 @@ class Snapshot:
     def _save_object(self, value: Any) -> Iterable[Any]:
         kind, module = next((kind for kind in _CONTAINERS if isinstance(value, kind)), None), type(value).__module__
         held = [] if kind is None else [*self._save_container(value, kind)]
-        if id(value) in self._roots or _package(module) in self._packages or not _is_installed(module):
+        if id(value) in self._roots or _package(module) in self._packages or not is_installed(module):
             held += self._save_attributes(value)
         elif isinstance(value, Iterator):
             self.is_complete = False
@@ -224,7 +224,7 @@ class Snapshot:
         if isinstance(attributes := getattr(value, "__dict__", None), dict):
             held += self._save_container(attributes)
         for base in type(value).__mro__:
-            if not _is_installed(base.__module__):
+            if not is_installed(base.__module__):
                 held.append(base)
                 held += self._save_slots(value, base)
         return held
@@ -248,7 +248,7 @@ class Snapshot:
                 continue
             self._undo.append(partial(setattr, cell, "cell_contents", held[-1]))
         names = function.__globals__
-        for name in _global_names(function.__code__):
+        for name in global_names(function.__code__):
             if name in names:
                 self._undo.append(partial(names.__setitem__, name, names[name]))
                 held.append(names[name])
@@ -340,7 +340,7 @@ def _package(module: str) -> str:
 
 
 @cache
-def _is_installed(module: str | None) -> bool:
+def is_installed(module: str | None) -> bool:
     """Return whether a module belongs to Python, to this library or to an installed package, not to the user."""
     package, file = _package(module or ""), getattr(sys.modules.get(module or ""), "__file__", None)
     if package in ("onecycle", "torch") or file is None:
@@ -349,8 +349,8 @@ def _is_installed(module: str | None) -> bool:
 
 
 @cache
-def _global_names(code: CodeType) -> list[str]:
+def global_names(code: CodeType) -> list[str]:
     """Return the names of the globals that a function's code reads or writes."""
     names = [str(step.argval) for step in dis.get_instructions(code) if step.opname in _GLOBAL_OPS]
-    nested = [name for part in code.co_consts if isinstance(part, CodeType) for name in _global_names(part)]
+    nested = [name for part in code.co_consts if isinstance(part, CodeType) for name in global_names(part)]
     return [*dict.fromkeys(names + nested)]
