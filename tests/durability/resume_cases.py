@@ -100,7 +100,9 @@ def an_estimated_distance() -> Case:
         @torch.no_grad()
         def step(self, closure: Any = None) -> None:
             super().step()
-            total = sum(float((p.grad * (self.state[p]["x0"] - p)).sum()) for g in self.param_groups for p in g["params"])
+            total = sum(
+                float((p.grad * (self.state[p]["x0"] - p)).sum()) for g in self.param_groups for p in g["params"]
+            )
             for group in self.param_groups:
                 group["numerator"] = 0.9 * group["numerator"] + total
                 group["d"] = min(max(group["d"], abs(group["numerator"])), group["d"] * group["growth_rate"])
@@ -237,7 +239,11 @@ def a_subclass_of_Adam_with_more() -> Case:  # noqa: N802 -- Adam is called so
                     state["mean norm"] = 0.9 * state.get("mean norm", 0.0) + 0.1 * p.grad.norm().item()
                     p.grad.mul_(min(1.0, state["mean norm"] / (p.grad.norm().item() + 1e-9)))
                     if len(state) == 1:
-                        state |= {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+                        state |= {
+                            "step": torch.tensor(0.0),
+                            "exp_avg": torch.zeros_like(p),
+                            "exp_avg_sq": torch.zeros_like(p),
+                        }
             super().step()
 
     return {"opt_func": Clipped}

@@ -12,15 +12,17 @@ cannot be resumed; else "DIFFERENT".
 import argparse
 import hashlib
 import os
+import random
 import sys
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import numpy as np
 import torch
 
 from durability.resume_cases import CASES, EPOCHS, Stop, learner
@@ -41,10 +43,10 @@ def digest(learn: Learner) -> str:
             total.update(f"{value.dtype} {tuple(value.shape)}".encode())
             total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         elif isinstance(value, dict):
-            for key, item in value.items():
-                total.update(repr(key).encode() if not isinstance(key, torch.Tensor) else b"parameter")
-                add(item)
-        elif isinstance(value, list | tuple):
+            for key in sorted(value, key=repr):
+                total.update(repr(key).encode())
+                add(value[key])
+        elif isinstance(value, list | tuple | deque):
             for item in value:
                 add(item)
         else:
@@ -60,6 +62,8 @@ def digest(learn: Learner) -> str:
 def train(name: str, place: Path, stop: int | None, resumes: bool) -> None:
     """Train a case: to its end, or until it is stopped, or from there on; write what came of it."""
     torch.manual_seed(0)
+    random.seed(int(resumes))
+    np.random.seed(int(resumes))
     Stop.at = stop
     found = ""
     with warnings.catch_warnings(record=True) as caught:
@@ -94,7 +98,7 @@ def verdict(name: str, folder: Path, stops: tuple[int, ...]) -> tuple[str, str]:
     for stop in stops:
         place = folder / f"{name}-{stop}".replace(" ", "-")
         stopped = outcome(name, place, stop)
-        told = place.with_suffix(".told").read_text()
+        told = place.with_suffix(".told").read_text() if place.with_suffix(".told").exists() else ""
         if stopped.startswith("told: "):
             return "told", stopped.removeprefix("told: ")
         resumed = outcome(name, place, resumes=True)

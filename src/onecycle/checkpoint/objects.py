@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from logging import Handler, Logger
+from random import SystemRandom
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any, cast
 
@@ -71,6 +72,8 @@ class Objects:
     Attributes:
         unkept: Paths of what is likely to change and cannot be saved, with the reason.
         generators: The random generators, by path.
+        sources: The data sets, samplers and loaders, by id.
+        passed: Objects, by id, that belong to others.
     """
 
     roots: Mapping[str, Any]
@@ -79,6 +82,9 @@ class Objects:
     is_fresh: bool = True
     unkept: dict[str, str] = field(default_factory=dict[str, str])
     generators: dict[str, Any] = field(default_factory=dict[str, Any])
+    sources: dict[int, Any] = field(default_factory=dict[int, Any])
+    passed: Mapping[int, Any] = field(default_factory=dict[int, Any])
+    _known: set[str] | None = None
     _start: dict[tuple[str, str], Any] = field(default_factory=dict[tuple[str, str], Any])
 
     def __post_init__(self) -> None:
@@ -89,12 +95,18 @@ class Objects:
             if not is_generator(value) and (self.is_fresh or holder.is_outside)
         }
 
+    def begin(self) -> None:
+        """Note which objects are there when the first step begins: no other can be made again by a fit that resumes."""
+        self._known = {*self._walk()}
+
     def pack(self, packer: Packer) -> dict[str, dict[str, Any]]:
         """Return what has changed since the beginning, and what is always saved, by path and name."""
         packed: dict[str, dict[str, Any]] = {}
         for path, holder in self._walk().items():
             for name, value in holder.items.items():
                 if self._is_state(path, name, value, holder):
+                    if self._known is not None and path not in self._known and not holder.is_outside:
+                        self.unkept[path] = "it is made while the fit runs"
                     try:
                         packed.setdefault(path, {})[name] = packer.pack(value, f"{path}.{name}")
                     except CannotPackError as error:
@@ -143,7 +155,7 @@ class Objects:
         """Return all holders by path, and note what cannot be kept."""
         found: dict[str, Holder] = {}
         self.generators = {}
-        seen: dict[int, Any] = {}
+        seen: dict[int, Any] = {**self.passed}
         modules = set[nn.Module]() if self.model is None else {*self.model.modules()}
         pending = [(name, root, True) for name, root in reversed([*self.roots.items()])]
         while pending:
@@ -151,7 +163,9 @@ class Objects:
             if id(value) in seen:
                 continue
             seen[id(value)] = value
-            if len(seen) > _MOST_OBJECTS:
+            if isinstance(value, Dataset | Sampler | DataLoader):
+                self.sources[id(value)] = cast(Any, value)
+            if len(seen) - len(self.passed) > _MOST_OBJECTS:
                 self.unkept[path] = f"more than {pluralize(_MOST_OBJECTS, 'object')} are within reach"
                 break
             inner = list[tuple[str, Any, bool]]()
@@ -169,7 +183,8 @@ class Objects:
 
     def _holders(self, path: str, value: Any, is_root: bool, modules: set[nn.Module]) -> Iterator[tuple[str, Holder]]:
         """Yield what one object holds."""
-        if isinstance(value, _PASSED) or type(value).__module__.partition(".")[0] == "onecycle":
+        is_ours = type(value).__module__.partition(".")[0] == "onecycle" and not isinstance(value, nn.Module)
+        if isinstance(value, _PASSED) or is_ours:
             return
         if isinstance(value, FunctionType):
             yield from self._of_function(path, value)
@@ -194,6 +209,8 @@ class Objects:
         elif isinstance(value, set | frozenset):
             held = {f"{type(item).__name__}-{i}": item for i, item in enumerate(cast(Any, value))}
             yield path, Holder(held, _cannot_put, is_data=self.is_data)
+        elif isinstance(value, SystemRandom):
+            self.unkept[path] = "it draws from the operating system"
         elif isinstance(value, Iterator):
             self.unkept[path] = f"{type(cast(Any, value)).__name__} is an iterator"
             if not is_installed(type(cast(Any, value)).__module__):

@@ -12,7 +12,7 @@ from onecycle.checkpoint.state import FitState
 from onecycle.checkpoint.writer import CheckpointConfig
 from onecycle.core.archives import describe_folder
 from onecycle.core.files import Lock
-from onecycle.core.record import Record
+from onecycle.core.record import Record, decode_nonfinite, encode_nonfinite
 from onecycle.errors import FileError, SettingError
 from onecycle.optim.schedules import Schedule, schedule_from_dict
 from onecycle.train.fit import Position
@@ -63,7 +63,7 @@ class ResumePoint:
         try:
             name, (values, tensors) = run.read_latest()
             point = cls._from_state(FitState(tensors, values), run, name, lock)
-            _check_same_fit(run.path, values, describe(), callbacks)
+            _check_same_fit(run.path, values, encode_nonfinite(describe()), callbacks)
             if point.position.num_batch > batches or len(point.schedule(0)[0]) != groups:
                 raise FileError(f"{run.checkpoints / name}: not the checkpoint of a fit of {batches:,} batches")
             run.quarantine_newer(name)
@@ -107,7 +107,7 @@ class ResumePoint:
 
 def _check_types(values: dict[str, Any]) -> None:
     """Raise ValueError for values of a checkpoint that are not of the types that onecycle writes."""
-    position, callbacks, best = values["position"], values["callbacks"], values["best"]
+    position, callbacks, best = values["position"], values["callbacks"], decode_nonfinite(values["best"])
     counts = (*(position[key] for key in ("epoch", "num_batch", "iteration")), values["first_epoch"], values["epochs"])
     if not all(type(count) is int and 0 <= count < 2**62 for count in counts):
         raise ValueError("position, epochs or first_epoch are not counts")

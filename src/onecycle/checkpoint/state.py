@@ -99,11 +99,8 @@ class Surroundings:
             for name, each in loaders.items()
         }
         is_replayed = hasattr(loaders.get("training data"), "loader")
-        return cls(
-            Objects(roots, fit.model, is_fresh=is_fresh),
-            Objects(data, fit.model, is_data=True, is_fresh=is_fresh),
-            is_replayed,
-        )
+        data_objects = Objects(data, fit.model, is_data=True, is_fresh=is_fresh)
+        return cls(Objects(roots, fit.model, is_fresh=is_fresh, passed=data_objects.sources), data_objects, is_replayed)
 
     def begin_epoch(self, fit: Fit) -> None:
         """Note the state of the data, before the first batch of an epoch."""
@@ -115,7 +112,9 @@ class Surroundings:
         packer = Packer({}, fit.device)
         generators = {"python": random.getstate(), "numpy": np.random.get_state(legacy=False)}
         others = packer.pack(generators, "generators")
-        return {"fit": self._pack(self.fit, fit), "data": data, "globals": (packer.tensors, others)}
+        packed = {"fit": self._pack(self.fit, fit), "data": data, "globals": (packer.tensors, others)}
+        self._warn()
+        return packed
 
     def _pack(self, objects: Objects, fit: Fit) -> tuple[dict[str, Tensor], dict[str, Any]]:
         packer = Packer(_tensors_of(fit.model), fit.device)
@@ -130,23 +129,34 @@ class Surroundings:
             missing += objects.unpack(state.values.get("objects", {}).get(name, {}), unpacker)
         warn_of_missing(source, missing, "resume")
 
+    def begin(self, fit: Fit) -> None:
+        """Note which objects there are before the first step, and `check`."""
+        for objects in (self.fit, self.data):
+            objects.begin()
+        self.check(fit)
+
     def check(self, fit: Fit) -> None:
         """Warn of what cannot be resumed, once. Raises SettingError if the optimizer's state cannot be saved exactly."""
         pack_optimizer(fit.opt, fit.model)
         for objects in (self.fit, self.data):
             self._pack(objects, fit)
         refuse_unkept(self.fit, fit.opt)
+        self._warn()
+
+    def _warn(self) -> None:
+        """Warn of what cannot be saved and was not named before."""
         found = {**self.fit.unkept, **self.data.unkept}
-        ids = {id(generator): path for path, generator in self.fit.generators.items()}
         if self.is_replayed:
+            ids = {id(generator): path for path, generator in self.fit.generators.items()}
             shared = {path: ids[id(each)] for path, each in self.data.generators.items() if id(each) in ids}
-            found |= {path: f"it is shared with {other}, in the middle of an epoch" for path, other in shared.items()}
+            found |= {path: f"{other} draws from it too" for path, other in shared.items()}
         if new := {path: why for path, why in found.items() if path not in self._told}:
             self._told |= new.keys()
+            more = f"; and {len(new) - _MOST_NAMED:,} more" if len(new) > _MOST_NAMED else ""
             words = "; ".join(f"{path} ({why})" for path, why in [*new.items()][:_MOST_NAMED])
             warnings.warn(
-                f"checkpoint: not everything that this fit may depend on can be saved, so that it may not be resumed bit for "
-                f"bit: {words}{f'; and {len(new) - _MOST_NAMED:,} more' if len(new) > _MOST_NAMED else ''}",
+                "checkpoint: not everything that this fit may depend on can be saved; resumed, it may not be the same bit "
+                f"for bit: {words}{more}",
                 stacklevel=2,
             )
 

@@ -13,6 +13,7 @@ from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.checkpoint.state import FitState, Surroundings, capture_state
 from onecycle.core.checks import check_int
 from onecycle.core.files import Lock
+from onecycle.core.record import encode_nonfinite
 from onecycle.errors import SettingError
 from onecycle.train.callbacks.base import Callback
 from onecycle.train.callbacks.monitor import Monitor, warn_of_nan
@@ -146,6 +147,11 @@ class CheckpointWriter:
 
     # --- called by the loop -----------------------------------------------------------------------------------------
 
+    def begin(self, fit: Fit) -> None:
+        """Look at what is to be saved, before the first step. Warns and raises as `check`."""
+        if self._surroundings is not None:
+            self._surroundings.begin(fit)
+
     def begin_epoch(self, fit: Fit) -> None:
         """Note what the data are like before the first batch of an epoch."""
         if self._surroundings is not None:
@@ -239,7 +245,8 @@ class CheckpointWriter:
     def _write(self, name: str, state: FitState, values: dict[str, Any]) -> None:
         if self._description is None:
             self._description = self._describe()
-        self._run.write(name, state.tensors, {**state.values, **values, "about": self._description})
+        others = encode_nonfinite({**values, "about": self._description})  # an optimizer's default may be infinite
+        self._run.write(name, state.tensors, {**state.values, **others})
         self._old.discard(name)
         newest = [name for name in self._run.names() if name not in self._old][: self._config.keep]
         self._run.prune({*newest, values["best"]["name"]})

@@ -145,8 +145,12 @@ class Checkpointer(Protocol):
         """Note what the data are like before the first batch of an epoch, also of one that is resumed."""
         ...
 
+    def begin(self, fit: Fit) -> None:
+        """Look at what is to be saved, before the first step."""
+        ...
+
     def check(self, fit: Fit) -> None:
-        """Raise SettingError if the state cannot be saved. Called when the fit begins, and after its first step."""
+        """Raise SettingError if the state cannot be saved, after the first step."""
         ...
 
     def steps_until_due(self, fit: Fit) -> int:

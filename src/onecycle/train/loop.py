@@ -160,6 +160,8 @@ def run_fit(run: Run) -> None:
             fit.opt.note_rates()
             if run.start is None:
                 _call(run.hooks["on_train_begin"], fit)
+            if checkpointer is not None:
+                checkpointer.begin(fit)
             while position.epoch < fit.epochs and not fit.stop_reason:
                 epoch = _begin_epoch(run, position)
                 _train_epoch(epoch)
@@ -217,8 +219,6 @@ def _train_epoch(epoch: Epoch) -> None:
     moms = [fit.opt.momentum if rates.mom is None else rates.mom for rates in epoch.rates]
     next_read = time.perf_counter() + READ_SECONDS
     unchecked = checkpointer if fit.iteration == (run.start or Position()).iteration else None
-    if unchecked is not None:
-        unchecked.check(fit)
     try:
         for done in run.engine.steps(epoch):
             fit.iteration += done - fit.num_batch
