@@ -24,9 +24,10 @@ from onecycle.core.device import pick_device, preserve_python_rng_states, versio
 from onecycle.core.models import TabularModel
 from onecycle.core.record import Record
 from onecycle.data.bunch import DataBunch
+from onecycle.data.disk_loader import DiskLoader
 from onecycle.data.loaders import Loader, data_fingerprint
 from onecycle.engine.engine import make_engine
-from onecycle.errors import DataError, SettingError, pluralize
+from onecycle.errors import DataError, FileError, SettingError, pluralize
 from onecycle.export.bundle import BundleInfo
 from onecycle.optim.groups import LayerGroup, LayerGroups, Rate, freeze_groups, leaves, per_group, split_layers
 from onecycle.optim.optimizer import AdamW, GroupedOptimizer, OptFunc, optimizer_class
@@ -652,6 +653,11 @@ class Learner(Predictor):
         self, point: ResumePoint, fit: Fit, callbacks: list[Callback], surroundings: Surroundings | None
     ) -> None:
         restore_state(point.state, fit, callbacks, point.checkpoints.folder, surroundings)
+        if point.blocks is not None and isinstance(data := self.data.train_dl, DiskLoader):
+            try:
+                data.use_blocks(*point.blocks)
+            except ValueError as error:
+                raise FileError(f"{point.checkpoints.folder}: not a checkpoint of this table ({error})") from error
         position = point.position
         fit.iteration = position.iteration
         fit.epoch = position.epoch if position.num_batch else max(position.epoch - 1, 0)
@@ -674,6 +680,7 @@ class Learner(Predictor):
         extra = {
             "wd": self.wd if plan.wd is None else plan.wd,
             "first_epoch": first_epoch,
+            "blocks": data.blocks if isinstance(data := self.data.train_dl, DiskLoader) else None,
             "checkpoints": {"every": config.every, "keep": config.keep, "best": config.best},
         }
         if config.monitor is not None:

@@ -229,7 +229,7 @@ def an_iterator_in_the_optimizer() -> Case:
 
 
 @case
-def a_subclass_of_Adam_with_more() -> Case:  # noqa: N802 -- Adam is called so
+def a_subclass_of_Adam_with_more() -> Case:
     class Clipped(torch.optim.Adam):
         @torch.no_grad()
         def step(self, closure: Any = None) -> None:
@@ -505,7 +505,7 @@ def a_model_with_a_generator() -> Case:
 
 
 @case
-def a_model_that_draws_from_NumPy() -> Case:  # noqa: N802 -- NumPy is called so
+def a_model_that_draws_from_NumPy() -> Case:
     class Drops(Layers):
         def between(self, x: Tensor) -> Tensor:
             return F.dropout(x, 0.3, self.training) * float(np.random.uniform(0.5, 1)) * random.uniform(0.5, 1)

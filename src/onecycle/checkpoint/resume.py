@@ -29,6 +29,7 @@ class ResumePoint:
 
     Attributes:
         first_epoch: Epochs that the learner had trained before the fit.
+        blocks: How the rows were read from the disk, by the memory that was free then; None if they were in memory.
         ended: Why the fit is over, or None if it was killed.
     """
 
@@ -42,6 +43,7 @@ class ResumePoint:
     wd: float | list[float]
     first_epoch: int
     ended: str | None
+    blocks: tuple[int, int] | None
 
     @classmethod
     def latest(
@@ -89,6 +91,7 @@ class ResumePoint:
                 wd=values["wd"],
                 first_epoch=values["first_epoch"],
                 ended=values["ended"],
+                blocks=tuple(blocks) if (blocks := values.get("blocks")) is not None else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise FileError(f"{run.checkpoints / name}: not the checkpoint of a fit ({error})") from error
@@ -119,6 +122,9 @@ def _check_types(values: dict[str, Any]) -> None:
         raise ValueError("callbacks is not a list of callbacks")
     if not (isinstance(best["name"], str | None) and isinstance(best["value"], int | float | None)):
         raise ValueError("best is not an epoch")
+    blocks = values.get("blocks")
+    if blocks is not None and not (isinstance(blocks, list) and [type(each) for each in blocks] == [int, int]):
+        raise ValueError("blocks are not two counts")
     about = values.get("about", {})
     if not (isinstance(about, dict) and all(isinstance(part, dict) for part in about.values())):
         raise ValueError("about is not a description")

@@ -25,7 +25,7 @@ from onecycle.checkpoint.weights import (
     weights_of,
 )
 from onecycle.core.record import Record, decode_nonfinite, encode_nonfinite, to_jsonable
-from onecycle.core.trees import Packer, Unpacker
+from onecycle.core.trees import Packer, Unpacker, check_numpy_state
 from onecycle.errors import FileError, SettingError
 from onecycle.train.callbacks.base import Callback
 from onecycle.train.fit import Fit, Position
@@ -169,6 +169,7 @@ def resumed_generators(state: FitState) -> Generator[None]:
     if saved := state.values.get("objects", {}).get("globals"):
         try:
             states = unpacker.unpack(saved)
+            check_numpy_state(states["numpy"])
             random.setstate(states["python"])
             np.random.set_state(states["numpy"])
         except DAMAGED as error:

@@ -351,6 +351,14 @@ def _generator_state(value: Any) -> dict[str, Any] | None:
     return {"kind": kind, "bits": type(bits).__name__, "state": bits.state}
 
 
+def check_numpy_state(state: dict[str, Any]) -> None:
+    """Raise ValueError for a position outside of its buffer, which NumPy would take."""
+    kind, inner = state["bit_generator"], state["state"]
+    end, position = {"MT19937": (624, inner.get("pos")), "Philox": (4, state.get("buffer_pos"))}.get(kind, (0, 0))
+    if type(position) is not int or not 0 <= position <= end:
+        raise ValueError(f"the position of {kind} is {position!r}")
+
+
 def _generator_from(values: dict[str, Any], existing: Any) -> Any:
     """Return a generator of this state: the existing one, if it is of the same kind."""
     kind, state = values["kind"], values["state"]
@@ -362,6 +370,7 @@ def _generator_from(values: dict[str, Any], existing: Any) -> Any:
         generator = existing if isinstance(existing, random.Random) else random.Random()
         generator.setstate(state)
         return generator
+    check_numpy_state(state)
     if kind == "RandomState":
         generator = existing if isinstance(existing, np.random.RandomState) else np.random.RandomState()
         generator.set_state(state)
