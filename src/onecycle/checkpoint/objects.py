@@ -92,7 +92,8 @@ class Objects:
             (path, name): _form(value, holder.is_data)
             for path, holder in self._walk().items()
             for name, value in holder.items.items()
-            if not is_generator(value) and (self.is_fresh or holder.is_outside)
+            if not is_generator(value)
+            and (self.is_fresh or holder.is_outside or (holder.is_data and _holds_tensors(value)))
         }
 
     def begin(self) -> None:
@@ -370,7 +371,9 @@ def _form_of_numbers(value: Any, is_data: bool) -> Any:
         return about, id(value), getattr(value, "_version", None)
     if isinstance(value, Tensor):
         value = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return about, repr(value) if value.dtype.hasobject else zlib.crc32(np.ascontiguousarray(value).data)
+    return about, repr(value) if value.dtype.hasobject else zlib.crc32(
+        np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
+    )
 
 
 def _form_of_many(value: Any) -> Any:
@@ -390,6 +393,10 @@ def _is_small_tensors(value: Any) -> bool:
     """Whether a value holds tensors or arrays, each small enough to be saved whether or not it has changed."""
     tensors = [each for each in _leaves(value) if isinstance(each, Tensor | np.ndarray)]
     return bool(tensors) and all(tensor.nbytes <= _ALWAYS_BYTES for tensor in tensors)
+
+
+def _holds_tensors(value: Any) -> bool:
+    return any(isinstance(each, Tensor | np.ndarray) for each in _leaves(value))
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -117,7 +117,7 @@ class Surroundings:
         return packed
 
     def _pack(self, objects: Objects, fit: Fit) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        packer = Packer(_tensors_of(fit.model), fit.device)
+        packer = Packer(_tensors_of(fit.model), fit.device, may_overlap=objects.is_data)
         values = objects.pack(packer)
         return _copied(packer.tensors), values
 

@@ -39,9 +39,11 @@ class Packer:
     Args:
         parameters: Parameters of the model by name, to which values may refer.
         device: The device whose tensors come back on the device of whoever unpacks; the others stay on theirs.
+        may_overlap: Whether tensors may be views of each other, since they will be put back into tensors that are.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], device: torch.device) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], device: torch.device, may_overlap: bool = False) -> None:
+        self._may_overlap = may_overlap
         self.tensors: dict[str, Tensor] = {}
         self._names, self._device = {id(parameter): name for name, parameter in parameters.items()}, device
         self._packed: dict[int, tuple[Tensor, Any]] = {}  # the tensors too, so that no other gets an id of theirs
@@ -147,6 +149,8 @@ class Packer:
                 )
                 if is_same and id(owner) in self._names:
                     return other
+                if self._may_overlap:
+                    continue
                 raise CannotPackError(f"{name} is a view of {other}, and would be a copy of its own")
         others.append((start, end, name, tensor))
         return None
