@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
         ("faults.py",),
         ("signals.py", "--times", "2", "--epochs", "100"),
         ("fits.py", "--fits", "60"),
+        ("resumes.py", "--stops", "1"),
         ("malice.py", "--every", "40", "--seconds", "30"),
     ],
     ids=lambda args: args[0],

@@ -106,9 +106,9 @@ class Objects:
         for path, holder in self._walk().items():
             for name, value in holder.items.items():
                 if self._is_state(path, name, value, holder):
-                    if self._known is not None and path not in self._known and not holder.is_outside:
-                        if not any(path.startswith(f"{other}.") for other in self.unkept):
-                            self.unkept[path] = "it is made while the fit runs"
+                    is_new = self._known is not None and path not in self._known and not holder.is_outside
+                    if is_new and not any(path.startswith(f"{other}.") for other in self.unkept):
+                        self.unkept[path] = "it is made while the fit runs"
                     try:
                         packed.setdefault(path, {})[name] = packer.pack(value, f"{path}.{name}")
                     except CannotPackError as error:

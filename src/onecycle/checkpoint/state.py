@@ -136,7 +136,7 @@ class Surroundings:
         self.check(fit)
 
     def check(self, fit: Fit) -> None:
-        """Warn of what cannot be resumed, once. Raises SettingError if the optimizer's state cannot be saved exactly."""
+        """Warn of what cannot be resumed, once. Raises SettingError if the optimizer's state cannot be saved."""
         pack_optimizer(fit.opt, fit.model)
         for objects in (self.fit, self.data):
             self._pack(objects, fit)
@@ -155,8 +155,8 @@ class Surroundings:
             more = f"; and {len(new) - _MOST_NAMED:,} more" if len(new) > _MOST_NAMED else ""
             words = "; ".join(f"{path} ({why})" for path, why in [*new.items()][:_MOST_NAMED])
             warnings.warn(
-                "checkpoint: not everything that this fit may depend on can be saved; resumed, it may not be the same bit "
-                f"for bit: {words}{more}",
+                "checkpoint: not everything that this fit may depend on can be saved; resumed, it may not be the same "
+                f"bit for bit: {words}{more}",
                 stacklevel=2,
             )
 

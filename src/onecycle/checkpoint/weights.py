@@ -156,8 +156,8 @@ def pack_optimizer(opt: GroupedOptimizer, model: nn.Module) -> tuple[dict[str, T
         resting = {name: packer.pack(entry, f"resting/{name}") for name, entry in opt.resting_state().items()}
     except CannotPackError as error:
         raise SettingError(
-            f"the state of the optimizer {type(opt.torch_opt).__name__} cannot be saved exactly: {error}; expected numbers, "
-            "tensors, and lists and dicts of them"
+            f"the state of the optimizer {type(opt.torch_opt).__name__} cannot be saved exactly: {error}; expected "
+            "numbers, tensors, and lists and dicts of them"
         ) from error
     for group, packed in zip(opt.groups, groups, strict=True):
         packed["params"] = [index[id(parameter)] for parameter in group["params"]]
@@ -207,8 +207,8 @@ def warn_of_missing(source: Any, missing: list[str], action: str) -> None:
     if missing:
         more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
         warnings.warn(
-            f"{source}: what was saved of {', '.join(missing[:3])}{more} has no place here, since it is made later or is of "
-            f"another kind; after this {action} the numbers are not those of a fit that was never stopped",
+            f"{source}: what was saved of {', '.join(missing[:3])}{more} has no place here, since it is made later or is "
+            f"of another kind; after this {action} the numbers are not those of a fit that was never stopped",
             stacklevel=5,
         )
 

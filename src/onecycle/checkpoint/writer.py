@@ -117,8 +117,8 @@ class CheckpointWriter:
 
     `describe` returns the data, model and settings that a resumed fit is compared with. It may take a while, and is
     called once, by the thread. `extra` is written with every checkpoint. `lock`, that of the run, is released in the
-    end unless `config` has it from the caller. `is_new` is False for a fit that is resumed or extended. `surroundings` is
-    what else the steps depend on.
+    end unless `config` has it from the caller. `is_new` is False for a fit that is resumed or extended.
+    `surroundings` is what else the steps depend on.
     """
 
     def __init__(
