@@ -207,7 +207,7 @@ def warn_of_missing(source: Any, missing: list[str], action: str) -> None:
     if missing:
         more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
         warnings.warn(
-            f"{source}: what was saved of {', '.join(missing[:3])}{more} has no place here, since it is made later or is "
+            f"{source}: what was saved of {', '.join(missing[:3])}{more} has no place here: it is made later, or is "
             f"of another kind; after this {action} the numbers are not those of a fit that was never stopped",
             stacklevel=5,
         )

@@ -287,10 +287,10 @@ class Unpacker:
             array = array.reshape(value["shape"])
         if value[TAG] == "number":
             return array[()]
-        if isinstance(existing, np.ndarray) and (existing.dtype, existing.shape) == (array.dtype, array.shape):  # pyright: ignore[reportUnknownMemberType] -- of any dtype
-            if existing.flags.writeable:
-                existing[...] = array
-                return existing  # pyright: ignore[reportUnknownVariableType] -- the same
+        is_there = isinstance(existing, np.ndarray) and existing.flags.writeable
+        if is_there and (existing.dtype, existing.shape) == (array.dtype, array.shape):  # pyright: ignore[reportUnknownMemberType] -- of any dtype
+            existing[...] = array
+            return existing  # pyright: ignore[reportUnknownVariableType] -- the same
         return array
 
 

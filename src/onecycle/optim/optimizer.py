@@ -350,14 +350,12 @@ class GroupedOptimizer:
     def load_moments(self, state: dict[str, Any], settings: bool = False) -> None:
         """Load the moments and momentum of a saved state, and keep all other settings (decay, kernel) as they are.
 
-        With `settings`, load these too, and keep only the choice of the kernel. The state is that of `state_dict`,
-        with parameters as keys, the settings that each group changed ("own"), and that of frozen parameters ("resting").
+        With `settings`, load these too, and keep only the choice of the kernel. The state is that of `state_dict` with
+        parameters as keys, the settings that each group changed ("own"), and that of frozen parameters ("resting").
         """
         for group, saved, own in zip(self.groups, state["param_groups"], state["own"], strict=True):
-            names = (
-                set(saved) - {"params", *(_KERNELS & group.keys())} if settings else {self._mom_key, *own} & set(saved)
-            )
-            group.update({name: saved[name] for name in names})
+            kept = (_KERNELS if settings else set(group) - {self._mom_key, *own}) & set(group)
+            group.update({name: value for name, value in saved.items() if name != "params" and name not in kept})
         group_of = {id(parameter): group for group in self.groups for parameter in group["params"]}
         self.torch_opt.state.clear()
         for key, entry in state["state"].items():
