@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from logging import Handler, Logger
 from random import SystemRandom
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
@@ -30,7 +31,7 @@ from onecycle.train.snapshot import global_names, is_installed
 DAMAGED = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError)
 """What an Unpacker raises for what is not what a Packer returned."""
 _MODULE = frozenset(vars(nn.Module()))
-_MOST_OBJECTS, _MOST_ITEMS, _MOST_BYTES = 100_000, 1_000, 2**22
+_MOST_OBJECTS, _MOST_ITEMS, _LOOKED_AT, _MOST_BYTES = 100_000, 1_000, 10, 2**22
 _ALWAYS_BYTES = 2**24  # of a tensor that is saved whether or not it has changed
 _ATOMS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
@@ -335,7 +336,13 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
     if not isinstance(value, _CONTAINERS) or depth > 8:
         return False
     items: Any = [*value.keys(), *value.values()] if isinstance(value, dict) else value  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] -- of any types
+    items = _first(items)
     return _all_atoms(items) or all(_is_plain(item, depth + 1) for item in items)
+
+
+def _first(items: Any) -> Any:
+    """Return the first of very many items, such as names of a million files; the others are taken to be like them."""
+    return items if len(items) <= _MOST_ITEMS else [*islice(items, _LOOKED_AT)]
 
 
 def _all_atoms(items: Any) -> bool:
@@ -404,6 +411,6 @@ def _leaves(value: Any) -> Iterator[Any]:
         value = [*cast(dict[Any, Any], value).values()]
     if not isinstance(value, _CONTAINERS):
         yield value
-    elif not _all_atoms(value):
-        for item in cast(Any, value):
+    elif not _all_atoms(items := _first(value)):
+        for item in items:
             yield from _leaves(item)
