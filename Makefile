@@ -27,6 +27,7 @@ torture: $(STAMP)  ## 10,000 generated models; kill -9, full disks, flipped bits
 	$(BIN)/python tests/durability/flips.py
 	$(BIN)/python tests/durability/signals.py
 	$(BIN)/python tests/durability/fits.py
+	$(BIN)/python tests/durability/resumes.py
 	$(BIN)/python tests/durability/malice.py
 	$(BIN)/python tests/durability/every_type.py
 

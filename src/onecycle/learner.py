@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from onecycle.checkpoint.resume import ResumePoint
-from onecycle.checkpoint.state import restore_state
+from onecycle.checkpoint.state import Surroundings, restore_state, resumed_generators
 from onecycle.checkpoint.weights import find_nan, load_checkpoint, save_checkpoint, weights_of
 from onecycle.checkpoint.writer import CheckpointConfig, CheckpointWriter, acquire_run_lock
 from onecycle.core.archives import as_place, place_name
@@ -26,9 +26,10 @@ from onecycle.core.meaning import check_meaning, check_rows, describe_meaning, m
 from onecycle.core.models import TabularModel
 from onecycle.core.record import Record
 from onecycle.data.bunch import DataBunch
+from onecycle.data.disk_loader import DiskLoader
 from onecycle.data.loaders import Loader
 from onecycle.engine.engine import make_engine
-from onecycle.errors import DataError, SettingError, pluralize
+from onecycle.errors import DataError, FileError, SettingError, pluralize
 from onecycle.export.bundle import BundleInfo
 from onecycle.optim.groups import LayerGroup, LayerGroups, Rate, freeze_groups, leaves, per_group, split_layers
 from onecycle.optim.optimizer import AdamW, GroupedOptimizer, OptFunc, optimizer_class
@@ -608,6 +609,8 @@ class Learner(Predictor):
                 if plan.resume_point is not None:
                     plan.resume_point.release()
                 raise
+            if plan.resume_point is not None:
+                stack.enter_context(resumed_generators(plan.resume_point.state))
             self.recorder, self._last_fit = plan.recorder, (plan, run.fit)
             self._remember_data()
             try:
@@ -649,8 +652,9 @@ class Learner(Predictor):
         first_epoch = self.epochs_trained if plan.first_epoch is None else plan.first_epoch
         if untrained := untrained_parameters(self.loss_func, self.model):
             display.message(untrained)
+        surroundings = self._surroundings(fit, callbacks) if plan.checkpoints is not None else None
         if plan.resume_point is not None:
-            self._restore_checkpoint(plan.resume_point, fit, callbacks)
+            self._restore_checkpoint(plan.resume_point, fit, callbacks, surroundings)
         return Run(
             fit=fit,
             train_dl=data.train_dl,
@@ -662,13 +666,26 @@ class Learner(Predictor):
             seed=data.seed,
             engine=self.engine,
             first_epoch=first_epoch,
-            checkpointer=self._make_checkpointer(plan, fit, callbacks, first_epoch),
+            checkpointer=self._make_checkpointer(plan, fit, callbacks, first_epoch, surroundings),
             start=plan.start,
             generators=generators,
         )
 
-    def _restore_checkpoint(self, point: ResumePoint, fit: Fit, callbacks: list[Callback]) -> None:
-        restore_state(point.state, fit, callbacks, point.checkpoints.folder)
+    def _surroundings(self, fit: Fit, callbacks: list[Callback]) -> Surroundings:
+        """Return what else the steps depend on. Objects that an earlier fit changed are not as the user made them."""
+        parts = {"loss_func": self.loss_func, "metrics": self.metrics}
+        loaders = {"training data": self.data.train_dl, "validation data": self.data.valid_dl}
+        return Surroundings.of(fit, parts, callbacks, loaders, is_fresh=self._last_fit is None)
+
+    def _restore_checkpoint(
+        self, point: ResumePoint, fit: Fit, callbacks: list[Callback], surroundings: Surroundings | None
+    ) -> None:
+        restore_state(point.state, fit, callbacks, point.checkpoints.folder, surroundings)
+        if point.blocks is not None and isinstance(data := self.data.train_dl, DiskLoader):
+            try:
+                data.use_blocks(*point.blocks)
+            except ValueError as error:
+                raise FileError(f"{point.checkpoints.folder}: not a checkpoint of this table ({error})") from error
         position = point.position
         fit.iteration = position.iteration
         fit.epoch = position.epoch if position.num_batch else max(position.epoch - 1, 0)
@@ -681,6 +698,7 @@ class Learner(Predictor):
         fit: Fit,
         callbacks: list[Callback],
         first_epoch: int,
+        surroundings: Surroundings | None,
     ) -> CheckpointWriter | None:
         config, point = plan.checkpoints, plan.resume_point
         if config is None:
@@ -696,10 +714,12 @@ class Learner(Predictor):
         extra = {
             "wd": self.wd if plan.wd is None else plan.wd,
             "first_epoch": first_epoch,
+            "blocks": data.blocks if isinstance(data := self.data.train_dl, DiskLoader) else None,
             "checkpoints": {"every": config.every, "keep": config.keep, "best": config.best, "mode": config.mode},
         }
         lock = point.lock if point is not None else acquire_run_lock(config, plan.start)
-        return CheckpointWriter(config, fit, callbacks, plan.signature, lock, extra, is_new=plan.start is None)
+        is_new = plan.start is None
+        return CheckpointWriter(config, fit, callbacks, plan.signature, lock, extra, is_new, surroundings)
 
     @property
     def _objective(self) -> Objective:

@@ -475,9 +475,9 @@ def test_a_state_without_names_is_in_the_order_of_the_model(toy: DataBunch):
     tensors, values = pack_optimizer(first.opt, first.model)
     del values["parameters"]  # as earlier versions wrote it
     state = unpack_optimizer(Path("a"), values, tensors, second.opt, second.model)
-    assert all(
-        torch.equal(state["state"][int(i)][key], v) for path, v in tensors.items() for i, key in [path.split("/")]
-    )
+    parameters = [parameter for group in second.opt.groups for parameter in group["params"]]
+    named = [(parameters[int(i)], key, value) for path, value in tensors.items() for i, key in [path.split("/")]]
+    assert all(torch.equal(state["state"][parameter][key], value) for parameter, key, value in named)
     first.model[0] = nn.Linear(20, 30)
     first.fit(1, 1e-2)
     tensors, values = pack_optimizer(first.opt, first.model)

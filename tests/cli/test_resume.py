@@ -21,6 +21,7 @@ from onecycle.cli.app import run
 from onecycle.core.archives import read_folder, write_folder
 from onecycle.core.record import Record
 from onecycle.errors import SettingError
+from onecycle.tables.cache import sizes
 
 QUICK = ["--epochs", "2", "--lr", "0.01", "--bs", "16", "--device", "cpu", "--model", "mlp:8"]
 
@@ -73,6 +74,18 @@ def test_a_run_with_settings_of_the_first_format_is_resumed():
     data |= {name: table[name] for name in ("task", "split", "valid", "seed")}
     data |= {"target": table["target"] or None, "drop": table["drop"] or None, "kinds": [*table["kinds"].items()]}
     write_folder(Path("b/settings"), "settings", {}, {**state, "settings": {**values, "data": data}}, replace=True)
+    assert run(["train", "--resume", "b"]) == 0
+    assert numbers("b") == numbers("a")
+
+
+def test_the_memory_limit_as_it_was_resolved_is_the_runs(monkeypatch: pytest.MonkeyPatch):
+    """A table that is in memory in one process is in memory in the next, though less is free there."""
+    assert run(["train", "rows.npz", *QUICK, "--out", "a", "--checkpoint-every", "1 epoch"]) == 0
+    limit = read_folder(Path("a/settings"), "settings")[0]["settings"]["memory_limit"]
+    assert int(limit) > 2**20
+    shutil.copytree("a", "b")
+    shutil.rmtree(Path("b/checkpoints") / RunFolder("b").names()[0])
+    monkeypatch.setattr(sizes, "_available_memory", lambda: 1_000)
     assert run(["train", "--resume", "b"]) == 0
     assert numbers("b") == numbers("a")
 

@@ -17,9 +17,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from onecycle import MLP, DataBunch, Learner
+from onecycle import MLP, Callback, DataBunch, Learner
 from onecycle.data.disk_loader import DiskDataset, DiskLoader, TableStream, open_stream
 from onecycle.errors import FileError, SettingError
 from onecycle.tables.cache.folder import TableCache
@@ -437,3 +438,32 @@ def test_the_benchmark_runs_at_a_small_scale(tmp_path: Path):
     assert set(figures["speed"]["models"]) == {"TabularModel", "MLP(33, 50, 2)"}
     assert found.stdout == (tmp_path / "found.md").read_text() + "\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["found.json", "found.md"]
+
+
+def test_a_resumed_fit_reads_the_blocks_of_its_run(tmp_path: Path):
+    """How large they are depends on the memory that is free at the moment."""
+    stream = numbered(tmp_path, 20_000)
+
+    def learner(buffer_bytes: int) -> Learner:
+        data = DataBunch(loader(stream, shuffle=True, buffer_bytes=buffer_bytes), device="cpu", seed=5)
+        torch.manual_seed(0)
+        return Learner(data, nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), silent=True)
+
+    class Stops(Callback):
+        def on_batch_end(self, fit: Any) -> None:
+            if fit.iteration == 100:
+                fit.stop("interrupted")
+
+    plain, stopped, resumed = learner(2**15), learner(2**15), learner(2**20)
+    plain.fit(2, 1e-3)
+    stopped.fit(2, 1e-3, callbacks=[Stops()], checkpoint=tmp_path / "run")
+    Stops.on_batch_end = Callback.on_batch_end
+    resumed.resume(tmp_path / "run", callbacks=[Stops()])
+    assert resumed.recorder.losses == plain.recorder.losses
+    assert resumed.data.train_dl.blocks == plain.data.train_dl.blocks
+
+
+@pytest.mark.parametrize("blocks", [(0, 1), (10**9, 1), (1, 10**9), (5, 0)])
+def test_blocks_that_cannot_be_are_refused(stream: TableStream, blocks: tuple[int, int]):
+    with pytest.raises(ValueError, match="rows cannot be read in"):
+        loader(stream).use_blocks(*blocks)

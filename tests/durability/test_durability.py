@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
         ("signals.py", "--times", "2", "--epochs", "100"),
         ("fits.py", "--fits", "60"),
         ("every_type.py", "--every", "83"),
+        ("resumes.py", "--stops", "1"),
         ("malice.py", "--every", "40", "--seconds", "30"),
     ],
     ids=lambda args: args[0],

@@ -54,6 +54,12 @@ class Kept:
     position: Position | None = None
     parts: dict[str, Any] = field(default_factory=dict[str, Any])
 
+    def begin(self, fit: Fit) -> None: ...
+
+    def begin_epoch(self, fit: Fit) -> None: ...
+
+    def check(self, fit: Fit) -> None: ...
+
     def steps_until_due(self, fit: Fit) -> int:
         return 1
 

@@ -12,7 +12,7 @@ from onecycle.checkpoint.state import FitState
 from onecycle.checkpoint.writer import CheckpointConfig
 from onecycle.core.archives import describe_folder
 from onecycle.core.files import Lock
-from onecycle.core.record import Record
+from onecycle.core.record import Record, decode_nonfinite, encode_nonfinite
 from onecycle.errors import FileError, SettingError
 from onecycle.optim.schedules import Schedule, schedule_from_dict
 from onecycle.train.fit import Position
@@ -31,6 +31,7 @@ class ResumePoint:
 
     Attributes:
         first_epoch: Epochs that the learner had trained before the fit.
+        blocks: How the rows were read from the disk, by the memory that was free then; None if they were in memory.
         ended: Why the fit is over, or None if it was killed.
         signature: That of the learner that resumes.
     """
@@ -45,6 +46,7 @@ class ResumePoint:
     wd: float | list[float]
     first_epoch: int
     ended: str | None
+    blocks: tuple[int, int] | None
     signature: Signature | None = None
 
     @classmethod
@@ -74,7 +76,7 @@ class ResumePoint:
             name, (values, tensors) = run.read_latest()
             point = cls._from_state(FitState(tensors, values), run, name, lock)
             signature = sign()
-            _check_same_fit(run.path, values, signature(), callbacks, strict)
+            _check_same_fit(run.path, values, encode_nonfinite(signature()), callbacks, strict)
             signature.continue_from(values.get("changed", {}))
             point = replace(point, signature=signature)
             if point.position.num_batch > batches or len(point.schedule(0)[0]) != groups:
@@ -103,6 +105,7 @@ class ResumePoint:
                 wd=values["wd"],
                 first_epoch=values["first_epoch"],
                 ended=values["ended"],
+                blocks=tuple(blocks) if (blocks := values.get("blocks")) is not None else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise FileError(f"{run.checkpoints / name}: not the checkpoint of a fit ({error})") from error
@@ -121,7 +124,7 @@ class ResumePoint:
 
 def _check_types(values: dict[str, Any]) -> None:
     """Raise ValueError for values of a checkpoint that are not of the types that onecycle writes."""
-    position, callbacks, best = values["position"], values["callbacks"], values["best"]
+    position, callbacks, best = values["position"], values["callbacks"], decode_nonfinite(values["best"])
     counts = (*(position[key] for key in ("epoch", "num_batch", "iteration")), values["first_epoch"], values["epochs"])
     if not all(type(count) is int and 0 <= count < 2**62 for count in counts):
         raise ValueError("position, epochs or first_epoch are not counts")
@@ -133,6 +136,9 @@ def _check_types(values: dict[str, Any]) -> None:
         raise ValueError("callbacks is not a list of callbacks")
     if not (isinstance(best["name"], str | None) and isinstance(best["value"], int | float | None)):
         raise ValueError("best is not an epoch")
+    blocks = values.get("blocks")
+    if blocks is not None and not (isinstance(blocks, list) and [type(each) for each in blocks] == [int, int]):
+        raise ValueError("blocks are not two counts")
     about = values.get("about", {})
     if not (isinstance(about, dict) and all(isinstance(part, dict) for part in about.values())):
         raise ValueError("about is not a description")

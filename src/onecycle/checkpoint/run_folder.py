@@ -12,7 +12,7 @@ from torch import Tensor
 
 from onecycle.core.archives import MANIFEST, Content, read_folder, read_state, write_folder
 from onecycle.core.files import Lock, read_json, unwritable, write_json
-from onecycle.core.record import Record
+from onecycle.core.record import Record, decode_nonfinite
 from onecycle.errors import FileError, OneCycleError, OutputError, SettingError
 
 KIND = "fit"  # of a checkpoint in a run
@@ -142,7 +142,7 @@ class RunFolder:
     def read_best(self) -> dict[str, Any]:
         """Return the `name` of the best epoch's checkpoint so far and its `value`, as the newest checkpoint says."""
         best = (self.read_latest_state() or {}).get("best")
-        return dict(best) if isinstance(best, dict) else {"name": None, "value": None}
+        return decode_nonfinite(best) if isinstance(best, dict) else {"name": None, "value": None}
 
     def quarantine_newer(self, name: str) -> None:
         """Hide the checkpoints newer than `name`, which are damaged: the fit resumes before them."""

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from onecycle.checkpoint.objects import DAMAGED, Objects
 from onecycle.core.archives import Place, place_name, read_archive, write_archive, write_folder
 from onecycle.core.meaning import check_meaning
+from onecycle.core.trees import TAG, CannotPackError, Packer, Unpacker
 from onecycle.errors import FileError, ModelError, SettingError
 from onecycle.optim.optimizer import GroupedOptimizer
 
@@ -35,6 +37,9 @@ def save_checkpoint(
         state["info"] = meaning  # as in a bundle
     if opt is not None:
         tensors["optimizer"], state["optimizer"] = pack_optimizer(opt, model)
+        attributes, values = _pack_attributes(opt, model)
+        if values:  # few optimizers have any
+            tensors["attributes"], state["attributes"] = attributes, values
     if isinstance(folder, Path):
         write_folder(folder, KIND, tensors, state, replace=True)
     else:
@@ -58,7 +63,9 @@ def load_checkpoint(
         raise FileError(f"{folder}: epochs_trained is {reprlib.repr(epochs)}; expected a count")
     if meaning is not None:
         check_meaning(state.get("info"), meaning, folder)
-    moments = None
+    moments, attributes = None, state.get("attributes", {})
+    if not isinstance(attributes, dict) or not all(isinstance(values, dict) for values in attributes.values()):
+        raise FileError(f"{folder}: the optimizer's attributes are damaged")
     if opt is not None and "optimizer" in state:
         try:
             moments = unpack_optimizer(folder, state["optimizer"], tensors.get("optimizer", {}), opt, model)
@@ -67,6 +74,9 @@ def load_checkpoint(
     load_weights(model, tensors["model"], folder)
     if opt is not None and moments is not None:
         opt.load_moments(moments)
+        parameters = dict(model.named_parameters())
+        unpacker = Unpacker(tensors.get("attributes", {}), parameters, _device(model))
+        warn_of_missing(folder, Objects({"optimizer": opt.torch_opt}).unpack(attributes, unpacker), "load")
     return moments is not None, epochs
 
 
@@ -126,35 +136,116 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> 
 def pack_optimizer(opt: GroupedOptimizer, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors of an optimizer's state by name, and the rest as JSON values.
 
-    The state is that of the parameters which are trainable in `model` now.
+    A tensor of a trained parameter is named by the parameter's index and its own key, and so are other values among the
+    "scalars". The state is that of the parameters which are trainable in `model` now; that of frozen ones is "resting".
+    Raises SettingError if it cannot be stored exactly.
     """
     with suppress(SettingError):  # nothing is trainable: the next fit says so
         opt.follow(model, is_shown=False)
-    state = opt.state_dict()
-    flat = {f"{index}/{key}": value for index, entry in state["state"].items() for key, value in entry.items()}
-    tensors, scalars = split_tensors(flat)
-    return tensors, {
+    parameters = dict(model.named_parameters())
+    packer = Packer(parameters, _device(model))
+    index = {id(parameter): i for i, parameter in enumerate(p for group in opt.groups for p in group["params"])}
+    scalars, others, flat = dict[str, Any](), list[Any](), set[str]()
+    try:
+        for key, entry in opt.torch_opt.state.items():
+            if id(key) not in index or type(entry) is not dict or not all(type(name) is str for name in entry):
+                others.append([packer.pack_key(key, "state"), packer.pack(entry, f"state/{len(others)}")])
+                continue
+            for name, value in entry.items():
+                path = f"{index[id(key)]}/{name}"
+                packed = packer.pack(value, path)
+                if packed == {TAG: "tensor", "name": path} or (
+                    isinstance(value, Tensor) and _is_like(value, key, packed)
+                ):
+                    flat.add(path)
+                else:
+                    scalars[path] = packed
+        groups = [
+            {key: packer.pack(value, key) for key, value in group.items() if key != "params"} for group in opt.groups
+        ]
+        resting = {name: packer.pack(entry, f"resting/{name}") for name, entry in opt.resting_state().items()}
+    except CannotPackError as error:
+        raise SettingError(
+            f"the state of the optimizer {type(opt.torch_opt).__name__} cannot be saved exactly: {error}; expected "
+            "numbers, tensors, and lists and dicts of them"
+        ) from error
+    for group, packed in zip(opt.groups, groups, strict=True):
+        packed["params"] = [index[id(parameter)] for parameter in group["params"]]
+    return packer.tensors, {
         "name": type(opt.torch_opt).__name__,
-        "param_groups": state["param_groups"],
+        "param_groups": groups,
+        "own": opt.own_settings(),
         "parameters": _names_in(opt, model),
         "scalars": scalars,
+        "others": others,
+        "resting": resting,
+        "nested": sorted(packer.tensors.keys() - flat),
     }
+
+
+def _is_like(value: Tensor, parameter: Tensor, packed: Any) -> bool:
+    """Whether a tensor of the state has the layout and the place that one of its parameter has by default."""
+    if packed.keys() - {TAG, "name", "stride", "device"} or packed.get(TAG) != "tensor":
+        return False
+    is_dense = "stride" not in packed or (value.shape, value.stride()) == (parameter.shape, parameter.stride())
+    return is_dense and value.device == parameter.device and packed["name"].count("'") == 0
+
+
+def _pack_attributes(opt: GroupedOptimizer, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what an optimizer keeps beside its state and groups, other than settings: tensors, and the rest."""
+    packer = Packer(dict(model.named_parameters()), _device(model))
+    objects = Objects({"optimizer": opt.torch_opt}, is_fresh=False)
+    packed = objects.pack(packer)
+    refuse_unkept(objects, opt)
+    own = packed.get("optimizer", {})
+    for name in opt.attributes_as_made():
+        own.pop(name, None)
+    return packer.tensors, {path: values for path, values in packed.items() if values}
+
+
+def refuse_unkept(objects: Objects, opt: GroupedOptimizer) -> None:
+    """Raise SettingError for what an optimizer keeps and cannot be saved."""
+    if found := next((path for path in objects.unkept if path.startswith("optimizer")), None):
+        raise SettingError(
+            f"the optimizer {type(opt.torch_opt).__name__} cannot be saved exactly: {found} ({objects.unkept[found]}); "
+            "expected numbers, tensors, and lists and dicts of them"
+        )
+
+
+def warn_of_missing(source: Any, missing: list[str], action: str) -> None:
+    """Warn that what was saved of these objects has no place in those that are here."""
+    if missing:
+        more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
+        warnings.warn(
+            f"{source}: what was saved of {', '.join(missing[:3])}{more} has no place here: it is made later, or is "
+            f"of another kind; after this {action} the numbers are not those of a fit that was never stopped",
+            stacklevel=5,
+        )
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(iter(model.parameters())).device
 
 
 def unpack_optimizer(
     folder: Path, values: dict[str, Any], tensors: dict[str, Tensor], opt: GroupedOptimizer, model: nn.Module
 ) -> dict[str, Any]:
-    """Return the state dict that `pack_optimizer` split, in the order in which `opt` has the parameters of `model`.
+    """Return the state that `pack_optimizer` packed, as `GroupedOptimizer.load_moments` takes it.
 
     Raises SettingError for the state of another optimizer or of other layer groups, FileError for anything else.
     """
+    parameters = dict(model.named_parameters())
+    unpacker = Unpacker(tensors, parameters, _device(model))
     try:
         entries: dict[int, dict[str, Any]] = {}
-        for name, value in [*tensors.items(), *values["scalars"].items()]:
+        nested, scalars = set(values.get("nested", ())), values["scalars"]
+        flat = {name: tensor for name, tensor in tensors.items() if name not in nested}
+        for name, value in [*flat.items(), *((name, unpacker.unpack(value)) for name, value in scalars.items())]:
             index, key = name.split("/", 1)
             entries.setdefault(int(index), {})[key] = value
+        is_old = "own" not in values  # of earlier versions, whose lists are tuples
         groups = [
-            {key: tuple(value) if key == "betas" else value for key, value in group.items()}
+            {key: tuple(value) if key == "betas" and is_old else unpacker.unpack(value) for key, value in group.items()}
             for group in values["param_groups"]
         ]
         indices = [index for group in groups for index in group["params"]]
@@ -163,18 +254,47 @@ def unpack_optimizer(
         own = _names_in(opt, model)
         saved = values.get("parameters", own)  # earlier versions wrote no names: theirs are in the order of the model
         mismatch = _optimizer_mismatch(values, saved, opt, own)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        others = [(unpacker.unpack_key(key), unpacker.unpack(value)) for key, value in values.get("others", ())]
+        resting = {parameters[name]: unpacker.unpack(entry) for name, entry in values.get("resting", {}).items()}
+        changed = [list(map(str, keys)) for keys in values.get("own", [[] for _ in groups])]
+        if len(changed) != len(groups):
+            raise ValueError("its groups are damaged")
+    except (*DAMAGED, RecursionError) as error:
         raise FileError(f"{folder}: the optimizer's state is not one that onecycle wrote ({error})") from error
     if mismatch is not None:
         raise SettingError(f"the optimizer's state is of {mismatch}")
+    state = dict[Any, Any]()
     for group, saved_names, own_names in zip(groups, saved, own, strict=True):
         index_of = dict(zip(saved_names, group["params"], strict=True))
         group["params"] = [index_of[name] for name in own_names]
-    placed = [
-        (n, i) for group, names in zip(groups, own, strict=True) for n, i in zip(names, group["params"], strict=True)
-    ]
-    check_moments(folder, opt, model, [(n, key, value) for n, i in placed for key, value in entries.get(i, {}).items()])
-    return {"state": entries, "param_groups": groups}
+        for name, index in zip(own_names, group["params"], strict=True):
+            if entry := entries.get(index):
+                parameter = parameters[name]
+                state[parameter] = {k: _placed(v, parameter) if f"{index}/{k}" in flat else v for k, v in entry.items()}
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    held = [(names[id(p)], entry) for p, entry in [*state.items(), *resting.items(), *others] if id(p) in names]
+    check_moments(folder, opt, model, [(n, k, v) for n, e in held if isinstance(e, dict) for k, v in e.items()])
+    return {"state": {**state, **dict(others)}, "param_groups": groups, "own": changed, "resting": resting}
+
+
+def add_resting(
+    folder: Path, state: dict[str, Any], tensors: dict[str, Tensor], opt: GroupedOptimizer, model: nn.Module
+) -> None:
+    """Add to an unpacked state that of frozen parameters as earlier versions wrote it: tensors by name and key."""
+    parameters, named = (
+        dict(model.named_parameters()),
+        [(path.rpartition("/"), value) for path, value in tensors.items()],
+    )
+    check_moments(folder, opt, model, [(name, key, value) for (name, _, key), value in named])
+    for (name, _, key), value in named:
+        state["resting"].setdefault(parameters[name], {})[key] = _placed(value, parameters[name])
+
+
+def _placed(value: Tensor, parameter: Tensor) -> Tensor:
+    """Return a tensor of the state of a parameter on its device, and laid out in memory as it is."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device, copy=True)
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def check_moments(folder: Path, opt: GroupedOptimizer, model: nn.Module, state: Iterable[tuple[str, str, Any]]) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from onecycle.checkpoint.run_folder import RunFolder
-from onecycle.checkpoint.state import FitState, capture_state
+from onecycle.checkpoint.state import FitState, Surroundings, capture_state
 from onecycle.core.checks import check_int
 from onecycle.core.choices import Mode
 from onecycle.core.files import Lock
+from onecycle.core.record import encode_nonfinite
 from onecycle.errors import SettingError
 from onecycle.train.callbacks.base import Callback
 from onecycle.train.callbacks.monitor import Monitor, warn_of_nan
@@ -123,6 +124,7 @@ class CheckpointWriter:
     `signature` is what a resumed fit is compared with. Its values may take a while, and are asked for by the thread.
     `extra` is written with every checkpoint. `lock`, that of the run, is released in the
     end unless `config` has it from the caller. `is_new` is False for a fit that is resumed or extended.
+    `surroundings` is what else the steps depend on.
     """
 
     def __init__(
@@ -134,9 +136,11 @@ class CheckpointWriter:
         lock: Lock,
         extra: dict[str, Any],
         is_new: bool = True,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self._run, self._config, self._every = RunFolder(config.folder), config, Interval.parse(config.every)
         self._fit, self._callbacks, self._signature, self._lock, self._extra = fit, callbacks, signature, lock, extra
+        self._surroundings = surroundings
         self._old = {*self._run.names()} if is_new else set[str]()  # removed when the first new one is written
         self._best: dict[str, Any] = {"name": None, "value": None} if is_new else self._run.read_best()
         self._thread = ThreadPoolExecutor(1, "onecycle-checkpoint")
@@ -147,6 +151,21 @@ class CheckpointWriter:
         self._saved_at, self._saved_time = fit.iteration, time.monotonic()
 
     # --- called by the loop -----------------------------------------------------------------------------------------
+
+    def begin(self, fit: Fit) -> None:
+        """Look at what is to be saved, before the first step. Warns and raises as `check`."""
+        if self._surroundings is not None:
+            self._surroundings.begin(fit)
+
+    def begin_epoch(self, fit: Fit) -> None:
+        """Note what the data are like before the first batch of an epoch."""
+        if self._surroundings is not None:
+            self._surroundings.begin_epoch(fit)
+
+    def check(self, fit: Fit) -> None:
+        """Warn of what cannot be resumed; raise SettingError if the optimizer's state cannot be saved exactly."""
+        if self._surroundings is not None:
+            self._surroundings.check(fit)
 
     def steps_until_due(self, fit: Fit) -> int:
         """Return how many steps may be taken before `is_due` must be asked again."""
@@ -179,7 +198,7 @@ class CheckpointWriter:
         self._update_best(name, position)
         ended = self._fit.stop_reason if position.epoch < self._fit.epochs else FINISHED
         values = {**self._extra, "best": dict(self._best), "ended": ended, "changed": self._signature.changed()}
-        state = capture_state(self._fit, self._callbacks, position)
+        state = capture_state(self._fit, self._callbacks, position, self._surroundings)
         self._pending = self._thread.submit(self._write, name, state, values)
 
     def end_epoch(self, position: Position) -> None:
@@ -229,7 +248,9 @@ class CheckpointWriter:
     # --- called by the thread ---------------------------------------------------------------------------------------
 
     def _write(self, name: str, state: FitState, values: dict[str, Any]) -> None:
-        self._run.write(name, state.tensors, {**state.values, **values, "about": self._signature()})
+        # encoded, since an optimizer's default may be infinite
+        others = encode_nonfinite({**values, "about": self._signature()})
+        self._run.write(name, state.tensors, {**state.values, **others})
         self._old.discard(name)
         newest = [name for name in self._run.names() if name not in self._old][: self._config.keep]
         self._run.prune({*newest, values["best"]["name"]})

@@ -38,6 +38,7 @@ from onecycle.errors import FileError, NonFiniteLossError, SettingError
 from onecycle.learner import Learner
 from onecycle.show.interpret import summarize_errors
 from onecycle.show.report import WHEN_STOPPED, drawable, write_report
+from onecycle.tables.cache.sizes import parse_memory_limit
 from onecycle.train.lr_find import LRFindResult
 from onecycle.train.metrics import metric_name
 
@@ -51,6 +52,8 @@ def train(settings: TrainSettings, out: Path, force: bool, as_json: bool, every:
     `every` is the interval of the checkpoints; None for none.
     """
     checkpoint = None if every is None else CheckpointConfig(out, every, overwrite=force)
+    if not settings.is_dataset:  # the memory that is free now decides, also for a training that is resumed
+        settings = replace(settings, memory_limit=str(parse_memory_limit(settings.memory_limit)))
     run = RunFolder(out)
     device = pick_device(settings.device)
     use_agg()

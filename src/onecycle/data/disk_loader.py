@@ -103,6 +103,18 @@ class DiskLoader(RowLoader):
         self.block_rows = min(_MAX_BLOCK_ROWS, max(rows // _MIN_BLOCKS, 1))
         self.buffers = -(-len(dataset) // rows)  # in an epoch
 
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """Rows of a block, and buffers in an epoch: what the order of the rows depends on besides the seed."""
+        return self.block_rows, self.buffers
+
+    def use_blocks(self, block_rows: int, buffers: int) -> None:
+        """Read the rows in the blocks and buffers that another loader of the data set has. Raises ValueError."""
+        rows = len(self.dataset)
+        if not (1 <= block_rows <= _MAX_BLOCK_ROWS and 1 <= buffers <= max(-(-rows // block_rows), 1)):
+            raise ValueError(f"{rows:,} rows cannot be read in {buffers:,} buffers of blocks of {block_rows:,} rows")
+        self.block_rows, self.buffers = block_rows, buffers
+
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield the batches of epoch `number`. Raises FileError if the files cannot be read."""
         parts, missing = list[list[Tensor]](), self.batch_size  # of a batch, which the next buffer may continue

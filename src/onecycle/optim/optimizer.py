@@ -23,8 +23,15 @@ DECOUPLED_WD = "decoupled_wd"  # of a parameter group: the decay before the step
 _DECOUPLED = tuple(getattr(torch.optim, name) for name in ("Adafactor", "Muon") if hasattr(torch.optim, name))
 _SPARSE = (torch.optim.SGD, torch.optim.Adagrad, torch.optim.SparseAdam)
 _TORCH_OPTIMIZERS = {each for each in vars(torch.optim).values() if isinstance(each, type)} - {Optimizer}
+_PLAIN = (bool, int, float, str, type(None))
 _SCALARS = ("step", "eta", "mu", "mu_product")  # of a state: tensors without dimensions
+_STATES = {  # of a state: tensors for the kernels of torch.optim
+    *_SCALARS,
+    *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "grad_avg", "acc_delta"),
+    *("sum", "ax", "prev", "step_size", "row_var", "col_var", "variance"),
+}
 _KERNELS = {"fused", "foreach", "capturable", "differentiable"}
+_RATES = {"lr", "weight_decay", DECOUPLED_WD, "decoupled_weight_decay"}  # settings of the fit
 _MAX_NAMES = 4  # in a message
 _NORMS = (*BATCH_NORMS, nn.LayerNorm)
 _WITH_BIAS = (
@@ -97,6 +104,7 @@ class GroupedOptimizer:
         first = self.groups[0]
         # Adam's kernel includes the decoupled decay, at the same point: p *= 1 - lr * wd before the update
         self._decays_itself = true_wd and "decoupled_weight_decay" in first
+        self._made_with = {name: value for name, value in vars(self.torch_opt).items() if isinstance(value, _PLAIN)}
         self._has_l2 = "weight_decay" in first and not isinstance(self.torch_opt, _DECOUPLED)
         self._fused: FusedAdam | None = None
         self._mom_key = next((key for key in ("momentum", "betas") if key in first), None)
@@ -308,46 +316,84 @@ class GroupedOptimizer:
 
     def state_shape(self, key: str, parameter: nn.Parameter) -> tuple[int, ...] | None:
         """Return the shape that a tensor of the state of `parameter` has, or None if it may have any."""
-        if not any(base in _TORCH_OPTIMIZERS for base in type(self.torch_opt).__mro__):
+        if not self._is_of_torch(key):
             return None  # a user's
         shape = tuple(parameter.shape)
         factored = {"row_var": (*shape[:-1], 1), "col_var": (*shape[:-2], 1, *shape[-1:])}
         return () if key in _SCALARS else factored.get(key, shape)
 
+    def _is_of_torch(self, key: str) -> bool:
+        """Whether a state of this name is for the kernels of torch.optim."""
+        kinds = type(self.torch_opt).__mro__
+        return kinds[0] in _TORCH_OPTIMIZERS or (key in _STATES and any(base in _TORCH_OPTIMIZERS for base in kinds))
+
+    def own_settings(self) -> list[list[str]]:
+        """Return for each parameter group the settings that changed since it was made, other than rates and kernel.
+
+        So schedule-free methods, Prodigy and D-Adaptation keep what they have learned.
+        """
+        passed, defaults = {"params", self._mom_key, *_RATES, *_KERNELS}, self.torch_opt.defaults
+        return [
+            [
+                key
+                for key in group
+                if key not in passed and not (key in defaults and _is_same(group[key], defaults[key]))
+            ]
+            for group in self.groups
+        ]
+
+    def attributes_as_made(self) -> list[str]:
+        """Return which attributes of the torch optimizer, numbers and texts, are as they were when it was made."""
+        now = vars(self.torch_opt)
+        return [name for name, value in self._made_with.items() if name in now and _is_same(now[name], value)]
+
     def load_moments(self, state: dict[str, Any], settings: bool = False) -> None:
         """Load the moments and momentum of a saved state, and keep all other settings (decay, kernel) as they are.
 
-        With `settings`, load these too, and keep only the choice of the kernel.
+        With `settings`, load these too, and keep only the choice of the kernel. The state is that of `state_dict` with
+        parameters as keys, the settings that each group changed ("own"), and that of frozen parameters ("resting").
         """
-        own_keys = [set(group) & _KERNELS if settings else set(group) - {self._mom_key} for group in self.groups]
-        kept = [{key: group[key] for key in keys} for group, keys in zip(self.groups, own_keys, strict=True)]
-        self.load_state_dict(state)
-        for group, own in zip(self.groups, kept, strict=True):
-            group.update(own)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what `state_dict` returned. Settings that it lacks, as those of earlier versions do, stay."""
-        before = self.groups
-        with without_compiler():
-            self.torch_opt.load_state_dict(state)
-        self.groups = self.torch_opt.param_groups
-        for group, own in zip(self.groups, before, strict=True):
-            group.update({key: value for key, value in own.items() if key not in group})
+        for group, saved, own in zip(self.groups, state["param_groups"], state["own"], strict=True):
+            kept = (_KERNELS if settings else set(group) - {self._mom_key, *own}) & set(group)
+            group.update({name: value for name, value in saved.items() if name != "params" and name not in kept})
+        group_of = {id(parameter): group for group in self.groups for parameter in group["params"]}
+        self.torch_opt.state.clear()
+        for key, entry in state["state"].items():
+            group = group_of.get(id(key))
+            self.torch_opt.state[key] = entry if group is None else self._placed(key, entry, group)
+        self._resting = {p: self._placed(p, entry, self.groups[0]) for p, entry in state["resting"].items()}
         self._fused = None  # it holds the tensors of the old state
 
-    def resting_state(self) -> dict[str, Tensor]:
-        """Return the state of parameters that it has trained and that are frozen now, by name."""
-        entries = [(self._names[id(parameter)], entry) for parameter, entry in self._resting.items()]
-        return {f"{name}/{key}": v for name, entry in entries for key, v in entry.items() if isinstance(v, Tensor)}
+    def _placed(self, parameter: Tensor, entry: Any, group: dict[str, Any]) -> Any:
+        """Return the state of a parameter as the kernels of torch.optim take it; a user's as it is."""
+        if not isinstance(entry, dict):
+            return entry
+        placed: dict[Any, Any] = {**entry}
+        for key, value in placed.items():
+            if not isinstance(value, Tensor) or not self._is_of_torch(key):
+                continue
+            if key == "step":
+                placed[key] = value.to(parameter.device if group.get("fused") or group.get("capturable") else "cpu")
+            elif value.shape == parameter.shape and (value.dtype, value.stride()) != (
+                parameter.dtype,
+                parameter.stride(),
+            ):
+                placed[key] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+        return placed
 
-    def load_resting_state(self, model: nn.Module, state: dict[str, Tensor]) -> None:
-        """Load what `resting_state` returned, for the parameters of `model`."""
-        parameters = dict(model.named_parameters())
-        for path, value in state.items():
-            name, key = path.rsplit("/", 1)
-            on_device = key != "step" or self.groups[0].get("fused") or self.groups[0].get("capturable")
-            entry = self._resting.setdefault(parameters[name], {})
-            entry[key] = value.to(parameters[name].device if on_device else "cpu", copy=True)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load what `state_dict` returned, exactly: torch.optim's own would round it to the parameters' dtype."""
+        parameters = dict(enumerate(parameter for group in self.groups for parameter in group["params"]))
+        self.torch_opt.state.clear()
+        for key, entry in state["state"].items():
+            self.torch_opt.state[parameters.get(key, key)] = entry
+        for group, saved in zip(self.groups, state["param_groups"], strict=True):
+            group.update({name: value for name, value in saved.items() if name != "params"})
+        self._fused = None  # it holds the tensors of the old state
+
+    def resting_state(self) -> dict[str, dict[str, Any]]:
+        """Return the state of parameters that it has trained and that are frozen now, by their names."""
+        return {self._names[id(parameter)]: entry for parameter, entry in self._resting.items()}
 
 
 def _trained_halves(groups: Sequence[LayerGroup]) -> list[list[nn.Parameter]]:
@@ -356,6 +402,12 @@ def _trained_halves(groups: Sequence[LayerGroup]) -> list[list[nn.Parameter]]:
     if not any(halves):
         raise SettingError("the model has no trainable parameters; unfreeze a layer group first")
     return halves
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    if isinstance(value, Tensor) or isinstance(other, Tensor):
+        return isinstance(value, Tensor) and isinstance(other, Tensor) and torch.equal(value, other)
+    return value is other or (type(value) is type(other) and repr(value) == repr(other))
 
 
 def _enumerate(names: list[str]) -> str:

@@ -146,6 +146,18 @@ class Position:
 class Checkpointer(Protocol):
     """Saves a fit while it runs. `checkpoint/writer.py` has the implementation."""
 
+    def begin_epoch(self, fit: Fit) -> None:
+        """Note what the data are like before the first batch of an epoch, also of one that is resumed."""
+        ...
+
+    def begin(self, fit: Fit) -> None:
+        """Look at what is to be saved, before the first step."""
+        ...
+
+    def check(self, fit: Fit) -> None:
+        """Raise SettingError if the state cannot be saved, after the first step."""
+        ...
+
     def steps_until_due(self, fit: Fit) -> int:
         """Return the number of steps that may be taken before `is_due` must be called again."""
         ...

@@ -160,6 +160,8 @@ def run_fit(run: Run) -> None:
             fit.opt.note_rates()
             if run.start is None:
                 _call(run.hooks["on_train_begin"], fit)
+            if checkpointer is not None:
+                checkpointer.begin(fit)
             while position.epoch < fit.epochs and not fit.stop_reason:
                 epoch = _begin_epoch(run, position)
                 _train_epoch(epoch)
@@ -190,7 +192,8 @@ def _begin_epoch(run: Run, position: Position) -> Epoch:
     fit = run.fit
     fit.epoch, fit.num_batch = position.epoch, position.num_batch
     started, number = time.perf_counter() - position.seconds, run.first_epoch + position.epoch
-    fit.model.train()
+    if not position.generators:  # else the modes are those of the checkpoint
+        fit.model.train()
     with run.generators.writing():
         if position.generators:
             set_rng_states(position.generators, fit.device)
@@ -202,6 +205,8 @@ def _begin_epoch(run: Run, position: Position) -> Epoch:
     first, batches = fit.iteration - fit.num_batch, len(run.train_dl)
     rates = [Rates(*fit.schedule(step)) for step in range(first, first + batches)]  # a user's schedule may be a tuple
     fit.opt.check_rates(rates[0].mom is not None)
+    if run.checkpointer is not None:
+        run.checkpointer.begin_epoch(fit)
     losses = run.recorder.start_epoch(batches, fit.device, fit.num_batch)
     return Epoch(run, number, rates, losses, started)
 
@@ -213,12 +218,16 @@ def _train_epoch(epoch: Epoch) -> None:
     lrs = [rates.lrs[-1] for rates in epoch.rates]
     moms = [fit.opt.momentum if rates.mom is None else rates.mom for rates in epoch.rates]
     next_read = time.perf_counter() + READ_SECONDS
+    unchecked = checkpointer if fit.iteration == (run.start or Position()).iteration else None
     try:
         for done in run.engine.steps(epoch):
             fit.iteration += done - fit.num_batch
             fit.num_batch = done
             if not run.generators.is_known():
                 run.generators.look()
+            if unchecked is not None:
+                unchecked.check(fit)
+                unchecked = None
             if is_watched:
                 lrs[done - 1], moms[done - 1] = fit.lr, fit.mom  # a callback may set those of its step
             fit.apply_anneal_request(len(run.train_dl))

@@ -14,8 +14,8 @@ class Callback:
     """Base class of callbacks: code that runs at eight moments of a fit.
 
     Override the hooks you need; a hook that no callback overrides costs nothing. Hooks are looked up once, before the
-    fit. They run for training batches only, not in validation. A callback whose later steps depend on what it has
-    seen returns that from `state`, so that a fit with it can be resumed.
+    fit. They run for training batches only, not in validation. What a callback has in its attributes is saved in
+    checkpoints and restored by `Learner.resume`; one that overrides `state` and `load_state` decides itself.
 
     Attributes:
         order: Hooks of callbacks with a lower order run first; within one order they run in list order.
