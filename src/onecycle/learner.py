@@ -21,6 +21,7 @@ from onecycle.core.archives import as_place, place_name
 from onecycle.core.checks import as_list, check_int
 from onecycle.core.choices import EngineName, Precision, SetName
 from onecycle.core.device import pick_device, preserve_python_rng_states, versions
+from onecycle.core.files import Lock
 from onecycle.core.models import TabularModel
 from onecycle.core.record import Record
 from onecycle.data.bunch import DataBunch
@@ -351,7 +352,12 @@ class Learner(Predictor):
 
     # --- earlier fits ------------------------------------------------------------------------------------------------
 
-    def resume(self, folder: str | Path, callbacks: Callback | Sequence[Callback] | None = None) -> None:
+    def resume(
+        self,
+        folder: str | Path,
+        callbacks: Callback | Sequence[Callback] | None = None,
+        lock: Lock | None = None,
+    ) -> None:
         """Resume a fit from the newest intact checkpoint of a run. A fit that is finished is only loaded.
 
         With a learner set up like the one of the run, the result equals a fit that was never stopped, bit for bit on
@@ -360,6 +366,7 @@ class Learner(Predictor):
         Args:
             folder: The folder that the fit had as `checkpoint`.
             callbacks: The callbacks that the fit had.
+            lock: The lock of the folder, if the caller has it already.
 
         Raises:
             FileError: If there is no intact checkpoint.
@@ -370,7 +377,7 @@ class Learner(Predictor):
         """
         resolved = self._resolve_callbacks(callbacks)
         names, batches = [type(callback).__name__ for callback in resolved], len(self.data.train_dl)
-        point = ResumePoint.latest(folder, self._resume_signature, names, batches, len(self.layer_groups))
+        point = ResumePoint.latest(folder, self._resume_signature, names, batches, len(self.layer_groups), lock)
         recorder = Recorder(point.record)
         recorder.prime_smoothing()
         make_display(self.silent).message(point.progress_message(batches))

@@ -23,9 +23,10 @@ from onecycle.core.config import Config
 from onecycle.core.files import (
     LOCKS_SUPPORTED,
     Lock,
+    open_unlinked,
+    read_json,
     sync_folder,
     unwritable,
-    verify_checksum,
     with_checksum,
     write_text,
 )
@@ -82,7 +83,7 @@ class RowFile:
             if stat.st_size != self.bytes:
                 raise DamagedCacheError(f"{self.name} has {stat.st_size:,} bytes instead of {self.bytes:,}")
             if content or stat.st_mtime_ns != self.mtime_ns:
-                with path.open("rb") as file:
+                with open(path, "rb", opener=open_unlinked) as file:
                     if file_digest(file, "sha256").hexdigest() != self.sha256:
                         raise DamagedCacheError(f"{self.name} was changed")
         except OSError as error:
@@ -156,7 +157,7 @@ class Manifest:
     def read(cls, folder: Path) -> "Manifest":
         """Read the manifest of `folder`. Raises DamagedCacheError unless this version wrote it."""
         try:
-            content = verify_checksum((folder / _MANIFEST).read_text("utf-8"))
+            content = read_json(folder / _MANIFEST)
             if content["format"] != FORMAT:
                 raise DamagedCacheError(f"{_MANIFEST} has format {content['format']} instead of {FORMAT}")
             values = content["manifest"]
@@ -267,7 +268,7 @@ class TableCache:
             checked = manifest.check(folder)
             if checked != manifest:  # a copy, with other times
                 checked.write(folder)
-            os.utime(folder / _MANIFEST)
+            os.utime(folder / _MANIFEST, follow_symlinks=False)
         except BaseException as error:
             lock.release()
             if not isinstance(error, DamagedCacheError):

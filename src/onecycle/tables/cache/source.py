@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from onecycle.core.files import write_text
+from onecycle.core.files import read_own, write_text
 from onecycle.core.reading import open_for_reading
 from onecycle.errors import FileError, OneCycleError
 from onecycle.tables.cache.numpy_files import RowChunk, column_names, is_numpy_file, read_headers, stream_arrays
@@ -110,5 +110,5 @@ def open_if_larger(
 def _read_hashes(cache: Path) -> dict[str, Any]:
     """Return the recorded hashes by path; none if the file is missing or damaged."""
     with suppress(OSError, ValueError, TypeError):
-        return dict(json.loads((cache / _HASHES).read_text("utf-8")))
+        return dict(json.loads(read_own(cache / _HASHES)))
     return {}
