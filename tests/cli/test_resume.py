@@ -70,10 +70,14 @@ def test_a_training_that_was_killed_before_its_first_checkpoint_begins_anew(
         with pytest.raises(SettingError, match="holds a run of `onecycle train`"):
             in_python("a")
         return
-    assert run(["train", "--resume", "a"] if by == "--resume" else ["train", "rows.npz", *QUICK, "--out", "a", *more]) == 0
+    assert (
+        run(["train", "--resume", "a"] if by == "--resume" else ["train", "rows.npz", *QUICK, "--out", "a", *more]) == 0
+    )
     assert numbers("a") == numbers("whole")
     for path in (Path("a"), Path("a/checkpoints")):
-        found, expected = ({entry.name for entry in folder.glob("*")} for folder in (path, "whole" / path.relative_to("a")))
+        found, expected = (
+            {entry.name for entry in folder.glob("*")} for folder in (path, "whole" / path.relative_to("a"))
+        )
         assert found == expected
 
 

@@ -61,7 +61,9 @@ def reserve_output(out: Path, force: bool) -> Generator[Lock]:
                 if (out / name).is_dir():
                     raise OutputError(f"{out / name} is a folder; expected a file or nothing: give another --out")
                 if (out / name).exists() and not (run.is_cli_run() or is_vacant(out)):
-                    raise OutputError(f"{out / name}: no run of onecycle wrote it; give another --out")
+                    raise OutputError(
+                        f"{out / name}: not of a run of `onecycle train`; move it away, or give another --out"
+                    )
             check_bundle_path(out / MODEL, overwrite=True)
             check_replaceable(out / SETTINGS, _SETTINGS_KIND, replace=True)
             run.check_removable()
