@@ -341,7 +341,7 @@ def torture(options: argparse.Namespace, base: Path) -> tuple[int, int, Counter[
         if odd == "folder" and not list((place / path).parent.rglob("mine.txt")):
             wrong.append(f"{what}: what it held is gone")
         if options.show:
-            print(f"{what} | {result}")
+            print(f"{what} | {result}", flush=True)
         shutil.rmtree(place)
     return len(set(places)), len(cases), outcomes, wrong, most
 

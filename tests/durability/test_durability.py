@@ -23,6 +23,8 @@ HERE = Path(__file__).parent
         ("signals.py", "--times", "2", "--epochs", "100"),
         ("fits.py", "--fits", "60"),
         ("malice.py", "--every", "40", "--seconds", "30"),
+        ("odd_files.py", "--every", "30"),
+        ("early_kills.py", "--kills", "4"),
     ],
     ids=lambda args: args[0],
 )

@@ -26,6 +26,7 @@ from onecycle.errors import FileError, OneCycleError, OutputError, SettingError
 
 KIND = "fit"  # of a checkpoint in a run
 RECORD, SETTINGS = "record.json", "settings"  # written by the command line beside the checkpoints
+REQUEST = ".request"  # the same as SETTINGS, from the start of a training until these are complete, or it ends
 LOCK = ".lock"
 _CHECKPOINTS, _FAILURE = "checkpoints", "failure.json"
 _CLI_ONLY_SETTING = "lr_choice"  # in the record of `onecycle train`, but not of a fit in Python
@@ -109,7 +110,7 @@ class RunFolder:
         return bool(self.names()) and not self._has_cli_settings()
 
     def _has_cli_settings(self) -> bool:
-        return (self.path / SETTINGS / MANIFEST).is_file()
+        return any((self.path / name / MANIFEST).is_file() for name in (SETTINGS, REQUEST))
 
     # --- the error that the fit ended with --------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from onecycle.checkpoint.run_folder import LOCK, RECORD, SETTINGS, RunFolder
+from onecycle.checkpoint.run_folder import LOCK, RECORD, REQUEST, SETTINGS, RunFolder
 from onecycle.cli.settings import ImageSize, ModelChoice, TrainSettings
 from onecycle.core.archives import check_replaceable, read_folder, read_manifest, remove_folder, write_folder
 from onecycle.core.files import Lock, atomic_write, unwritable
@@ -36,7 +36,7 @@ def use_agg() -> None:
 def reserve_output(out: Path, force: bool) -> Generator[Lock]:
     """Make the folder `out` for a run and lock it; remove it again if the block fails before it wrote anything.
 
-    Settings stay only if there are checkpoints to resume from.
+    In the end, settings stay only if there are checkpoints to resume from.
 
     Raises:
         SettingError: If another process writes to it, it is not empty (see `is_vacant`) and `force` is false, or it
@@ -65,13 +65,13 @@ def reserve_output(out: Path, force: bool) -> Generator[Lock]:
                         f"{out / name}: not of a run of `onecycle train`; move it away, or give another --out"
                     )
             check_bundle_path(out / MODEL, overwrite=True)
-            check_replaceable(out / SETTINGS, _SETTINGS_KIND, replace=True)
+            for name in (SETTINGS, REQUEST):
+                check_replaceable(out / name, _SETTINGS_KIND, replace=True)
             run.check_removable()
             try:
                 yield lock
             finally:
-                if not run.names():
-                    delete_settings(out)
+                delete_settings(out, REQUEST, *([] if run.names() else [SETTINGS]))
 
 
 def is_vacant(out: Path) -> bool:
@@ -81,17 +81,23 @@ def is_vacant(out: Path) -> bool:
     if run.checkpoints.is_dir() and not any(run.checkpoints.iterdir()):
         names.remove(run.checkpoints.name)
     if is_begun(out):  # while its results were being written
-        names -= {SETTINGS, MODEL, REPORT, *PLOTS}
+        names -= {SETTINGS, REQUEST, MODEL, REPORT, *PLOTS}
     return not names
 
 
 def is_begun(run: Path) -> bool:
     """Whether the folder has the settings of a training that was killed before its first checkpoint, or still runs."""
-    with suppress(FileError):
-        return bool(read_manifest(run / SETTINGS, _SETTINGS_KIND)) and not (
-            RunFolder(run).names() or (run / RECORD).exists()
-        )
-    return False
+    has_result = RunFolder(run).names() or (run / RECORD).exists()
+    return not has_result and _settings_folder(run) is not None
+
+
+def _settings_folder(run: Path) -> Path | None:
+    """Return the folder of the newest settings, if they are whole."""
+    for name in (SETTINGS, REQUEST):
+        with suppress(FileError):
+            read_manifest(run / name, _SETTINGS_KIND)
+            return run / name
+    return None
 
 
 @contextmanager
@@ -143,19 +149,20 @@ def save_settings(
 ) -> None:
     """Write what resuming needs: settings, interval of checkpoints, and what the finder said. Raise OutputError.
 
-    Without a learning rate, the training begins anew.
+    Without a learning rate this is only a request: a training that begins anew.
     """
     values = asdict(settings)
     if not settings.is_dataset:
         values["source"] = str(Path(settings.source).resolve())  # the run may be resumed from another folder
     losses = None if curve is None else encode_nonfinite({"lrs": curve.lrs, "losses": curve.losses})
     state = {"settings": values, "every": every, "lr": lr, "curve": losses}
-    write_folder(run / SETTINGS, _SETTINGS_KIND, {}, state, replace=True)
+    write_folder(run / (REQUEST if lr is None else SETTINGS), _SETTINGS_KIND, {}, state, replace=True)
 
 
-def delete_settings(run: Path) -> None:
-    """Remove what `save_settings` wrote, if anything. Raise OutputError for anything else."""
-    remove_folder(run / SETTINGS, _SETTINGS_KIND)
+def delete_settings(run: Path, *names: str) -> None:
+    """Remove what `save_settings` wrote into these folders, if anything. Raise OutputError for anything else."""
+    for name in names:
+        remove_folder(run / name, _SETTINGS_KIND)
 
 
 def is_resumable(run: Path) -> bool:
@@ -196,7 +203,7 @@ class SavedSettings(NamedTuple):
 def load_settings(run: Path) -> SavedSettings:
     """Return what `save_settings` wrote. Raise FileError if it is missing or damaged, or the data are gone."""
     check_resumable(run)
-    state, _ = read_folder(run / SETTINGS, _SETTINGS_KIND)
+    state, _ = read_folder(_settings_folder(run) or run / SETTINGS, _SETTINGS_KIND)
     try:
         values: dict[str, Any] = dict(state["settings"])
         if "data" in values:

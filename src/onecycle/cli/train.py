@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from onecycle.checkpoint.run_folder import RunFolder
+from onecycle.checkpoint.run_folder import REQUEST, SETTINGS, RunFolder
 from onecycle.checkpoint.writer import CheckpointConfig
 from onecycle.cli.plan import model_facts, plan_lines
 from onecycle.cli.run_files import (
@@ -21,6 +21,7 @@ from onecycle.cli.run_files import (
     REPORT,
     check_resumable,
     check_writable,
+    delete_settings,
     is_resumable,
     is_vacant,
     load_settings,
@@ -58,14 +59,16 @@ def train(settings: TrainSettings, out: Path, force: bool, as_json: bool, every:
     with reserve_output(out, force) as lock:
         if is_vacant(out):  # else what an earlier run wrote stays resumable until this one trains
             save_settings(out, settings, every)
+            delete_settings(out, SETTINGS)
         with redirect_stdout(sys.stderr):  # the learner shows its progress on stdout, which is for data here
             setup, learn = _prepare(settings, device)
             curve = None if settings.lr is not None else _find(learn)
             lr = settings.lr if settings.lr is not None else _suggest(curve, settings)
             run.prune(set())  # of an earlier training, which --force replaces
             run.delete_failure()
-            save_settings(out, replace(settings, epochs=setup.epochs), every, lr, curve)
+            delete_settings(out, SETTINGS)
             if checkpoint is not None:
+                save_settings(out, replace(settings, epochs=setup.epochs), every, lr, curve)
                 checkpoint = replace(checkpoint, lock=lock)
             with _name_options_in_errors(settings, lr):
                 learn.fit_one_cycle(setup.epochs, lr, checkpoint=checkpoint)
@@ -97,6 +100,7 @@ def resume(run: Path, device: str | None, as_json: bool) -> int:
                 setup, learn = _prepare(settings, pick_device(settings.device))
                 with _name_options_in_errors(settings, lr):
                     learn.resume(run, lock=lock)
+            delete_settings(run, REQUEST)
             return _finish(learn, settings, setup, curve, lr, run, as_json)
     print(f"{run}: was killed before its first checkpoint; it begins anew", file=sys.stderr)
     return train(settings, run, False, as_json, every)
