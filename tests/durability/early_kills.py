@@ -63,7 +63,7 @@ def after_a_kill(folder: Path, words: list[str], resume: bool, expected: object)
     return state, wrong
 
 
-def torture(kills: int, seed: int, folder: Path) -> tuple[Counter[str], list[str]]:
+def torture(kills: int, seed: int, show: bool, folder: Path) -> tuple[Counter[str], list[str]]:
     """How often what was left, and what went wrong."""
     generator, found, wrong = random.Random(seed), Counter[str](), list[str]()
     rows = np.random.default_rng(0).normal(size=(400, 5)).astype(np.float32)
@@ -90,7 +90,11 @@ def torture(kills: int, seed: int, folder: Path) -> tuple[Counter[str], list[str
         process.communicate()
         state, faults = after_a_kill(place, kinds[kill % 2], bool(kill // 2 % 2), expected)
         found[state] += 1
-        wrong += [f"kill {kill}: {fault}" for fault in faults]
+        for fault in faults:
+            wrong.append(f"kill {kill}: {fault}")
+            print(wrong[-1], flush=True)
+        if show:
+            print(f"kill {kill}: left {state}", flush=True)
     return found, wrong
 
 
@@ -99,10 +103,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--show", action="store_true", help="print what each kill left")
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
-        found, wrong = torture(options.kills, options.seed, Path(folder))
-    print(*wrong, sep="\n")
+        found, wrong = torture(options.kills, options.seed, options.show, Path(folder))
     left = ", ".join(f"{count} left {what}" for what, count in found.most_common())
     print(f"{sum(found.values())} kills: {left}; {len(wrong)} went wrong")
     return int(bool(wrong))
