@@ -82,6 +82,8 @@ def folder(path: Path, _: Path) -> None:
     (path / "mine.txt").write_text(TEXT)
 
 
+# folders that the user names, or keeps elsewhere: links to them are followed
+NAMED = ("new", "run", "begun", "killed", "python", "home", "home/cache", "models", "images")
 ODD: dict[str, Callable[[Path, Path], None]] = {
     "link": link,
     "dangling link": dangling,
@@ -287,7 +289,7 @@ def done(action: Callable[[], None], place: Path) -> dict[str, Any]:
 def state_of(outside: Path) -> dict[str, tuple[float, str]]:
     """Time and content of everything outside."""
     return {
-        str(path): (path.stat().st_mtime, path.read_text() if path.is_file() else "")
+        str(path): (path.stat().st_mtime, path.read_bytes().hex() if path.is_file() else "")
         for path in sorted([outside, *outside.rglob("*")])
     }
 
@@ -320,7 +322,8 @@ def torture(options: argparse.Namespace, base: Path) -> tuple[int, int, Counter[
             raise SystemExit(f"{name}: {ended}")
         places += [(name, path) for path in found]
         shutil.rmtree(place)
-    cases = [(name, path, odd) for name, path in places for odd in ODD][:: options.every]
+    every = [(name, path, odd) for name, path in places for odd in ODD]
+    cases = [case for case in every if not (case[1] in NAMED and case[2] == "link to a folder")][:: options.every]
     outcomes, wrong, most = Counter[str](), list[str](), 0.0
     expected = state_of(outside)
     for name, path, odd in cases:
