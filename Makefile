@@ -30,6 +30,8 @@ torture: $(STAMP)  ## 10,000 generated models; kill -9, full disks, flipped bits
 	$(BIN)/python tests/durability/resumes.py
 	$(BIN)/python tests/durability/malice.py
 	$(BIN)/python tests/durability/every_type.py
+	$(BIN)/python tests/durability/odd_files.py
+	$(BIN)/python tests/durability/early_kills.py
 
 notebooks: $(STAMP)  ## execute the lesson notebooks again, in place
 	$(BIN)/python examples/execute.py

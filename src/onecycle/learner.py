@@ -22,6 +22,7 @@ from onecycle.core.archives import as_place, place_name
 from onecycle.core.checks import as_list, check_int
 from onecycle.core.choices import EngineName, Precision, SetName
 from onecycle.core.device import pick_device, preserve_python_rng_states, versions
+from onecycle.core.files import Lock
 from onecycle.core.meaning import check_meaning, check_rows, describe_meaning, meaning_digests, preparation_difference
 from onecycle.core.models import TabularModel
 from onecycle.core.record import Record
@@ -366,7 +367,11 @@ class Learner(Predictor):
     # --- earlier fits ------------------------------------------------------------------------------------------------
 
     def resume(
-        self, folder: str | Path, callbacks: Callback | Sequence[Callback] | None = None, strict: bool = True
+        self,
+        folder: str | Path,
+        callbacks: Callback | Sequence[Callback] | None = None,
+        strict: bool = True,
+        lock: Lock | None = None,
     ) -> None:
         """Resume a fit from the newest intact checkpoint of a run. A fit that is finished is only loaded.
 
@@ -377,6 +382,7 @@ class Learner(Predictor):
             folder: The folder that the fit had as `checkpoint`.
             callbacks: The callbacks that the fit had.
             strict: Refuse a learner that is set up otherwise than that of the run. False warns, and resumes.
+            lock: The lock of the folder, if the caller has it already.
 
         Raises:
             FileError: If there is no intact checkpoint.
@@ -388,7 +394,7 @@ class Learner(Predictor):
         resolved = self._resolve_callbacks(callbacks)
         names, batches = [type(callback).__name__ for callback in resolved], len(self.data.train_dl)
         sign = partial(self._sign, resolved)
-        point = ResumePoint.latest(folder, sign, names, batches, len(self.layer_groups), strict)
+        point = ResumePoint.latest(folder, sign, names, batches, len(self.layer_groups), strict, lock)
         recorder = Recorder(point.record)
         recorder.prime_smoothing()
         make_display(self.silent).message(point.progress_message(batches))

@@ -60,11 +60,13 @@ def test_no_checkpoint_is_intact(run: RunFolder, tmp_path: Path):
 
 
 def test_the_lock_names_its_owner_and_clears_leftovers(run: RunFolder):
-    (run.checkpoints / ".0000000001.removed").mkdir()
-    (run.checkpoints / ".0000000001.x.tmp").mkdir()
+    (run.checkpoints / ".0000000001.0123456789abcdef.tmp").mkdir()
+    (run.path / ".losses.png.0123456789abcdef.tmp").write_bytes(b"half")
     (run.checkpoints / ".0000000001.damaged").mkdir()
+    (run.checkpoints / ".vim.tmp").mkdir()  # of another program
     lock = run.lock()
-    assert [path.name for path in run.checkpoints.glob(".*")] == [".0000000001.damaged"]
+    assert {path.name for path in run.checkpoints.glob(".*")} == {".0000000001.damaged", ".vim.tmp"}
+    assert {path.name for path in run.path.iterdir()} == {".lock", "checkpoints"}
     assert run.owner_pid() == os.getpid()
     with pytest.raises(SettingError, match=rf"in use by process {os.getpid()}; wait until it ends"):
         run.lock()

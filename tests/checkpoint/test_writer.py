@@ -13,7 +13,7 @@ from onecycle import Callback, CheckpointConfig, DataBunch, Learner, accuracy
 from onecycle.checkpoint import run_folder, writer
 from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.checkpoint.writer import CheckpointWriter, Interval
-from onecycle.errors import OutputError, SettingError
+from onecycle.errors import FileError, OutputError, SettingError
 
 BATCHES = 12
 
@@ -187,3 +187,67 @@ def test_intervals_that_are_refused(given: str):
 def test_an_interval_is_a_positive_integer(given: Any):
     with pytest.raises(SettingError, match="every is"):
         Interval.parse(given)
+
+
+# --- what is not ours -------------------------------------------------------------------------------------------------
+
+
+def test_overwrite_leaves_what_others_wrote(tmp_path: Path):
+    theirs = tmp_path / "checkpoints" / "2023-11-02 other framework"
+    theirs.mkdir(parents=True)
+    for path in (theirs / "model.pt", tmp_path / "checkpoints" / "1000.pt"):
+        path.write_text("weights")
+    learner().fit(1, 1e-2, checkpoint=tmp_path)
+    before = steps(tmp_path)
+    backup = tmp_path / "checkpoints" / f"{RunFolder(tmp_path).names()[0]}-my-backup"
+    (tmp_path / "checkpoints" / RunFolder(tmp_path).names()[0]).rename(backup)
+    with pytest.warns(
+        UserWarning, match=r"-my-backup, 1000\.pt, 2023-11-02 other framework: not of onecycle; left alone"
+    ):
+        learner().fit(1, 1e-2, checkpoint=CheckpointConfig(tmp_path, overwrite=True))
+    assert steps(tmp_path) == before
+    assert (theirs / "model.pt").read_text() == (tmp_path / "checkpoints" / "1000.pt").read_text() == "weights"
+    assert (backup / "manifest.json").is_file()
+
+
+def test_what_has_the_name_of_a_checkpoint_but_is_none_is_refused(tmp_path: Path):
+    theirs = tmp_path / "checkpoints" / "1700000000"  # a time
+    theirs.mkdir(parents=True)
+    (theirs / "model.pt").write_text("weights")
+    for _ in range(2):
+        with pytest.raises(OutputError, match=r"1700000000 exists and is not a fit that onecycle wrote"):
+            learner().fit(1, 1e-2, checkpoint=CheckpointConfig(tmp_path, overwrite=True))
+    assert [path.name for path in tmp_path.rglob("*")] == ["checkpoints", "1700000000", "model.pt"]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_an_older_checkpoint_with_notes_in_it_stays(tmp_path: Path):
+    class Notes(Callback):
+        def on_epoch_end(self, fit: Any) -> None:
+            if fit.epoch == 1:
+                (tmp_path / "checkpoints" / RunFolder(tmp_path).names()[0] / "notes.txt").write_text("good")
+
+    with pytest.warns(UserWarning, match=r"holds 'notes\.txt', which onecycle did not write; move it away; it stays"):
+        learner("eager", callbacks=[Notes()]).fit(3, 1e-2, checkpoint=CheckpointConfig(tmp_path, keep=1))
+    assert steps(tmp_path) == ["12-epoch-1", "36-epoch-3"]
+
+
+def test_a_link_in_the_place_of_the_checkpoints(tmp_path: Path):
+    (tmp_path / "photos" / "0000000012").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to("../photos")
+    with pytest.raises(OutputError, match=r"run/checkpoints: a link to \.\./photos, a folder; expected a folder"):
+        learner().fit(1, 1e-2, checkpoint=CheckpointConfig(tmp_path / "run", overwrite=True))
+    with pytest.raises(FileError, match=r"holds no checkpoints \(.*checkpoints: a link to .*, which is not followed\)"):
+        learner().resume(tmp_path / "run")
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["0000000012"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
+
+
+def test_a_link_in_the_place_of_the_lock(tmp_path: Path):
+    learner().fit(1, 1e-2, checkpoint=tmp_path / "run")
+    (tmp_path / "thesis.txt").write_text("years of work")
+    (tmp_path / "run" / ".lock").symlink_to("../thesis.txt")
+    with pytest.raises(OutputError, match=r"\.lock: cannot be written \(a link to \.\./thesis\.txt"):
+        learner().resume(tmp_path / "run")
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"

@@ -41,6 +41,59 @@ def numbers(folder: str) -> tuple[object, ...]:
     return record.batch_losses, record.lrs, record.val_losses, record.metrics
 
 
+def killed_at_once(folder: str, *more: str) -> None:
+    """What `train` leaves in the folder if it is killed before its first step."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+        monkeypatch.setattr("onecycle.cli.train.build_learner", kill)
+        if not (pid := os.fork()):
+            run(["train", "rows.npz", *QUICK, "--out", folder, *more])
+            os._exit(0)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("more", [[], ["--checkpoint-every", "1 epoch"]])
+@pytest.mark.parametrize("by", ["the same command", "--resume", "Python"])
+def test_a_training_that_was_killed_before_its_first_checkpoint_begins_anew(
+    more: list[str], by: str, capsys: pytest.CaptureFixture[str]
+):
+    assert run(["train", "rows.npz", *QUICK, "--out", "whole", *more]) == 0
+    killed_at_once("a", *more)
+    Path("a/.losses.png.0123456789abcdef.tmp").touch()
+    assert run(["runs", ".", "--json"]) == 0
+    states = {run["run"]: run["state"] for run in json.loads(capsys.readouterr().out.splitlines()[-1])}
+    assert states == {
+        "whole": "finished",
+        "a": "killed before its first checkpoint, can be resumed: it begins anew",
+    }
+    if by == "Python":
+        with pytest.raises(SettingError, match="holds a run of `onecycle train`"):
+            in_python("a")
+        return
+    assert (
+        run(["train", "--resume", "a"] if by == "--resume" else ["train", "rows.npz", *QUICK, "--out", "a", *more]) == 0
+    )
+    assert numbers("a") == numbers("whole")
+    for path in (Path("a"), Path("a/checkpoints")):
+        found, expected = (
+            {entry.name for entry in folder.glob("*")} for folder in (path, "whole" / path.relative_to("a"))
+        )
+        assert found == expected
+
+
+def test_two_trainings_of_one_folder(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """The second is refused before it reads anything, with the process id of the first; so is a report."""
+    with RunFolder("a").locked():
+        (Path("a") / "record.json").write_text("{}")
+        before = sorted(Path("a").rglob("*"))
+        for command in (["train", "nothing.npz"], ["train", "rows.npz", "--force"]):
+            assert run([*command, "--out", "a"]) == 2
+        monkeypatch.setattr("onecycle.cli.run_files.load_settings", lambda run: pytest.fail("it was read"))
+        assert sorted(Path("a").rglob("*")) == before
+    assert capsys.readouterr().err.count(f"a: in use by process {os.getpid()}; wait until it ends") == 1
+
+
 def test_a_training_that_lost_its_end_is_resumed(capsys: pytest.CaptureFixture[str]):
     assert run(["train", "rows.npz", *QUICK, "--out", "a", "--checkpoint-every", "1 epoch"]) == 0
     shutil.copytree("a", "b")
@@ -171,9 +224,10 @@ def test_a_run_that_cannot_be_read_is_listed(capsys: pytest.CaptureFixture[str])
 def test_predicting_with_a_training_that_has_no_checkpoint(capsys: pytest.CaptureFixture[str]):
     options = [*QUICK[4:], "--lr", "1e38", "--out", "a", "--checkpoint-every", "1 epoch"]
     assert run(["train", "rows.npz", *options]) != 0
-    capsys.readouterr()
+    assert not Path("a").exists()  # the training failed before its first checkpoint: nothing is worth keeping
+    killed_at_once("a")
     assert run(["predict", "a", "rows.npz"]) == 2
-    assert "a holds no run or bundle" in capsys.readouterr().err
+    assert "a: its training is not finished; resume it: onecycle train --resume a" in capsys.readouterr().err
 
 
 def test_predicting_with_a_training_that_is_not_finished(capsys: pytest.CaptureFixture[str]):

@@ -118,6 +118,18 @@ def test_force_does_not_replace_what_no_run_wrote(here: Path, capsys: pytest.Cap
     assert (here / "out" / name / "mine").exists()
 
 
+@pytest.mark.parametrize(
+    "name", ["report.html", "record.json", "metrics.png", "settings/mine.txt", "checkpoints/1700000000/a"]
+)
+def test_force_keeps_the_files_of_other_programs(here: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    path = here / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    assert run(["train", "mnist", "--out", "out", "--force"]) == 1 + (name.startswith("checkpoints"))
+    assert capsys.readouterr().err.startswith("error: out")
+    assert [path.read_text() for path in here.rglob("*") if path.is_file()] == ["mine"]
+
+
 def test_a_loss_that_turns_nan_is_a_failed_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "mnist", "--lr", "1e12"]) == 1
     last = capsys.readouterr().err.splitlines()[-1]

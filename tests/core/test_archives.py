@@ -12,7 +12,7 @@ import torch
 
 from conftest import Net, seeded
 from onecycle import MLP, DataBunch, Learner, accuracy, load_learner, load_predictor
-from onecycle.core.archives import read_folder, write_folder
+from onecycle.core.archives import read_folder, remove_folder, write_folder
 from onecycle.errors import FileError, OutputError
 
 pytestmark = pytest.mark.slow
@@ -38,6 +38,61 @@ def test_a_folder_that_fails_in_the_middle_leaves_nothing(tmp_path: Path):
     with pytest.raises(TypeError):
         write_folder(tmp_path / "kept", "checkpoint", {}, {"a": object()}, replace=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    write_folder(tmp_path / "kept", "checkpoint", {"model": {"w": torch.ones(2)}}, {"a": 1}, replace=False)
+    return tmp_path / "kept"
+
+
+def test_what_onecycle_did_not_write_is_not_replaced(kept: Path):
+    (kept / "notes.txt").write_text("mine")
+    for change in (
+        lambda: write_folder(kept, "checkpoint", {}, {"a": 2}, replace=True),
+        lambda: remove_folder(kept, "checkpoint"),
+    ):
+        with pytest.raises(OutputError, match=r"kept: holds 'notes\.txt', which onecycle did not write; move it away"):
+            change()
+    assert read_folder(kept, "checkpoint")[0] == {"a": 1}
+    (kept / "notes.txt").unlink()
+    remove_folder(kept, "checkpoint")
+    remove_folder(kept, "checkpoint")  # there is nothing to remove
+    assert not list(kept.parent.iterdir())
+
+
+def test_a_folder_behind_a_link_is_not_replaced_but_the_link_is(kept: Path):
+    link = kept.with_name("link")
+    link.symlink_to("kept")
+    write_folder(link, "checkpoint", {}, {"a": 2}, replace=True)
+    assert not link.is_symlink()
+    assert [read_folder(path, "checkpoint")[0]["a"] for path in (kept, link)] == [1, 2]
+    assert {path.name for path in kept.parent.iterdir()} == {"kept", "link"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
+@pytest.mark.parametrize("name", ["manifest.json", "state.json", "model.safetensors"])
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("../x")]
+)
+def test_only_regular_files_are_read(kept: Path, name: str, make: Callable[[Path], None]):
+    (kept / name).rename(kept.parent / "x")
+    make(kept / name)
+    with pytest.raises(
+        FileError, match=rf"kept(/{name})?: (cannot be read|damaged \(0 bytes|a folder without manifest)"
+    ):
+        read_folder(kept, "checkpoint")
+
+
+def test_what_a_killed_writer_left_is_no_obstacle(kept: Path):
+    """It was killed when it removed the older folder, or had only begun to."""
+    left = kept.with_name(".kept.0123456789abcdef.tmp")
+    left.mkdir()
+    (left / "state.json").touch()
+    kept.rename(kept.with_name(".kept.replaced"))
+    write_folder(kept, "checkpoint", {}, {"a": 2}, replace=False)
+    write_folder(kept, "checkpoint", {}, {"a": 3}, replace=True)
+    assert list(kept.parent.iterdir()) == [kept]
 
 
 # --- zip files -------------------------------------------------------------------------------------------------------

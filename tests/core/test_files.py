@@ -13,7 +13,9 @@ from onecycle.core.files import (
     Lock,
     _flock,
     atomic_write,
+    discard,
     read_json,
+    sweep,
     verify_checksum,
     with_checksum,
     write_json,
@@ -76,6 +78,59 @@ def test_a_folder_is_no_place_for_a_file(here: Path):
     assert not list(here.iterdir())
 
 
+@pytest.mark.parametrize("target", ["thesis.txt", "missing"])
+def test_a_link_is_replaced_and_what_it_names_stays(tmp_path: Path, target: str):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    (tmp_path / "link").symlink_to(target)
+    write_text(tmp_path / "link", "x")
+    assert (tmp_path / "link").read_text() == "x"
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
+def test_pipes_and_devices_are_neither_replaced_nor_read(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    for name, found in {"pipe": "a pipe", "null": "a link to /dev/null, a device"}.items():
+        before = (tmp_path / name).lstat().st_mode
+        with pytest.raises(OutputError, match=rf"{name}: cannot be written \({found}\); give another path"):
+            write_text(tmp_path / name, "x")
+        with pytest.raises(OutputError, match=f"{name}: cannot be written"):
+            Lock.acquire(tmp_path / name)
+        with pytest.raises(OSError, match="a pipe|a link"):
+            read_json(tmp_path / name)
+        assert Lock.owner_pid(tmp_path / name) is None
+        assert (tmp_path / name).lstat().st_mode == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_a_killed_writer_left_is_removed_and_a_live_ones_stays(tmp_path: Path):
+    left = [tmp_path / f".{name}.0123456789abcdef.tmp" for name in ("file", "other")]
+    for path in left:
+        path.mkdir()
+        (path / "half").touch()
+    (tmp_path / ".file.swp.tmp").touch()  # of another program
+    (tmp_path / ".file.0123456789abcde0.tmp").symlink_to("other")
+    with atomic_write(tmp_path / "file") as file:
+        assert [path.exists() for path in left] == [False, True]
+        live = {path.name for path in tmp_path.glob(".file.*")}
+        sweep(tmp_path)
+        assert {path.name for path in tmp_path.glob(".file.*")} == live
+        assert not left[1].exists()
+        file.write(b"x")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", ".file.swp.tmp", ".file.0123456789abcde0.tmp"}
+
+
+def test_discarding_a_link_leaves_what_it_names(tmp_path: Path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to("photos")
+    discard(tmp_path / "link")
+    discard(tmp_path / "nothing")
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
 # --- checksums -------------------------------------------------------------------------------------------------------
 
 
@@ -130,6 +185,27 @@ def test_the_holder_can_be_told(tmp_path: Path):
     lock.release(remove=True)
     assert Lock.owner_pid(path) is None
     assert not path.exists()
+
+
+@pytest.mark.parametrize("target", ["thesis.txt", "missing"])
+def test_a_lock_that_is_a_link_is_refused(tmp_path: Path, target: str):
+    (tmp_path / "thesis.txt").write_text("12")
+    (tmp_path / ".lock").symlink_to(target)
+    with pytest.raises(OutputError, match=rf"\.lock: cannot be written \(a link to {target}; no link is followed here"):
+        Lock.acquire(tmp_path / ".lock")
+    assert Lock.owner_pid(tmp_path / ".lock") is None
+    assert (tmp_path / "thesis.txt").read_text() == "12"
+    assert not (tmp_path / "missing").exists()
+
+
+def test_the_lock_of_another_program_keeps_what_it_says(tmp_path: Path):
+    (tmp_path / ".lock").write_text("host: a, user: b")
+    with (
+        Lock.acquire(tmp_path / ".lock") as lock,
+        pytest.raises(OutputError, match="not a lock of onecycle; remove it"),
+    ):
+        lock.write_pid()
+    assert (tmp_path / ".lock").read_text() == "host: a, user: b"
 
 
 def test_a_free_lock_has_no_holder_whatever_is_in_its_file(tmp_path: Path):

@@ -1,6 +1,8 @@
 """Files are read with limits, and with errors that say what to do."""
 
 import gzip
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,29 @@ def test_what_cannot_be_read_is_named(tmp_path: Path):
         read_unpacked(tmp_path / "train.csv", 10)
     with pytest.raises(FileError, match="damaged gzip after"):
         read_unpacked(tmp_path / "cut.gz", 1000)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
+def test_only_regular_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without waiting for a pipe's other end, or for the end of /dev/zero."""
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
+    os.mkfifo("pipe")
+    Path("link to pipe").symlink_to("pipe")
+    Path("zero").symlink_to("/dev/zero")
+    Path("good").symlink_to("file")
+    Path("file").write_text("x")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+        for name, found in {
+            "pipe": "a pipe",
+            "link to pipe": "a link to pipe, a pipe",
+            "zero": "a link to /dev/zero, a device",
+            "/dev/null": "a device",
+            "socket": "a socket",
+        }.items():
+            with pytest.raises(FileError, match=f"{name}: {found}; expected a file; write what it holds to one"):
+                read_bytes(Path(name))
+    assert read_bytes(Path("good")) == b"x"
 
 
 def test_a_budget_is_spent_once():

@@ -25,6 +25,8 @@ HERE = Path(__file__).parent
         ("every_type.py", "--every", "83"),
         ("resumes.py", "--stops", "1"),
         ("malice.py", "--every", "40", "--seconds", "30"),
+        ("odd_files.py", "--every", "30"),
+        ("early_kills.py", "--kills", "4"),
     ],
     ids=lambda args: args[0],
 )

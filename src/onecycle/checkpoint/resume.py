@@ -11,7 +11,7 @@ from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.checkpoint.state import FitState
 from onecycle.checkpoint.writer import CheckpointConfig
 from onecycle.core.archives import describe_folder
-from onecycle.core.files import Lock
+from onecycle.core.files import Lock, describe_special
 from onecycle.core.record import Record, decode_nonfinite, encode_nonfinite
 from onecycle.errors import FileError, SettingError
 from onecycle.optim.schedules import Schedule, schedule_from_dict
@@ -58,23 +58,27 @@ class ResumePoint:
         batches: int,
         groups: int,
         strict: bool = True,
+        lock: Lock | None = None,
     ) -> "ResumePoint":
         """Return the newest intact checkpoint of a run.
 
         The learner is given by its signature (data, model and settings), the class names of its callbacks, the batches
         in an epoch and the number of layer groups. Raises FileError if there is no intact checkpoint, and SettingError
         if the run is in use or something differs; the message names it. Without `strict` it is a warning.
+        `lock` is that of the run, if the caller has it.
         """
         run = RunFolder(folder)
         if not run.names():
-            found = f" ({found})" if (found := describe_folder(run.path)) else ""
+            link = describe_special(run.checkpoints) if run.checkpoints.is_symlink() else None
+            found = f"{run.checkpoints}: {link}, which is not followed" if link else describe_folder(run.path)
+            found = f" ({found})" if found else ""
             raise FileError(
                 f"{run.path}: holds no checkpoints{found}; expected the folder that a fit had as checkpoint="
             )
-        lock = run.lock()
+        config, lock = CheckpointConfig(run.path, lock=lock), lock or run.lock()
         try:
             name, (values, tensors) = run.read_latest()
-            point = cls._from_state(FitState(tensors, values), run, name, lock)
+            point = cls._from_state(FitState(tensors, values), run, name, lock, config)
             signature = sign()
             _check_same_fit(run.path, values, encode_nonfinite(signature()), callbacks, strict)
             signature.continue_from(values.get("changed", {}))
@@ -83,12 +87,15 @@ class ResumePoint:
                 raise FileError(f"{run.checkpoints / name}: not the checkpoint of a fit of {batches:,} batches")
             run.quarantine_newer(name)
         except BaseException:
-            run.release(lock)
+            if config.lock is None:
+                run.release(lock)
             raise
         return point
 
     @classmethod
-    def _from_state(cls, state: FitState, run: RunFolder, name: str, lock: Lock) -> "ResumePoint":
+    def _from_state(
+        cls, state: FitState, run: RunFolder, name: str, lock: Lock, config: CheckpointConfig
+    ) -> "ResumePoint":
         values = state.values
         try:
             _check_types(values)
@@ -97,7 +104,7 @@ class ResumePoint:
             return cls(
                 state=state,
                 lock=lock,
-                checkpoints=CheckpointConfig(run.path, **options),
+                checkpoints=replace(config, **options),
                 epochs=values["epochs"],
                 schedule=schedule_from_dict(values["schedule"]),
                 record=state.record(),
@@ -111,8 +118,9 @@ class ResumePoint:
             raise FileError(f"{run.checkpoints / name}: not the checkpoint of a fit ({error})") from error
 
     def release(self) -> None:
-        """Release the lock of the run."""
-        RunFolder(self.checkpoints.folder).release(self.lock)
+        """Release the lock of the run, unless it is the caller's."""
+        if self.checkpoints.lock is None:
+            RunFolder(self.checkpoints.folder).release(self.lock)
 
     def progress_message(self, batches: int) -> str:
         """Return a message that says where training resumes, or that it is over; `batches` make an epoch."""

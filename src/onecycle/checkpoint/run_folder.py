@@ -1,30 +1,42 @@
 """The folder of a run: its checkpoints, and the lock of the process that writes them."""
 
-import shutil
+import os
+import re
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from onecycle.core.archives import MANIFEST, Content, read_folder, read_state, write_folder
-from onecycle.core.files import Lock, read_json, unwritable, write_json
+from onecycle.core.archives import (
+    MANIFEST,
+    Content,
+    check_replaceable,
+    read_folder,
+    read_state,
+    remove_folder,
+    write_folder,
+)
+from onecycle.core.files import Lock, describe_special, discard, read_json, sweep, unwritable, write_json
 from onecycle.core.record import Record, decode_nonfinite
 from onecycle.errors import FileError, OneCycleError, OutputError, SettingError
 
 KIND = "fit"  # of a checkpoint in a run
 RECORD, SETTINGS = "record.json", "settings"  # written by the command line beside the checkpoints
-_CHECKPOINTS, _LOCK, _FAILURE = "checkpoints", ".lock", "failure.json"
+REQUEST = ".request"  # the same as SETTINGS, from the start of a training until these are complete, or it ends
+LOCK = ".lock"
+_CHECKPOINTS, _FAILURE = "checkpoints", "failure.json"
 _CLI_ONLY_SETTING = "lr_choice"  # in the record of `onecycle train`, but not of a fit in Python
 _LOCK_TIMEOUT = 1.0  # seconds
-_DAMAGED, _REMOVED, _TEMPORARY = ".damaged", ".removed", ".tmp"
+_NAME = re.compile(r"\d{10,}(-epoch-\d+)?")  # of a checkpoint
+_DAMAGED = ".damaged"
 
 
 class RunFolder:
-    """The checkpoints of a run, in `path/checkpoints`. Their names sort by age; hidden folders are not checkpoints."""
+    """The checkpoints of a run, in `path/checkpoints`. Their names sort by age; anything else in it is left alone."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -38,33 +50,51 @@ class RunFolder:
         Raises SettingError, with the owner's process id, if another process has the lock, and OutputError if nothing
         can be written.
         """
+        deadline = time.monotonic() + _LOCK_TIMEOUT
+        while (lock := self._try_lock()) is None and self.owner_pid() is None and time.monotonic() < deadline:
+            time.sleep(0.02)  # another process is reading the owner's id, or has just got the lock
+        if lock is None:
+            owner = self.owner_pid() or "unknown"
+            raise SettingError(f"{self.path}: in use by process {owner}; wait until it ends, or give another folder")
+        try:
+            lock.write_pid()
+        except OutputError:
+            lock.release()
+            raise
+        sweep(self.path)
+        sweep(self.checkpoints)
+        return lock
+
+    def _try_lock(self) -> Lock | None:
+        if self.checkpoints.is_symlink():
+            raise OutputError(
+                f"{self.checkpoints}: {describe_special(self.checkpoints)}; expected a folder; no link is followed "
+                "inside of a run: remove it, or give another folder"
+            )
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(self.checkpoints, error) from error
-        lock = Lock.acquire(self.path / _LOCK, wait=False)
-        deadline = time.monotonic() + _LOCK_TIMEOUT
-        while lock is None and self.owner_pid() is None and time.monotonic() < deadline:
-            time.sleep(0.02)  # another process is reading the owner's id, or has just got the lock
-            lock = Lock.acquire(self.path / _LOCK, wait=False)
-        if lock is None:
-            owner = self.owner_pid() or "unknown"
-            raise SettingError(f"{self.path}: in use by process {owner}; wait until it ends, or give another folder")
-        lock.write_pid()
-        for path in self.checkpoints.glob(".*"):
-            if path.suffix in (_REMOVED, _TEMPORARY):
-                shutil.rmtree(path, ignore_errors=True)
-        return lock
+        return Lock.acquire(self.path / LOCK, wait=False)
+
+    @contextmanager
+    def locked(self) -> Generator[Lock]:
+        """Lock the run for the block. Raises what `lock` raises."""
+        lock = self.lock()
+        try:
+            yield lock
+        finally:
+            self.release(lock)
 
     def release(self, lock: Lock) -> None:
         """Release the lock, and remove the folder of checkpoints if it is empty."""
-        lock.release(remove=True)
         with suppress(OSError):  # not empty
             self.checkpoints.rmdir()
+        lock.release(remove=True)
 
     def owner_pid(self) -> int | None:
         """Return the id of the process that has the lock, or None."""
-        return Lock.owner_pid(self.path / _LOCK)
+        return Lock.owner_pid(self.path / LOCK)
 
     def is_cli_run(self) -> bool:
         """Whether this is a run of `onecycle train`, by its settings or its record."""
@@ -80,7 +110,7 @@ class RunFolder:
         return bool(self.names()) and not self._has_cli_settings()
 
     def _has_cli_settings(self) -> bool:
-        return (self.path / SETTINGS / MANIFEST).is_file()
+        return any((self.path / name / MANIFEST).is_file() for name in (SETTINGS, REQUEST))
 
     # --- the error that the fit ended with --------------------------------------------------------------------------
 
@@ -106,9 +136,21 @@ class RunFolder:
 
     def names(self) -> list[str]:
         """Return the names of the checkpoints, the newest first."""
-        if not self.checkpoints.is_dir():
+        if self.checkpoints.is_symlink() or not self.checkpoints.is_dir():
             return []
-        return sorted((path.name for path in self.checkpoints.iterdir() if path.name[:1].isdigit()), reverse=True)
+        with os.scandir(self.checkpoints) as entries:
+            ours = [entry.name for entry in entries if _NAME.fullmatch(entry.name) and _is_folder(entry)]
+        return sorted(ours, reverse=True)
+
+    def strangers(self) -> list[str]:
+        """Return what else is among the checkpoints, but for hidden files."""
+        visible = {path.name for path in self.checkpoints.iterdir() if not path.name.startswith(".")}
+        return sorted(visible - {*self.names()})
+
+    def check_removable(self) -> None:
+        """Raise OutputError, naming it, if something among the checkpoints was not written by onecycle."""
+        for name in self.names():
+            check_replaceable(self.checkpoints / name, KIND, replace=True)
 
     def write(self, name: str, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
         """Write a checkpoint, atomically. Raises OutputError, naming it, if that fails."""
@@ -151,17 +193,23 @@ class RunFolder:
                 _rename(self.checkpoints / newer, f".{newer}{_DAMAGED}")
 
     def prune(self, keep: set[str]) -> None:
-        """Remove all checkpoints but those in `keep`; one that cannot be removed stays."""
+        """Remove all checkpoints but those in `keep`; a warning names each that onecycle did not write, and stays."""
         for name in self.names():
             if name not in keep:
-                hidden = _rename(self.checkpoints / name, f".{name}{_REMOVED}")  # so that nobody reads half of it
-                shutil.rmtree(hidden, ignore_errors=True)
+                try:
+                    remove_folder(self.checkpoints / name, KIND)
+                except OutputError as error:
+                    warnings.warn(f"{error}; it stays", stacklevel=2)
 
 
-def _rename(path: Path, name: str) -> Path:
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    return entry.is_dir(follow_symlinks=False)
+
+
+def _rename(path: Path, name: str) -> None:
     target = path.with_name(name)
-    shutil.rmtree(target, ignore_errors=True)
+    discard(target)
     try:
-        return path.rename(target)
+        path.rename(target)
     except OSError as error:
         raise OutputError(f"{path}: cannot be renamed ({error.strerror or error}); remove it by hand") from error

@@ -2,6 +2,7 @@
 
 import re
 import time
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from onecycle.core.checks import check_int
 from onecycle.core.choices import Mode
 from onecycle.core.files import Lock
 from onecycle.core.record import encode_nonfinite
-from onecycle.errors import SettingError
+from onecycle.errors import OneCycleError, SettingError
 from onecycle.train.callbacks.base import Callback
 from onecycle.train.callbacks.monitor import Monitor, warn_of_nan
 from onecycle.train.fit import Fit, Position
@@ -62,7 +63,8 @@ class CheckpointConfig:
         keep: How many of the newest checkpoints stay.
         best: A number of the epoch's row (train_loss, valid_loss or the name of a metric): the checkpoint of its best
             epoch stays too.
-        overwrite: Replace the checkpoints of an earlier run in `folder`, once the new fit has written one.
+        overwrite: Replace the checkpoints of an earlier run in `folder`, once the new fit has written one. What
+            onecycle did not write stays.
         mode: "min" if the lowest value of `best` is the best, "max" if the highest. None for losses, and metrics of
             which it is known: the library's, and those with an attribute `higher_is_better`, such as torchmetrics'.
         lock: The lock of the folder, if the caller has it already.
@@ -260,7 +262,8 @@ def acquire_run_lock(config: CheckpointConfig, start: Position | None = None) ->
     """Return the lock of a run's folder, for a new fit or for one that continues from `start`.
 
     Raises SettingError if the folder holds checkpoints of an earlier fit that may not be replaced, or of another fit
-    than the one that continues and, for a new fit, if it holds a run of the command line.
+    than the one that continues and, for a new fit, if it holds a run of the command line. Raises OutputError if one of
+    the checkpoints to be replaced was not written by onecycle; other files are left alone, with a warning.
     """
     run = RunFolder(config.folder)
     lock = config.lock or run.lock()
@@ -277,10 +280,17 @@ def acquire_run_lock(config: CheckpointConfig, start: Position | None = None) ->
         )
     elif start is not None and names and not names[0].startswith(f"{start.iteration:010d}"):
         problem = "holds checkpoints of another fit than the one to continue; give another folder"
-    if problem is not None:
+    try:
+        if problem is not None:
+            raise SettingError(f"{run.path} {problem}")
+        if start is None:
+            run.check_removable()
+    except OneCycleError:
         if config.lock is None:
             run.release(lock)
-        raise SettingError(f"{run.path} {problem}")
+        raise
+    if config.overwrite and (strangers := run.strangers()):
+        warnings.warn(f"{run.checkpoints}: {', '.join(strangers)}: not of onecycle; left alone", stacklevel=2)
     return lock
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.cli.prediction_output import PredictionFormatter, open_table_writer, unused_names
 from onecycle.cli.prediction_rows import RowBatch, read_rows
-from onecycle.cli.run_files import MODEL, RECORD, check_new, is_resumable, remove_new_folders_on_error
+from onecycle.cli.run_files import MODEL, RECORD, check_new, is_begun, is_resumable, remove_new_folders_on_error
 from onecycle.cli.setup import metrics_for
 from onecycle.core.archives import MANIFEST
 from onecycle.data.loaders import InMemoryLoader
@@ -55,7 +55,7 @@ def _find_bundle(run: Path) -> Path:
         raise FileError(f"{run} is a file; the RUN folder comes first: onecycle predict RUN FILE")
     if (run / MODEL).is_dir() or (run / RECORD).is_file():
         return run / MODEL
-    if is_resumable(run):
+    if is_resumable(run) or is_begun(run):
         raise FileError(f"{run}: its training is not finished; resume it: onecycle train --resume {run}")
     if RunFolder(run).is_python_run():
         raise FileError(f"{run}: made in Python, and has no bundle; learn.export({str(run / MODEL)!r}) makes one")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.cli.run_files import RECORD, REPORT, use_agg
 from onecycle.core.files import write_text
 from onecycle.core.record import Record
@@ -34,6 +35,7 @@ def report(run: Path) -> int:
             f"{path}: no report can be made of it ({type(error).__name__}: {error}); expected a record that onecycle "
             "wrote: use another copy, or train again"
         ) from error
-    write_text(run / REPORT, html)
+    with RunFolder(run).locked():
+        write_text(run / REPORT, html)
     print(run / REPORT)
     return 0

@@ -1,17 +1,17 @@
 """The files of a run: their names, making sure that they can be written, and the settings that resuming needs."""
 
-import shutil
+import os
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from onecycle.checkpoint.run_folder import RECORD, SETTINGS, RunFolder
+from onecycle.checkpoint.run_folder import LOCK, RECORD, REQUEST, SETTINGS, RunFolder
 from onecycle.cli.settings import ImageSize, ModelChoice, TrainSettings
-from onecycle.core.archives import read_folder, write_folder
-from onecycle.core.files import atomic_write, unwritable
+from onecycle.core.archives import check_replaceable, read_folder, read_manifest, remove_folder, write_folder
+from onecycle.core.files import Lock, atomic_write, unwritable
 from onecycle.core.record import LRCurve, decode_nonfinite, encode_nonfinite
 from onecycle.errors import FileError, OutputError, SettingError
 from onecycle.export.bundle import check_bundle_path
@@ -33,29 +33,71 @@ def use_agg() -> None:
 
 
 @contextmanager
-def reserve_output(out: Path, force: bool) -> Generator[None]:
-    """Make the folder `out` for a run, and remove it again if the block fails before it wrote anything.
+def reserve_output(out: Path, force: bool) -> Generator[Lock]:
+    """Make the folder `out` for a run and lock it; remove it again if the block fails before it wrote anything.
+
+    In the end, settings stay only if there are checkpoints to resume from.
 
     Raises:
-        SettingError: If it is not empty and `force` is false, or if it holds a run made in Python, which `force` would
-            destroy.
-        OutputError: If the files of a run cannot be written to it.
+        SettingError: If another process writes to it, it is not empty (see `is_vacant`) and `force` is false, or it
+            holds a run made in Python, which `force` would destroy.
+        OutputError: If the files of a run cannot be written to it, or something else is in their places.
     """
+    run = RunFolder(out)
     with remove_new_folders_on_error(out):
         if out.is_file():
             raise OutputError(f"{out} is a file; expected a folder: give another --out")
         check_writable(out / RECORD)
-        if RunFolder(out).is_python_run():
-            raise SettingError(f"{out} holds a run made in Python, whose checkpoints would be lost; give another --out")
-        if not force and any(out.iterdir()):
-            raise SettingError(
-                f"{out} is not empty; give another --out, or --force to replace what an earlier run wrote"
-            )
-        for name in (RECORD, REPORT, *PLOTS):
-            if (out / name).is_dir():
-                raise OutputError(f"{out / name} is a folder; expected a file or nothing: give another --out")
-        check_bundle_path(out / MODEL, overwrite=True)
-        yield
+        with run.locked() as lock:
+            if run.is_python_run():
+                raise SettingError(
+                    f"{out} holds a run made in Python, whose checkpoints would be lost; give another --out"
+                )
+            if not force and not is_vacant(out):
+                raise SettingError(
+                    f"{out} is not empty; give another --out, or --force to replace what an earlier run wrote"
+                )
+            for name in (RECORD, REPORT, *PLOTS):
+                if (out / name).is_dir():
+                    raise OutputError(f"{out / name} is a folder; expected a file or nothing: give another --out")
+                if (out / name).exists() and not (run.is_cli_run() or is_vacant(out)):
+                    raise OutputError(
+                        f"{out / name}: not of a run of `onecycle train`; move it away, or give another --out"
+                    )
+            check_bundle_path(out / MODEL, overwrite=True)
+            for name in (SETTINGS, REQUEST):
+                check_replaceable(out / name, _SETTINGS_KIND, replace=True)
+            run.check_removable()
+            try:
+                yield lock
+            finally:
+                delete_settings(out, REQUEST, *([] if run.names() else [SETTINGS]))
+
+
+def is_vacant(out: Path) -> bool:
+    """Whether a folder holds nothing, or only what a training leaves that was killed before its first checkpoint."""
+    run = RunFolder(out)
+    names = {path.name for path in out.iterdir()} - {LOCK}
+    if run.checkpoints.is_dir() and not any(run.checkpoints.iterdir()):
+        names.remove(run.checkpoints.name)
+    if is_begun(out):  # while its results were being written
+        names -= {SETTINGS, REQUEST, MODEL, REPORT, *PLOTS}
+    return not names
+
+
+def is_begun(run: Path) -> bool:
+    """Whether the folder has the settings of a training that was killed before its first checkpoint, or still runs."""
+    has_result = RunFolder(run).names() or (run / RECORD).exists()
+    return not has_result and _settings_folder(run) is not None
+
+
+def _settings_folder(run: Path) -> Path | None:
+    """Return the folder of the newest settings, if they are whole."""
+    for name in (SETTINGS, REQUEST):
+        with suppress(FileError):
+            read_manifest(run / name, _SETTINGS_KIND)
+            return run / name
+    return None
 
 
 @contextmanager
@@ -77,7 +119,7 @@ def check_new(path: Path, force: bool, option: str) -> None:
     """Raise OutputError if `path` is a folder, SettingError if it is a file and `force` is false."""
     if path.is_dir():
         raise OutputError(f"{path} is a folder; expected the name of a file")
-    if path.exists() and not force:
+    if os.path.lexists(path) and not force:
         raise SettingError(f"{path} exists; give another {option}, or --force to replace it")
 
 
@@ -102,24 +144,42 @@ def write_figure(figure: "Figure | Any", path: Path) -> None:
     plt.close(figure)
 
 
-def save_settings(run: Path, settings: TrainSettings, lr: float, curve: LRCurve | None) -> None:
-    """Write the settings, the peak learning rate and the finder's curve, which resuming needs. Raise OutputError."""
+def save_settings(
+    run: Path, settings: TrainSettings, every: str | None, lr: float | None = None, curve: LRCurve | None = None
+) -> None:
+    """Write what resuming needs: settings, interval of checkpoints, and what the finder said. Raise OutputError.
+
+    Without a learning rate this is only a request: a training that begins anew.
+    """
     values = asdict(settings)
     if not settings.is_dataset:
         values["source"] = str(Path(settings.source).resolve())  # the run may be resumed from another folder
     losses = None if curve is None else encode_nonfinite({"lrs": curve.lrs, "losses": curve.losses})
-    state = {"settings": values, "lr": lr, "curve": losses}
-    write_folder(run / SETTINGS, _SETTINGS_KIND, {}, state, replace=True)
+    state = {"settings": values, "every": every, "lr": lr, "curve": losses}
+    write_folder(run / (REQUEST if lr is None else SETTINGS), _SETTINGS_KIND, {}, state, replace=True)
 
 
-def delete_settings(run: Path) -> None:
-    """Remove what `save_settings` wrote, if anything."""
-    shutil.rmtree(run / SETTINGS, ignore_errors=True)
+def delete_settings(run: Path, *names: str) -> None:
+    """Remove what `save_settings` wrote into these folders, if anything. Raise OutputError for anything else."""
+    for name in names:
+        remove_folder(run / name, _SETTINGS_KIND)
 
 
 def is_resumable(run: Path) -> bool:
     """Return whether the folder holds the settings of a training and a checkpoint."""
     return (run / SETTINGS).is_dir() and bool(RunFolder(run).names())
+
+
+def check_resumable(run: Path) -> None:
+    """Raise FileError if the folder holds neither a training to resume, nor one to begin anew."""
+    if not is_resumable(run) and not is_begun(run):
+        killed = not (run / RECORD).exists() and (run / LOCK).exists()
+        more = (
+            "it was killed at once: begin it again"
+            if killed
+            else "expected the folder of one that had --checkpoint-every"
+        )
+        raise FileError(f"{run}: holds no training to resume; {more}")
 
 
 def _without_data_group(values: dict[str, Any]) -> dict[str, Any]:
@@ -131,11 +191,19 @@ def _without_data_group(values: dict[str, Any]) -> dict[str, Any]:
     return {**rest, **others, "table": table}
 
 
-def load_settings(run: Path) -> tuple[TrainSettings, float, LRCurve | None]:
+class SavedSettings(NamedTuple):
+    """What `save_settings` wrote; `lr` is None if the training was killed before it had one."""
+
+    settings: TrainSettings
+    every: str | None
+    lr: float | None
+    curve: LRCurve | None
+
+
+def load_settings(run: Path) -> SavedSettings:
     """Return what `save_settings` wrote. Raise FileError if it is missing or damaged, or the data are gone."""
-    if not is_resumable(run):
-        raise FileError(f"{run}: holds no training to resume; expected the folder of one that had --checkpoint-every")
-    state, _ = read_folder(run / SETTINGS, _SETTINGS_KIND)
+    check_resumable(run)
+    state, _ = read_folder(_settings_folder(run) or run / SETTINGS, _SETTINGS_KIND)
     try:
         values: dict[str, Any] = dict(state["settings"])
         if "data" in values:
@@ -146,9 +214,12 @@ def load_settings(run: Path) -> tuple[TrainSettings, float, LRCurve | None]:
         values["model"] = ModelChoice(kind, None if hidden is None else tuple(hidden))
         settings = TrainSettings(**values)
         curve = None if state["curve"] is None else LRCurve(**decode_nonfinite(state["curve"]))
-        lr = float(state["lr"])
+        lr, every = state["lr"], state.get("every", "1 epoch")  # 0.1.0 did not write it
+        lr = None if lr is None else float(lr)
+        if not isinstance(every, str | None):
+            raise ValueError("every is not a text")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileError(f"{run / SETTINGS}: not the settings of a run ({error}); start it again") from error
     if not settings.is_dataset and not Path(settings.source).exists():
         raise FileError(f"{settings.source}: no such file or folder; {run} was trained on it: put it back")
-    return settings, lr, curve
+    return SavedSettings(settings, every, lr, curve)

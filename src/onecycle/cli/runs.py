@@ -6,8 +6,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from onecycle.checkpoint.run_folder import RunFolder
-from onecycle.cli.run_files import RECORD
+from onecycle.checkpoint.run_folder import LOCK, RunFolder
+from onecycle.cli.run_files import RECORD, is_begun
 from onecycle.cli.terminal import print_table
 from onecycle.core.reading import read_bytes
 from onecycle.core.record import Record
@@ -50,6 +50,9 @@ def _describe(path: Path) -> dict[str, Any] | None:
         epochs, batches = record.settings.get("epochs"), len(record.losses)
     elif run.names():
         record, epochs, batches, state = Record(), None, 0, "its checkpoints cannot be read"
+    elif is_begun(path) or _was_locked(run):
+        advice = "can be resumed: it begins anew" if is_begun(path) else "can be begun again"
+        record, epochs, batches, state = Record(), None, 0, f"killed before its first checkpoint, {advice}"
     else:
         return None
     owner = run.owner_pid()
@@ -65,6 +68,10 @@ def _describe(path: Path) -> dict[str, Any] | None:
         "metrics": metrics,
         "changed": datetime.fromtimestamp(_changed(run), UTC).isoformat(timespec="seconds"),
     }
+
+
+def _was_locked(run: RunFolder) -> bool:
+    return (run.path / LOCK).is_file() and run.checkpoints.is_dir() and not any(run.checkpoints.iterdir())
 
 
 def _state(ended: str | None, failure: str | None) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from onecycle.checkpoint.run_folder import RunFolder
+from onecycle.checkpoint.run_folder import REQUEST, SETTINGS, RunFolder
 from onecycle.checkpoint.writer import CheckpointConfig
 from onecycle.cli.plan import model_facts, plan_lines
 from onecycle.cli.run_files import (
@@ -19,8 +19,11 @@ from onecycle.cli.run_files import (
     PLOTS,
     RECORD,
     REPORT,
+    check_resumable,
     check_writable,
     delete_settings,
+    is_resumable,
+    is_vacant,
     load_settings,
     remove_new_folders_on_error,
     reserve_output,
@@ -32,7 +35,6 @@ from onecycle.cli.settings import TrainSettings
 from onecycle.cli.setup import Setup, build_learner, build_setup
 from onecycle.core.choices import SetName
 from onecycle.core.device import pick_device
-from onecycle.core.files import Lock
 from onecycle.core.record import LRCurve, Record
 from onecycle.errors import FileError, NonFiniteLossError, SettingError
 from onecycle.learner import Learner
@@ -57,18 +59,19 @@ def train(settings: TrainSettings, out: Path, force: bool, as_json: bool, every:
     run = RunFolder(out)
     device = pick_device(settings.device)
     use_agg()
-    # the learner shows its progress on stdout, which is for data here
-    with reserve_output(out, force), _locked(run, checkpoint is not None) as lock:
-        with redirect_stdout(sys.stderr):
+    with reserve_output(out, force) as lock:
+        if is_vacant(out):  # else what an earlier run wrote stays resumable until this one trains
+            save_settings(out, settings, every)
+            delete_settings(out, SETTINGS)
+        with redirect_stdout(sys.stderr):  # the learner shows its progress on stdout, which is for data here
             setup, learn = _prepare(settings, device)
             curve = None if settings.lr is not None else _find(learn)
             lr = settings.lr if settings.lr is not None else _suggest(curve, settings)
-            if lock is not None:
-                run.prune(set())  # of an earlier training, which --force replaces
-                run.delete_failure()
-                delete_settings(out)
+            run.prune(set())  # of an earlier training, which --force replaces
+            run.delete_failure()
+            delete_settings(out, SETTINGS)
             if checkpoint is not None:
-                save_settings(out, replace(settings, epochs=setup.epochs), lr, curve)
+                save_settings(out, replace(settings, epochs=setup.epochs), every, lr, curve)
                 checkpoint = replace(checkpoint, lock=lock)
             with _name_options_in_errors(settings, lr):
                 learn.fit_one_cycle(setup.epochs, lr, checkpoint=checkpoint)
@@ -77,6 +80,8 @@ def train(settings: TrainSettings, out: Path, force: bool, as_json: bool, every:
 
 def resume(run: Path, device: str | None, as_json: bool) -> int:
     """Resume a training from its newest checkpoint and write what `train` writes. Return the exit code.
+
+    One that was killed before its first checkpoint begins anew.
 
     Raises:
         FileError: If there is nothing to resume, or the run was made in Python.
@@ -87,15 +92,21 @@ def resume(run: Path, device: str | None, as_json: bool) -> int:
             f"{run}: made in Python, so its model and settings are not known here; go on with "
             f"learn.resume({str(run)!r}), by a learner made as the one of the run"
         )
-    settings, lr, curve = load_settings(run)
-    if device is not None:
-        settings = replace(settings, device=device)
-    use_agg()
-    with redirect_stdout(sys.stderr):
-        setup, learn = _prepare(settings, pick_device(settings.device))
-        with _name_options_in_errors(settings, lr):
-            learn.resume(run)
-    return _finish(learn, settings, setup, curve, lr, run, as_json)
+    check_resumable(run)  # before the lock is written to it
+    with RunFolder(run).locked() as lock:
+        settings, every, lr, curve = load_settings(run)
+        if device is not None:
+            settings = replace(settings, device=device)
+        if lr is not None and is_resumable(run):
+            use_agg()
+            with redirect_stdout(sys.stderr):
+                setup, learn = _prepare(settings, pick_device(settings.device))
+                with _name_options_in_errors(settings, lr):
+                    learn.resume(run, lock=lock)
+            delete_settings(run, REQUEST)
+            return _finish(learn, settings, setup, curve, lr, run, as_json)
+    print(f"{run}: was killed before its first checkpoint; it begins anew", file=sys.stderr)
+    return train(settings, run, False, as_json, every)
 
 
 def find_lr(settings: TrainSettings, out: Path | None, as_json: bool) -> int:
@@ -116,20 +127,6 @@ def find_lr(settings: TrainSettings, out: Path | None, as_json: bool) -> int:
     else:
         print(f"{suggestion:.3g}")
     return 0
-
-
-@contextmanager
-def _locked(run: RunFolder, has_checkpoints: bool) -> Generator[Lock | None]:
-    """Lock the run if this training writes checkpoints, or an earlier one did. Yield the lock, or None.
-
-    Raises SettingError, before anything is changed, if another process has locked it.
-    """
-    lock = run.lock() if has_checkpoints or run.checkpoints.is_dir() else None
-    try:
-        yield lock
-    finally:
-        if lock is not None:
-            run.release(lock)
 
 
 def _prepare(settings: TrainSettings, device: torch.device) -> tuple[Setup, Learner]:
@@ -242,6 +239,7 @@ def _describe_settings(settings: TrainSettings, setup: Setup) -> dict[str, Any]:
 
 def _write(learn: Learner, record: Record, out: Path) -> list[Path]:
     """Write the files of a run; those of an earlier run are replaced, or removed if this one has no such plot."""
+    (out / RECORD).unlink(missing_ok=True)  # else a kill would leave it beside another run's model
     learn.export((out / MODEL).absolute(), overwrite=True)
     record.save(out / RECORD)
     files = [out / MODEL, out / RECORD]

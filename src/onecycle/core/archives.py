@@ -8,7 +8,6 @@ them can run code.
 import io
 import json
 import os
-import shutil
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,7 +21,9 @@ from torch import Tensor
 
 from onecycle.core.files import (
     atomic_write,
+    discard,
     flush_to_disk,
+    read_own,
     sync_folder,
     temporary_beside,
     unwritable,
@@ -87,7 +88,7 @@ def describe_folder(path: Path) -> str | None:
         if path.is_file():
             return "a file; if torch.save wrote it, use learn.model.load_state_dict(torch.load(...))"
         if (path / MANIFEST).is_file():
-            kind = json.loads((path / MANIFEST).read_bytes())["onecycle"]
+            kind = json.loads(read_own(path / MANIFEST, _MAX_MANIFEST_BYTES))["onecycle"]
             return f"a {kind}; {_READERS[kind]}"
         if (path / "checkpoints").is_dir():
             model = path / "model"
@@ -100,8 +101,8 @@ def describe_folder(path: Path) -> str | None:
 
 
 def check_replaceable(path: Path, kind: str, replace: bool) -> None:
-    """Raise OutputError if `path` exists, unless `replace` is set and it holds a `kind` that onecycle wrote."""
-    if not path.exists():
+    """Raise OutputError if `path` exists, unless `replace` is set and it holds nothing but a `kind` of onecycle's."""
+    if not os.path.lexists(path):
         return
     if not replace:
         raise OutputError(f"{path} exists; give another name, or ask for it to be replaced (overwrite=True)")
@@ -109,10 +110,18 @@ def check_replaceable(path: Path, kind: str, replace: bool) -> None:
         if is_zip(path):
             with open_for_reading(path) as file:
                 _parse_manifest(path, kind, _files_in_zip(path, file, only=MANIFEST))
-        else:
-            read_manifest(path, kind)
+            return
+        own = {MANIFEST, *read_manifest(path, kind)}
     except FileError as error:
         raise OutputError(f"{path} exists and is not a {kind} that onecycle wrote; give another name") from error
+    if foreign := sorted({entry.name for entry in path.iterdir()} - own):
+        raise OutputError(f"{path}: holds {foreign[0]!a}, which onecycle did not write; move it away")
+
+
+def remove_folder(folder: Path, kind: str) -> None:
+    """Remove what `write_folder` wrote, if anything. Raises OutputError for anything else, which stays."""
+    check_replaceable(folder, kind, replace=True)
+    discard(folder)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -159,24 +168,21 @@ def write_folder(
     check_replaceable(folder, kind, replace)
     replaced = _replaced(folder)
     check_replaceable(replaced, kind, replace=True)
-    temporary = temporary_beside(folder)
     try:
-        temporary.mkdir(parents=True)
-        for name, data in _files(kind, tensors, state).items():
-            with (temporary / name).open("wb") as file:
-                file.write(data)
-                flush_to_disk(file)
-        sync_folder(temporary)
-        if folder.exists():
-            shutil.rmtree(replaced, ignore_errors=True)  # left by a writer that was stopped; `folder` is whole
-            folder.rename(replaced)
-        temporary.rename(folder)
+        with temporary_beside(folder, Path.mkdir) as temporary:
+            for name, data in _files(kind, tensors, state).items():
+                with (temporary / name).open("xb") as file:
+                    file.write(data)
+                    flush_to_disk(file)
+            sync_folder(temporary)
+            if os.path.lexists(folder):
+                discard(replaced)  # left by a writer that was stopped; `folder` is whole
+                folder.rename(replaced)
+            temporary.rename(folder)
         sync_folder(folder.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
+        discard(replaced)
     except OSError as error:
         raise unwritable(folder, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_zip(path: Path, kind: str, tensors: Mapping[str, Tensors], state: Mapping[str, Any], replace: bool) -> None:
@@ -343,11 +349,12 @@ def _read_file(path: Path, entry: Any = None) -> bytes:
     try:
         if entry is not None:
             _verify_size(path, path.stat().st_size, entry)
-        return path.read_bytes()
+        return read_own(path, _MAX_MANIFEST_BYTES if entry is None else entry["bytes"])
     except FileError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise FileError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); {_ADVICE}") from error
+        advice = "copy it with the files themselves (cp -RL)" if path.is_symlink() else _ADVICE
+        raise FileError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); {advice}") from error
 
 
 def _verified(path: Path, data: bytes, entry: Any) -> bytes:

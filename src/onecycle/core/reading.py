@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from onecycle.core.files import describe_special, open_regular
 from onecycle.errors import FileError, did_you_mean
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -35,9 +36,13 @@ class Budget:
 
 @contextmanager
 def open_for_reading(path: Path) -> Generator[BinaryIO]:
-    """Open `path` for reading bytes. Raises FileError, with what to do, if that or a read in the block fails."""
+    """Open `path` for reading bytes.
+
+    Raises FileError, with what to do, if that or a read in the block fails, and for anything but a regular file or a
+    link to one: a pipe would wait for ever, and some devices never end.
+    """
     try:
-        file = path.open("rb")
+        file = open(path, "rb", opener=open_regular)  # noqa: SIM115 -- closed below, where errors are worded
     except ValueError as error:  # a null byte in the path
         raise FileError(f"{str(path)!a}: cannot be read ({error}); check the path") from error
     except OSError as error:
@@ -97,6 +102,8 @@ def unreadable(path: Path, error: OSError) -> FileError:
         return FileError(f"{path}: a folder; expected a file; name a file inside it")
     if path.is_symlink() and not path.exists():
         return FileError(f"{path}: a link to {path.readlink()}, which is not there; expected a file: correct the link")
+    if not path.is_file() and (found := describe_special(path)):
+        return FileError(f"{path}: {found}; expected a file; write what it holds to one, and name that")
     if not isinstance(error, FileNotFoundError):
         return FileError(f"{path}: cannot be read ({error.strerror or error}); check that you may read this file")
     if not path.parent.is_dir():

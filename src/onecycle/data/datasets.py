@@ -6,7 +6,6 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from torch.utils.data import TensorDataset
 
 from onecycle.core.config import Config, ListablePath
 from onecycle.core.files import Lock, atomic_write, unwritable
-from onecycle.core.reading import read_unpacked
+from onecycle.core.reading import open_for_reading, read_unpacked
 from onecycle.data.arrays import Array, idx_array
 from onecycle.data.bunch import DataBunch
 from onecycle.errors import FileError, SettingError, did_you_mean
@@ -156,19 +155,16 @@ def _is_whole(path: Path, dataset: DataSet) -> bool:
     # atomic_write leaves no partial file; this also detects one that something else cut short or replaced:
     # gzip ends with the unpacked size, which is the arrays' and a little more
     try:
-        with path.open("rb") as file:
+        with open_for_reading(path) as file:
             start = file.read(2)
             file.seek(-4, os.SEEK_END)
             unpacked = int.from_bytes(file.read(4), "little")
-    except OSError:
+    except FileError:
         return False
     return start == b"\x1f\x8b" and dataset.array_bytes < unpacked < dataset.array_bytes + _PICKLE_OVERHEAD
 
 
 def _write(path: Path, dataset: DataSet) -> None:
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of writers that were killed: no live one holds the lock
-        with suppress(OSError):  # Windows, without a lock: a live one's file, which the system protects
-            leftover.unlink()
     print(f"writing {path} (once)", file=sys.stderr)
     arrays = dataset.arrays()
     # no name and no time, so that the same arrays give the same bytes

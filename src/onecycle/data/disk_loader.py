@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from onecycle.core.choices import SetName
 from onecycle.core.device import derived_seed
+from onecycle.core.files import open_unlinked
 from onecycle.data.loaders import Batch, Loader, RowLoader, as_batch
 from onecycle.data.sources import PIXEL_SCALE
 from onecycle.errors import FileError
@@ -70,7 +71,7 @@ class DiskDataset(Dataset[tuple[Tensor, Tensor]]):
         for file, tensor in zip(self.files, out, strict=True):
             content, done = memoryview(tensor.numpy().reshape(-1).view(np.uint8).data), 0
             try:
-                with (self.entry.folder / file.name).open("rb") as stream:
+                with open(self.entry.folder / file.name, "rb", opener=open_unlinked) as stream:
                     for block in blocks:
                         stream.seek(block.start * file.row_bytes)
                         size = len(block) * file.row_bytes

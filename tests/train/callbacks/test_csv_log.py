@@ -101,7 +101,7 @@ def test_where_nothing_is_validated_and_names_need_quotes(here: Path):
 
 def test_a_place_that_cannot_be_written(toy: DataBunch, here: Path):
     Path("folder").mkdir()
-    with pytest.raises(OutputError, match=r"folder: cannot be written \(Is a directory\)"):
+    with pytest.raises(OutputError, match=r"folder: cannot be written \(a folder\)"):
         learner(toy, CSVLog("folder", overwrite=True)).fit(1, 1e-3)
     with pytest.raises(SettingError, match="CSVLog: both append and overwrite are set; choose one"):
         CSVLog("log.csv", append=True, overwrite=True)
@@ -116,3 +116,20 @@ def test_a_log_of_another_fit_is_not_resumed(here: Path):
     assert Path("log.csv").read_text() == "epoch\n0\n"
     CSVLog("moved/log.csv").load_state({"text": "epoch\n7\n"})
     assert Path("moved/log.csv").read_text() == "epoch\n7\n"
+
+
+@pytest.mark.parametrize("options", [{}, {"append": True}, {"overwrite": True}])
+@pytest.mark.parametrize("target", ["thesis.csv", "missing"])
+def test_a_link_is_not_written_through(toy: DataBunch, here: Path, options: dict[str, bool], target: str):
+    Path("thesis.csv").write_text("years of work\n")
+    Path("log.csv").symlink_to(target)
+    log = CSVLog("log.csv", **options)
+    if options.get("overwrite") or (options and target == "missing"):
+        learner(toy, log).fit(1, 1e-3)
+        assert len(read("log.csv")) == 2
+        assert not Path("log.csv").is_symlink()
+    else:
+        with pytest.raises(OutputError, match=r"log\.csv exists|a link to thesis\.csv; no link is followed here"):
+            learner(toy, log).fit(1, 1e-3)
+    assert Path("thesis.csv").read_text() == "years of work\n"
+    assert not Path("missing").exists()

@@ -23,9 +23,10 @@ from onecycle.core.config import Config
 from onecycle.core.files import (
     LOCKS_SUPPORTED,
     Lock,
+    open_unlinked,
+    read_json,
     sync_folder,
     unwritable,
-    verify_checksum,
     with_checksum,
     write_text,
 )
@@ -77,7 +78,7 @@ class RowFile:
             if (size := path.stat().st_size) != self.bytes:
                 raise DamagedCacheError(f"{self.name} has {size:,} bytes instead of {self.bytes:,}")
             if content:
-                with path.open("rb") as file:
+                with open(path, "rb", opener=open_unlinked) as file:
                     if file_digest(file, "sha256").hexdigest() != self.sha256:
                         raise DamagedCacheError(f"{self.name} was changed")
         except OSError as error:
@@ -149,7 +150,7 @@ class Manifest:
     def read(cls, folder: Path) -> "Manifest":
         """Read the manifest of `folder`. Raises DamagedCacheError unless this version wrote it."""
         try:
-            content = verify_checksum((folder / _MANIFEST).read_text("utf-8"))
+            content = read_json(folder / _MANIFEST)
             if content["format"] != FORMAT:
                 raise DamagedCacheError(f"{_MANIFEST} has format {content['format']} instead of {FORMAT}")
             values = content["manifest"]
@@ -256,7 +257,7 @@ class TableCache:
         try:
             manifest = Manifest.read(folder)
             manifest.check(folder, content=True)
-            os.utime(folder / _MANIFEST)
+            os.utime(folder / _MANIFEST, follow_symlinks=False)
         except BaseException as error:
             lock.release()
             if not isinstance(error, DamagedCacheError):

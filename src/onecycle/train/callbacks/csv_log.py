@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from onecycle.core.files import unwritable, write_text
+from onecycle.core.files import open_unlinked, unwritable, write_text
 from onecycle.errors import OutputError, SettingError
 from onecycle.train.callbacks.base import Callback
 from onecycle.train.fit import Fit
@@ -63,8 +63,11 @@ class CSVLog(Callback):
         if self.append and self.path.exists() and (text := _read(self.path)):
             return text if text.endswith("\n") else self._append("\n", text)
         try:
-            with self.path.open("w" if self.append or self.overwrite else "x", encoding="utf-8", newline="") as file:
-                file.write(header)
+            if self.append or self.overwrite:
+                write_text(self.path, header)
+            else:
+                with self.path.open("x", encoding="utf-8", newline="") as file:  # follows no link
+                    file.write(header)
         except FileExistsError:
             raise OutputError(
                 f"{self.path} exists; give another path, or set append=True to add rows or overwrite=True to replace it"
@@ -77,7 +80,7 @@ class CSVLog(Callback):
             self._text = self._append(_csv_line(fit.record.row()), self._text or "")
 
     def _append(self, line: str, text: str) -> str:
-        with self.path.open("a", encoding="utf-8", newline="") as file:
+        with open(self.path, "a", encoding="utf-8", newline="", opener=open_unlinked) as file:
             file.write(line)
         return text + line
 
@@ -105,7 +108,7 @@ def _csv_line(values: list[str]) -> str:
 
 
 def _read(path: Path) -> str:
-    with path.open(encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8", newline="", opener=open_unlinked) as file:
         return file.read()
 
 
