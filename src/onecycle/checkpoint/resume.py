@@ -13,7 +13,7 @@ from onecycle.checkpoint.writer import CheckpointConfig
 from onecycle.core.archives import describe_folder
 from onecycle.core.files import Lock
 from onecycle.core.record import Record
-from onecycle.errors import FileError, SettingError
+from onecycle.errors import FileError, SettingError, printable
 from onecycle.optim.schedules import Schedule, schedule_from_dict
 from onecycle.train.fit import Position
 from onecycle.train.signals import FINISHED, RESUMABLE
@@ -144,7 +144,8 @@ def _check_same_fit(run: Path, values: dict[str, Any], own: dict[str, Any], call
             "model, settings and callbacks"
         )
     if differences := _differences({"machine": saved.get("machine", {})}, {"machine": own_machine}):
-        warnings.warn(f"{run}: {'; '.join(differences)}; the fit resumes, but not bit for bit as there", stacklevel=4)
+        message = f"{run}: {'; '.join(differences)}; the fit resumes, but not bit for bit as there"
+        warnings.warn(printable(message), stacklevel=4)
 
 
 def _differences(saved: dict[str, Any], own: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from onecycle.cli.run_files import RECORD, REPORT, use_agg
+from onecycle.cli.terminal import print_lines
 from onecycle.core.files import write_text
 from onecycle.core.record import Record
 from onecycle.errors import FileError, OneCycleError
@@ -35,5 +36,5 @@ def report(run: Path) -> int:
             "wrote: use another copy, or train again"
         ) from error
     write_text(run / REPORT, html)
-    print(run / REPORT)
+    print_lines(run / REPORT)
     return 0
