@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_MAX_NAME, _MAX_COMPARED = 100, 2_000  # characters and names: a comparison takes the square of the length
 # control characters, line ends but for the line feed and the tab, what changes the direction of text, what nobody sees
 _INVISIBLE = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -150,8 +151,10 @@ def printable(text: str, one_line: bool = False, keep_bytes: bool = False) -> st
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `'; did you mean "epochs"?'` for the nearest known name, or an empty string."""
-    names = {_normalized(str(other)): other for other in known}  # callers in Python may pass anything
-    matches = get_close_matches(_normalized(str(name)), list(names), n=1, cutoff=0.7)
+    wanted = _normalized(str(name))  # callers in Python may pass anything
+    names = {_normalized(str(other)): other for other in known if len(str(other)) < _MAX_NAME}
+    near = [other for other in names if abs(len(other) - len(wanted)) <= len(wanted) // 2 + 1][:_MAX_COMPARED]
+    matches = get_close_matches(wanted, near, n=1, cutoff=0.7) if len(wanted) < _MAX_NAME else []
     return f'; did you mean "{names[matches[0]]}"?' if matches else ""
 
 

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
+from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +85,20 @@ class Record:
         if not -len(epochs) <= index < len(epochs):
             raise SettingError(f"there is no row {index}; the record has {len(epochs)} epochs")
         index = epochs[index]
-        batches = sum(self.nb_batches[: index + 1])
+        return self._row(index, sum(self.nb_batches[: index + 1]))
+
+    def rows(self) -> list[list[str]]:
+        """Return the table: the `row` of each epoch."""
+        ends = accumulate(self.nb_batches) if self.nb_batches else repeat(0)
+        return [self._row(index, end) for index, end in zip(range(len(self.epochs)), ends, strict=False)]
+
+    def _row(self, index: int, batches: int) -> list[str]:
+        """Return the row of an epoch that ended after `batches` batches."""
         train_loss = self.losses[batches - 1] if 0 < batches <= len(self.losses) else None
         values = [train_loss, self.val_losses[index] if self.val_losses else None]
         values += self.metrics[index] if self.metrics else []
         minutes, seconds = divmod(round(self.seconds[index]) if self.seconds else 0, 60)
         return [str(self.epochs[index]), *map(format_value, values), f"{minutes:02d}:{seconds:02d}"]
-
-    def rows(self) -> list[list[str]]:
-        """Return the table: the `row` of each epoch."""
-        return [self.row(index) for index in range(len(self.epochs))]
 
     def to_json(self) -> str:
         """Return the record as strict JSON; NaN and infinities become the strings "nan", "inf" and "-inf"."""
