@@ -21,8 +21,8 @@ _MAX_NAME, _MAX_COMPARED = 100, 2_000  # characters and names: a comparison take
 # control characters, line ends but for the line feed and the tab, what changes the direction of text, what nobody sees
 _INVISIBLE = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f"
 )
-_INVISIBLE += "\U000e0000-\U000e007f"
 _LINE_ENDS, _SURROGATES, _FILE_NAME_BYTES = "\n\t", "\ud800-\udfff", "\ud800-\udc7f\udd00-\udfff"
 _UNPRINTABLE = {
     (one_line, keep_bytes): re.compile(

@@ -117,7 +117,7 @@ def _table_of_arrays(file: Path) -> Any:
     x = x[None] if x.ndim == 1 else x
     if x.ndim != 2 or not x.size or x.dtype.kind not in "biuf":
         raise DataError(f"{file}: holds an array of {x.dtype} of shape {x.shape}; expected numbers (rows, columns)")
-    return array_table(x, y if y is not None and len(y) == len(x) else None)
+    return array_table(x, y if y is not None and y.ndim and len(y) == len(x) else None)
 
 
 def _rows_array(arrays: Mapping[str, Array], file: Path) -> Array:

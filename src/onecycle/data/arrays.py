@@ -170,6 +170,8 @@ def _from_numpy(array: Array, name: str) -> Tensor:
         raise DataError(f"{name} has dtype {array.dtype}{sample}; expected numbers: {fix}")
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # torch's uint16 to uint64 support few operations
         array = array.astype(np.int64)
+    if array.dtype == np.longdouble:
+        array = array.astype(np.float64)
     if not array.flags.writeable or any(stride < 0 for stride in array.strides) or not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))  # torch takes none of these as they are
     return torch.from_numpy(array)

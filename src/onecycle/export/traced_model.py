@@ -30,7 +30,7 @@ _FIELDS = {"inputs": list, "weights": dict, "constants": dict, "parameters": lis
 _MAX_DEPTH = 4  # of lists in lists
 _MAX_CALLS = 20_000  # which take a third of a second to check
 _MAX_VALUES = 500_000  # in the arguments of all calls, which take half a second
-_MAX_PARTS = 100  # of a weight's name, such as the 3 of "encoder.linear.weight": torch walks through modules recursively
+_MAX_PARTS = 100  # of a weight's name ("encoder.linear.weight" has 3), since torch walks through modules recursively
 
 
 @dataclass(frozen=True)
