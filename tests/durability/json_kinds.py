@@ -190,10 +190,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, 
     """Every value, and where it is; of a long list only some of its items."""
     if path:
         yield path, value
-    if isinstance(value, dict):
-        items = [*value.items()]
-    else:
-        items = [*enumerate(value)] if isinstance(value, list) else []
+    items = [*value.items()] if isinstance(value, dict) else [*enumerate(value)] if isinstance(value, list) else []
     for key, item in items if len(items) <= 40 else random.Random(len(items)).sample(items, 8):
         if key != "sha256" or path:
             yield from places(item, (*path, key))

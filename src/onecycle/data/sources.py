@@ -75,7 +75,9 @@ def array_table(x: Any, y: Any = None) -> Any:
     """Return rows of numbers (n, columns) as a table of the columns x0, x1, … and, if targets are given, y."""
     import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
 
-    columns: dict[str, Any] = {f"x{i}": as_column(np.ascontiguousarray(column), f"x{i}") for i, column in enumerate(x.T)}
+    columns: dict[str, Any] = {
+        f"x{i}": as_column(np.ascontiguousarray(column), f"x{i}") for i, column in enumerate(x.T)
+    }
     if y is not None:
         targets = y.T if y.ndim == 2 else [y]
         names = [TARGET] if len(targets) == 1 else [f"{TARGET}{i}" for i in range(len(targets))]
