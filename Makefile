@@ -28,6 +28,7 @@ torture: $(STAMP)  ## 10,000 generated models; kill -9, full disks, flipped bits
 	$(BIN)/python tests/durability/signals.py
 	$(BIN)/python tests/durability/fits.py
 	$(BIN)/python tests/durability/malice.py
+	$(BIN)/python tests/durability/json_kinds.py
 
 notebooks: $(STAMP)  ## execute the lesson notebooks again, in place
 	$(BIN)/python examples/execute.py

@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
         ("signals.py", "--times", "2", "--epochs", "100"),
         ("fits.py", "--fits", "60"),
         ("malice.py", "--every", "40", "--seconds", "30"),
+        ("json_kinds.py", "--every", "53"),
     ],
     ids=lambda args: args[0],
 )

@@ -111,8 +111,12 @@ def _check_types(values: dict[str, Any]) -> None:
     counts = (*(position[key] for key in ("epoch", "num_batch", "iteration")), values["first_epoch"], values["epochs"])
     if not all(type(count) is int and 0 <= count < 2**62 for count in counts):
         raise ValueError("position, epochs or first_epoch are not counts")
-    if type(position["seconds"]) not in (int, float):
-        raise ValueError("position.seconds is not a number")
+    wd = values["wd"] if isinstance(values["wd"], list) else [values["wd"]]
+    for name, number in [("position.seconds", position["seconds"]), *(("wd", number) for number in wd)]:
+        if type(number) not in (int, float) or not 0 <= number < 1e300:
+            raise ValueError(f"{name} is not a number of at least 0")
+    if not isinstance(values["ended"], str | None):
+        raise ValueError("ended is not text")
     if not isinstance(callbacks, list) or not all(
         isinstance(entry["name"], str) and isinstance(entry["values"], dict) for entry in callbacks
     ):

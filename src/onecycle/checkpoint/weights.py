@@ -150,6 +150,9 @@ def unpack_optimizer(
         indices = [index for group in groups for index in group["params"]]
         if indices != list(range(len(indices))) or not all(_are_betas(group.get("betas", (0, 0))) for group in groups):
             raise ValueError("its groups are damaged")
+        for group, own_group in zip(groups, opt.groups, strict=False):
+            if wrong := [key for key, value in group.items() if not _is_like(value, own_group.get(key), key)]:
+                raise ValueError(f"param_groups: {wrong[0]} is {reprlib.repr(group[wrong[0]])}")
         own = _names_in(opt, model)
         saved = values.get("parameters", own)  # earlier versions wrote no names: theirs are in the order of the model
         mismatch = _optimizer_mismatch(values, saved, opt, own)
@@ -165,6 +168,19 @@ def unpack_optimizer(
     ]
     check_moments(folder, opt, model, [(n, key, value) for n, i in placed for key, value in entries.get(i, {}).items()])
     return {"state": entries, "param_groups": groups}
+
+
+def _is_like(value: Any, own: Any, key: str) -> bool:
+    """Whether a setting of a saved group is of the kind of the optimizer's own: a flag, or a number."""
+    if key == "params":
+        return True
+    if isinstance(own, bool):
+        return isinstance(value, bool) or (value is None and key in ("foreach", "fused"))
+    if isinstance(own, tuple):
+        return isinstance(value, tuple) and all(map(_is_like, value, own, [key] * len(own)))
+    if isinstance(own, int | float):
+        return isinstance(value, float) or (type(value) is int and abs(value) < 2**63)
+    return True
 
 
 def check_moments(folder: Path, opt: GroupedOptimizer, model: nn.Module, state: Iterable[tuple[str, str, Any]]) -> None:

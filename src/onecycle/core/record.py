@@ -168,6 +168,8 @@ class Record:
                 raise ValueError(f"{name} is not a list of lists")
             if not all(_is_number_or_none(value) for row in rows for value in row):
                 raise ValueError(f"{name} holds something else than numbers")
+            if name in ("lrs", "batch_losses", "losses") and None in values[name]:
+                raise ValueError(f"{name} holds something else than numbers")
         if not all(type(count) is int and count >= 0 for count in (*self.epochs, *self.nb_batches)):
             raise ValueError("epochs and nb_batches are not counts")
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in values["seconds"]):
@@ -244,7 +246,7 @@ def _valley(losses: np.ndarray[Any, np.dtype[np.float64]]) -> int:
 
 
 def _is_number_or_none(value: Any) -> bool:
-    return value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
+    return value is None or isinstance(value, float) or (type(value) is int and abs(value) < 2**63)
 
 
 def format_value(value: float | None) -> str:

@@ -278,10 +278,17 @@ def _has_valid_types(function: Callable[..., Any], args: tuple[Any, ...], kwargs
     if len(args) > len(arguments) or not kwargs.keys() <= by_name.keys():
         return False
     for argument, value in [*zip(arguments, args, strict=False), *((by_name[k], v) for k, v in kwargs.items())]:
-        expected = _TYPE_OF_ARGUMENT.get(str(argument.real_type).removeprefix("Optional[").removesuffix("]"))
+        kind = str(argument.real_type)
+        if ("int" in kind or "float" in kind) and any(isinstance(item, bool) for item in _items(value)):
+            return False
+        expected = _TYPE_OF_ARGUMENT.get(kind.removeprefix("Optional[").removesuffix("]"))
         if expected is not None and value is not None and not isinstance(value, expected):
             return False
     return True
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _resolved(value: Any, results: dict[str, Any], device: torch.device) -> Any:
