@@ -153,7 +153,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `'; did you mean "epochs"?'` for the nearest known name, or an empty string."""
     wanted = _normalized(str(name))  # callers in Python may pass anything
     names = {_normalized(str(other)): other for other in known if len(str(other)) < _MAX_NAME}
-    near = [other for other in names if abs(len(other) - len(wanted)) <= len(wanted) // 2 + 1][:_MAX_COMPARED]
+    near = sorted(names, key=lambda other: abs(len(other) - len(wanted)))[:_MAX_COMPARED]
     matches = get_close_matches(wanted, near, n=1, cutoff=0.7) if len(wanted) < _MAX_NAME else []
     return f'; did you mean "{names[matches[0]]}"?' if matches else ""
 

@@ -115,8 +115,9 @@ def _check_types(values: dict[str, Any]) -> None:
     for name, number in [("position.seconds", position["seconds"]), *(("wd", number) for number in wd)]:
         if type(number) not in (int, float) or not 0 <= number < 1e300:
             raise ValueError(f"{name} is not a number of at least 0")
-    if not isinstance(values["ended"], str | None):
-        raise ValueError("ended is not text")
+    for name, text in (("ended", values["ended"]), ("checkpoints.best", values["checkpoints"]["best"])):
+        if not isinstance(text, str | None):
+            raise ValueError(f"{name} is not text")
     if not isinstance(callbacks, list) or not all(
         isinstance(entry["name"], str) and isinstance(entry["values"], dict) for entry in callbacks
     ):

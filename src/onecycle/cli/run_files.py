@@ -168,7 +168,8 @@ def _check_settings(values: dict[str, Any]) -> None:
         "engine": values["engine"] in get_args(EngineName),
         "precision": values["precision"] in get_args(Precision),
         "device": values["device"] is None or is_name(values["device"]),
-        "lr": is_number(values["lr"]),
+        "lr": values["lr"] is None or is_number(values["lr"]),
+        "peak lr": is_number(values["peak lr"]),
     }
     if wrong := [name for name, is_valid in valid.items() if not is_valid]:
         raise ValueError(f"{wrong[0]} is {reprlib.repr(values[wrong[0]])}, which onecycle never writes")
@@ -186,11 +187,11 @@ def load_settings(run: Path) -> tuple[TrainSettings, float, LRCurve | None]:
         values["table"] = TableSpec(**values["table"])
         values["image_size"] = values["image_size"] and ImageSize(*values["image_size"])
         kind, hidden = values["model"]["kind"], values["model"]["hidden"]
-        values["model"] = ModelChoice(kind, None if hidden is None else tuple(hidden))
+        values["model"] = ModelChoice(kind, tuple(hidden) if isinstance(hidden, list) else hidden)  # pyright: ignore[reportUnknownArgumentType] -- JSON
         settings = TrainSettings(**values)
         curve = None if state["curve"] is None else LRCurve(**decode_nonfinite(state["curve"]))
         lr = float(state["lr"])
-        _check_settings({**vars(settings.table), **vars(settings.model), **vars(settings), "lr": state["lr"]})
+        _check_settings({**vars(settings.table), **vars(settings.model), **vars(settings), "peak lr": state["lr"]})
         exists = settings.is_dataset or Path(settings.source).exists()
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, OSError) as error:
         raise FileError(f"{run / SETTINGS}: not the settings of a run ({error}); start it again") from error
