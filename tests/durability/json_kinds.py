@@ -255,7 +255,12 @@ def may_be(name: str, at: str, new: Any) -> bool:
 # what the command line writes in one of two ways, and what a record only shows
 _ANY = ("null", "bool", "number", "text", "list", "object")
 OTHER_KINDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "bundle of a program": {"program.calls": ("null",)},  # a layer without bias, for one
     "run": {"checkpoints.best": ("text",)},
+    "cache": {  # what `onecycle cache` shows of the settings
+        **{f"manifest.spec.{name}": ("text", "list") for name in ("target", "drop", "split")},
+        **{f"manifest.{name}": _ANY for name in ("spec.kinds", "spec.task", "features", "columns")},
+    },
     "settings": {
         **{f"settings.{name}": ("null", "number") for name in ("lr", "bs", "epochs")},
         **{f"settings.{name}": ("null", "text") for name in ("device", "memory_limit", "table.task")},

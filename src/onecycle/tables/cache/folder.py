@@ -165,11 +165,28 @@ class Manifest:
             values["files"] = {
                 part: RowFile(**file | {"shape": tuple(file["shape"])}) for part, file in values["files"].items()
             }
-            return cls(**values)
+            manifest = cls(**values)
+            manifest._check_types()
+            return manifest
         except OSError as error:
             raise DamagedCacheError(f"{_MANIFEST} cannot be read ({error.strerror or error})") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedCacheError(f"{_MANIFEST} is damaged ({error})") from error
+
+    def _check_types(self) -> None:
+        """Raise ValueError for values that are not of the types that were written."""
+        files, columns = [*self.files.values()], self.columns
+        texts = [self.source, self.source_sha256, *self.spec.targets, *self.spec.dropped]
+        texts += [text for file in files for text in (file.name, file.dtype, file.sha256)]
+        texts += [text for column in columns for text in (column.name, column.kind, column.why)]
+        counts = [self.spec.seed, *(count for file in files for count in (*file.shape, file.mtime_ns))]
+        counts += [column.missing for column in columns]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("a name or text is none")
+        if not all(type(count) is int and 0 <= count < 2**63 for count in counts):
+            raise ValueError("a count is none")
+        if type(self.spec.valid) not in (int, float) or not isinstance(self.spec.split, str | list):
+            raise ValueError("the split is none")
 
     def check(self, folder: Path, content: bool = False) -> "Manifest":
         """Return the manifest with the files' present modification times, which copying changes.
