@@ -95,7 +95,7 @@ def test_names_do_nothing_to_the_terminal(here: Path, capfd: pytest.CaptureFixtu
 
 def test_a_class_does_not_break_the_columns(here: Path, no_pictures: None, capfd: pytest.CaptureFixture[str]) -> None:
     classes = ["one\ttab", "two\nlines", "three\vfour"]
-    rows = [f'{i},"{classes[i % 3]}"' for i in range(60)]
+    rows = [f'{i % 7}.5,"{classes[i % 3]}"' for i in range(60)]
     Path("t.csv").write_text("x,y\n" + "\n".join(rows) + "\n")
     assert run(["train", "t.csv", "--target", "y", *QUICK, "--out", "run"]) == 0
     capfd.readouterr()
