@@ -40,7 +40,7 @@ from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.cli.app import run as command
 from onecycle.cli.run_files import load_settings
 from onecycle.core.files import with_checksum
-from onecycle.errors import FileError, OneCycleError
+from onecycle.errors import DataError, FileError, OneCycleError
 from onecycle.tables.cache.folder import DamagedCacheError, Manifest
 
 SECONDS = 20
@@ -133,11 +133,12 @@ def failed(folder: Path) -> Any:
 
 def cached(folder: Path) -> Any:
     try:
-        manifest = Manifest.read(folder)
+        manifest = Manifest.read(folder).check(folder, content=True)
         manifest.fitted()
-        manifest.check(folder, content=True)
     except DamagedCacheError as error:
         raise FileError(f"{folder}: {error}") from error
+    except DataError as error:  # it names the source that was prepared, not the folder
+        raise FileError(str(error).replace(str(manifest.source), str(folder))) from error
     return manifest
 
 

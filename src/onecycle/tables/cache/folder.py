@@ -29,7 +29,7 @@ from onecycle.core.files import (
     with_checksum,
     write_text,
 )
-from onecycle.errors import OutputError
+from onecycle.errors import DataError, OutputError
 from onecycle.tables.cache.sizes import format_size
 from onecycle.tables.features import Features
 from onecycle.tables.profile import ColumnProfile
@@ -145,8 +145,11 @@ class Manifest:
 
         Raises DataError for what this version did not write.
         """
-        features = None if self.features is None else Features.from_dict(self.features)
-        return features, Target.from_dict(self.target), tuple(self.columns)
+        try:
+            features = None if self.features is None else Features.from_dict(self.features)
+            return features, Target.from_dict(self.target), tuple(self.columns)
+        except DataError as error:
+            raise DataError(f"the prepared copy of {self.source}: {error}") from error
 
     def write(self, folder: Path) -> None:
         """Write the manifest to `folder`, whole or not at all."""
