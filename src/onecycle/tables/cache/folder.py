@@ -188,6 +188,8 @@ class Manifest:
             raise ValueError("a name or text is none")
         if not all(type(count) is int and 0 <= count < 2**63 for count in counts):
             raise ValueError("a count is none")
+        if not all(file.shape for file in files):
+            raise ValueError("a shape is empty")
         if type(self.spec.valid) not in (int, float) or not isinstance(self.spec.split, str | list):
             raise ValueError("the split is none")
 
