@@ -179,10 +179,10 @@ class Manifest:
     def _check_types(self) -> None:
         """Raise ValueError for values that are not of the types that were written."""
         files, columns = [*self.files.values()], self.columns
-        texts = [self.source, self.source_sha256, *self.spec.targets, *self.spec.dropped]
+        texts: list[Any] = [self.source, self.source_sha256, *self.spec.targets, *self.spec.dropped]
         texts += [text for file in files for text in (file.name, file.dtype, file.sha256)]
         texts += [text for column in columns for text in (column.name, column.kind, column.why)]
-        counts = [self.spec.seed, *(count for file in files for count in (*file.shape, file.mtime_ns))]
+        counts: list[Any] = [self.spec.seed, *(count for file in files for count in (*file.shape, file.mtime_ns))]
         counts += [column.missing for column in columns]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("a name or text is none")
