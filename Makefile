@@ -32,6 +32,7 @@ torture: $(STAMP)  ## 10,000 generated models; kill -9, full disks, flipped bits
 	$(BIN)/python tests/durability/every_type.py
 	$(BIN)/python tests/durability/odd_files.py
 	$(BIN)/python tests/durability/early_kills.py
+	$(BIN)/python tests/durability/json_kinds.py
 
 notebooks: $(STAMP)  ## execute the lesson notebooks again, in place
 	$(BIN)/python examples/execute.py

@@ -13,8 +13,24 @@
 Each message says where, what was found, what was expected and what to do.
 """
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_MAX_NAME, _MAX_COMPARED = 100, 2_000  # characters and names: a comparison takes the square of the length
+# control characters, line ends but for the line feed and the tab, what changes the direction of text, what nobody sees
+_INVISIBLE = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f"
+)
+_LINE_ENDS, _SURROGATES, _FILE_NAME_BYTES = "\n\t", "\ud800-\udfff", "\ud800-\udc7f\udd00-\udfff"
+_UNPRINTABLE = {
+    (one_line, keep_bytes): re.compile(
+        f"[{_INVISIBLE}{_LINE_ENDS if one_line else ''}{_FILE_NAME_BYTES if keep_bytes else _SURROGATES}]"
+    )
+    for one_line in (False, True)
+    for keep_bytes in (False, True)
+}
 
 
 class OneCycleError(Exception):
@@ -22,6 +38,9 @@ class OneCycleError(Exception):
 
     Attributes:
         exit_code: Exit code of the command line: 2 for a request that cannot be carried out, 1 for a run that failed.
+
+    Args:
+        message: What was wrong. Control characters, which names from files may have, are shown as escapes.
 
     Example:
         >>> try:
@@ -31,6 +50,9 @@ class OneCycleError(Exception):
     """
 
     exit_code = 2
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(str(message)))
 
 
 class SettingError(OneCycleError, ValueError):
@@ -115,10 +137,24 @@ class OutputError(OneCycleError, OSError):
     exit_code = 1
 
 
+def printable(text: str, one_line: bool = False, keep_bytes: bool = False) -> str:
+    r"""Return text, perhaps of names from a file, that can do nothing to a terminal or to the text around it.
+
+    Control characters, marks of the direction of writing, and parts of characters are shown as escapes such as \x1b;
+    with `one_line` line feeds and tabs are, too. `keep_bytes` keeps the bytes of a file's name that is no text, which
+    Python holds as parts of characters.
+    """
+    if text.isprintable():
+        return text
+    return _UNPRINTABLE[one_line, keep_bytes].sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `'; did you mean "epochs"?'` for the nearest known name, or an empty string."""
-    names = {_normalized(str(other)): other for other in known}  # callers in Python may pass anything
-    matches = get_close_matches(_normalized(str(name)), list(names), n=1, cutoff=0.7)
+    wanted = _normalized(str(name))  # callers in Python may pass anything
+    names = {_normalized(str(other)): other for other in known if len(str(other)) < _MAX_NAME}
+    near = sorted(names, key=lambda other: abs(len(other) - len(wanted)))[:_MAX_COMPARED]
+    matches = get_close_matches(wanted, near, n=1, cutoff=0.7) if len(wanted) < _MAX_NAME else []
     return f'; did you mean "{names[matches[0]]}"?' if matches else ""
 
 

@@ -23,7 +23,7 @@ from onecycle.core.nested import count_rows, leaves_by_path, map_leaves, map_ten
 from onecycle.data.arrays import as_tensor, is_in_memory
 from onecycle.data.bunch import DataBunch
 from onecycle.data.loaders import Loader, TorchLoader, as_batch
-from onecycle.errors import DataError, FileError, ModelError, OneCycleError
+from onecycle.errors import DataError, FileError, ModelError, OneCycleError, printable
 from onecycle.export.bundle import BundleInfo, RowSpec, export_bundle, read_bundle
 from onecycle.train.checks import materialise
 from onecycle.train.epoch_metrics import average_precision, f1_score, mae, mse, r2_score, rmse, roc_auc
@@ -165,7 +165,8 @@ class Predictor:
             if target is not None and target.task == "regression":
                 warnings.warn(
                     f"the model returns a {type(outputs).__name__}, whose parts are as in training: standardised, not "
-                    f"in the units of {', '.join(target.names)}; learn.target.inverse_transform converts them",
+                    f"in the units of {printable(', '.join(target.names), one_line=True)}; "
+                    "learn.target.inverse_transform converts them",
                     stacklevel=3,
                 )
             return outputs

@@ -196,6 +196,27 @@ def test_damaged_and_exhausting_files(written, name):
         load_pickle(written(content))
 
 
+def test_twice_as_many_keys_are_twice_the_work(written):
+    """Whole numbers that are equal modulo 2**61 - 1 have one hash: a dict compares each with all the others."""
+
+    def calls(count):
+        keys = b"".join(pickle.dumps(i * (2**61 - 1) if i % 2 else i)[:-1] + b"N" for i in range(count))
+        path = written(b"\x80\x02}(" + keys.replace(b"\x80\x04", b"") + b"u.")
+        found = []
+        sys.setprofile(lambda frame, event, arg: found.append(event))
+        try:
+            with suppress(FileError):
+                load_pickle(path)
+        finally:
+            sys.setprofile(None)
+        return len(found)
+
+    assert calls(2_000) < 2.2 * calls(1_000)
+    with pytest.raises(FileError, match="expected whole numbers below"):
+        load_pickle(written(pickle.dumps({2**61 - 1: None})))
+    assert load_pickle(written(pickle.dumps({2**61 - 2: 1, -(2**61) + 2: 2}))) == {2**61 - 2: 1, -(2**61) + 2: 2}
+
+
 def test_the_tables_are_large():
     assert len(CALLS) * 3 + len(UNSAFE) + len(DAMAGED) >= 150
 

@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
         ("malice.py", "--every", "40", "--seconds", "30"),
         ("odd_files.py", "--every", "30"),
         ("early_kills.py", "--kills", "4"),
+        ("json_kinds.py", "--every", "53"),
     ],
     ids=lambda args: args[0],
 )

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from export.unlisted_operators import UNLISTED
 from onecycle import DataBunch, Learner, load_learner, load_predictor
 from onecycle.core.archives import manifest_text
 from onecycle.errors import FileError, OneCycleError
+from onecycle.export.traced_model import TracedModel
 
 pytestmark = pytest.mark.slow
 
@@ -126,6 +128,63 @@ def test_a_weight_that_would_take_the_place_of_something_else(bundle: Path, name
     save_file(tensors, bundle / "model.safetensors")
     signed(bundle)
     with pytest.raises(FileError, match="the program is damaged: a name in weights is"):
+        load_predictor(bundle)
+
+
+def test_a_name_of_many_parts(bundle: Path):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(bundle / "model.safetensors")
+    for parts, is_read in ((100, True), (101, False), (900, False)):
+        save_file(weights | {".".join("a" * parts): torch.ones(2)}, bundle / "model.safetensors")
+        signed(bundle)
+        if is_read:
+            assert len(load_predictor(bundle).model.state_dict()) == len(weights) + 1
+        else:
+            with pytest.raises(FileError, match="the program is damaged: a name in weights is"):
+                load_predictor(bundle)
+
+
+def work(done: Callable[[], object]) -> int:
+    """The number of calls that something takes, of Python's functions and of C's."""
+    found = 0
+
+    def count(*_: object) -> None:
+        nonlocal found
+        found += 1
+
+    sys.setprofile(count)
+    try:
+        done()
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+def test_twice_the_program_is_twice_the_work(bundle: Path):
+    state = json.loads((bundle / "state.json").read_text())
+    program, weights = state["program"], load_predictor(bundle).model.state_dict()
+
+    def load(weight_count: int, numbers: int) -> int:
+        more = {f"m{i}.w": torch.ones(1) for i in range(weight_count)}
+        call = ["long", "aten.cat.default", [[{"of": program["inputs"][0]}] * numbers, 0], {}]
+        return work(lambda: TracedModel(program | {"calls": [*program["calls"], call]}, weights | more, {}))
+
+    assert load(400, 1) - load(1, 1) < 2.2 * (load(200, 1) - load(1, 1))
+    assert load(1, 4_000) - load(1, 1) < 2.2 * (load(1, 2_000) - load(1, 1))
+
+
+def test_more_values_than_a_program_has(bundle: Path):
+    numbers = ["n", "aten.cat.default", [[0.5] * 250_001, [0.5] * 250_001], {}]
+    changed(bundle, field("calls", [numbers]))
+    with pytest.raises(FileError, match="the number of values in the calls, or more is 500001"):
+        load_predictor(bundle)
+
+
+@pytest.mark.parametrize("sizes", [[-1, True], True])
+def test_a_flag_is_no_number(bundle: Path, sizes: Any):
+    changed(bundle, field("calls", [["n", "aten.reshape.default", [{"of": "x"}, sizes], {}]]))
+    with pytest.raises(FileError, match=r"calls\[0\] is"):
         load_predictor(bundle)
 
 

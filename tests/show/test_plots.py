@@ -5,7 +5,7 @@ from conftest import Net, seeded
 from onecycle import DataBunch, Learner, Record, accuracy, error_rate
 from onecycle.core.record import LRCurve
 from onecycle.errors import SettingError
-from onecycle.show.plots import as_image, plot_lr_find, plot_metrics
+from onecycle.show.plots import as_image, plot_confusion_matrix, plot_lr_find, plot_metrics
 
 
 @pytest.fixture
@@ -86,3 +86,17 @@ def test_nothing_to_plot(toy: DataBunch):
 def test_rows_that_are_images(shape, expected):
     image = as_image(np.zeros(shape))
     assert (image.shape if image is not None else None) == expected
+
+
+@pytest.mark.parametrize("name", ["cost in $x$", r"$\\frac{$", "a\x1b[31m$", "$\\undefined$"])
+def test_names_are_text(name: str):
+    """A dollar begins no formula, in a plot as well as in a report, and control characters are escaped."""
+    matrix = plot_confusion_matrix(np.eye(2, dtype=int), [name, "b"])
+    record = Record(
+        epochs=[0], nb_batches=[1], metric_names=[name], metrics=[[0.5]], losses=[1.0], lrs=[0.1], seconds=[1]
+    )
+    for figure in (matrix, plot_metrics(record)):
+        figure.canvas.draw()
+    shown = name.replace("\x1b", "\\x1b")
+    assert matrix.axes[0].get_xticklabels()[0].get_text() == shown
+    assert not matrix.axes[0].get_xticklabels()[0].get_parse_math()

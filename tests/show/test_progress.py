@@ -139,3 +139,12 @@ def test_a_notebook_gets_html(monkeypatch: pytest.MonkeyPatch):
         "<table><thead><tr><th>epoch</th><th>&lt;lambda&gt;</th></tr></thead>"
         "<tbody><tr><td>0</td><td>0.250000</td></tr><tr><td>1</td><td>1.2346e+08</td></tr></tbody></table>"
     )
+
+
+def test_names_do_nothing_to_the_table(capsys: pytest.CaptureFixture[str]):
+    display = LogDisplay(sink := io.StringIO())
+    display.start(["epoch", "a\x1b[2J\nb"], 1, 1)
+    display.message("it\x9bends")
+    assert sink.getvalue() == "epoch        a\\x1b[2J\\nb\nit\\x9bends\n"
+    NotebookDisplay().message("\x1b]0;owned\x07")
+    assert capsys.readouterr().out == "\\x1b]0;owned\\x07\n"

@@ -82,3 +82,10 @@ def test_categories_match_by_value(train: Any, later: Any):
     assert codes(features, later) == [1, 2, 1]
     assert codes(features, ["1_0"]) == [0]
     assert codes(features, pa.nulls(1)) == [0]
+
+
+@pytest.mark.parametrize("text", ["1" * 2_000_000 + "x", "1" * 2_000_000, "." * 2_000_000])
+def test_a_long_cell_is_coded_in_linear_time(text: str):
+    """Values of another form than in training are read as numbers: with the square of their length it would not end."""
+    features = Features.fit(pa.table({"x": [1, 2, 1]}), of("category"))
+    assert codes(features, [text, "2.0"]) == [0, 2]

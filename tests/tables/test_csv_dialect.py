@@ -1,10 +1,12 @@
 """The dialects of CSV files, and errors that name a line."""
 
 import gzip
+from contextlib import suppress
 
 import pytest
 
-from onecycle.errors import FileError
+from onecycle import DataBunch
+from onecycle.errors import DataError, FileError
 from onecycle.tables.read import read_table
 from table_files import assert_refused, stream_as_table, write_file
 
@@ -103,3 +105,24 @@ def test_cells_that_python_would_find_too_long(tmp_path):
         ": cannot be read as CSV (CSV parse error: ",
         FileError,
     )
+
+
+@pytest.mark.parametrize("part", ["1", " ", '"', "1.", ".1", "1e", "+"])
+def test_a_long_header_is_read_in_linear_time(tmp_path, part):
+    """Millions of characters: with the square of that many steps it would never end."""
+    name = part * 300_000
+    path = write_file(tmp_path, f"{name}x,y\n1,2\n3,4\n" if part != '"' else f'"{name}x",y\n1,2\n3,4\n')
+    with suppress(DataError):
+        assert read_table(path).column_names[1] == "y"
+
+
+@pytest.mark.parametrize(
+    "cell", ["1" * 1_000_000 + "x", "1" * 1_000_000, "1." * 500_000, "0" * 500_000 + "e", " " * 1_000_000 + "x"]
+)
+def test_a_long_cell_is_read_in_linear_time(tmp_path, cell):
+    lines = "\n".join(f"{i}.5;{i % 3};{i % 2}" for i in range(40))
+    for text in (f"c;d;y\n{cell};1;0\n{lines}\n", f"c;d;y\n{lines}\n1.5;{cell};0\n"):
+        path = write_file(tmp_path, text)
+        for kinds in ({}, {"c": "category", "d": "category"}, {"c": "date"}, {"c": "number"}):
+            with suppress(DataError):
+                DataBunch.from_table(path, "y", kinds=kinds, bs=8, device="cpu", seed=0)

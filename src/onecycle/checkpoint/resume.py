@@ -13,7 +13,7 @@ from onecycle.checkpoint.writer import CheckpointConfig
 from onecycle.core.archives import describe_folder
 from onecycle.core.files import Lock, describe_special
 from onecycle.core.record import Record, decode_nonfinite, encode_nonfinite
-from onecycle.errors import FileError, SettingError
+from onecycle.errors import FileError, SettingError, printable
 from onecycle.optim.schedules import Schedule, schedule_from_dict
 from onecycle.train.fit import Position
 from onecycle.train.signals import FINISHED, RESUMABLE
@@ -136,8 +136,13 @@ def _check_types(values: dict[str, Any]) -> None:
     counts = (*(position[key] for key in ("epoch", "num_batch", "iteration")), values["first_epoch"], values["epochs"])
     if not all(type(count) is int and 0 <= count < 2**62 for count in counts):
         raise ValueError("position, epochs or first_epoch are not counts")
-    if type(position["seconds"]) not in (int, float):
-        raise ValueError("position.seconds is not a number")
+    wd = values["wd"] if isinstance(values["wd"], list) else [values["wd"]]
+    for name, number in [("position.seconds", position["seconds"]), *(("wd", number) for number in wd)]:
+        if type(number) not in (int, float) or not 0 <= number < 1e300:
+            raise ValueError(f"{name} is not a number of at least 0")
+    for name, text in (("ended", values["ended"]), ("checkpoints.best", values["checkpoints"]["best"])):
+        if not isinstance(text, str | None):
+            raise ValueError(f"{name} is not text")
     if not isinstance(callbacks, list) or not all(
         isinstance(entry["name"], str) and isinstance(entry["values"], dict) for entry in callbacks
     ):
@@ -192,9 +197,10 @@ def _check_same_fit(
         message = f"{run} belongs to a different fit: {'; '.join(differences[:_MAX_SHOWN])}{rest}"
         if strict:
             raise SettingError(f"{message}; expected the same data, model, settings and callbacks")
-        warnings.warn(f"{message}; it is resumed all the same, since strict=False", stacklevel=4)
+        warnings.warn(printable(f"{message}; it is resumed all the same, since strict=False"), stacklevel=4)
     if differences := _differences(*machine):
-        warnings.warn(f"{run}: {'; '.join(differences)}; the fit resumes, but not bit for bit as there", stacklevel=4)
+        text = f"{run}: {'; '.join(differences)}; the fit resumes, but not bit for bit as there"
+        warnings.warn(printable(text), stacklevel=4)
 
 
 def _without(names: list[str], others: list[str]) -> list[str]:

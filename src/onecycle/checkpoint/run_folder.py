@@ -123,7 +123,8 @@ class RunFolder:
     def read_failure(self) -> str | None:
         """Return the error that the fit ended with, or None if there is none."""
         try:
-            return str(read_json(self.path / _FAILURE)["failure"])
+            failure = read_json(self.path / _FAILURE)["failure"]
+            return failure if isinstance(failure, str) else None
         except (OSError, ValueError, KeyError):
             return None
 

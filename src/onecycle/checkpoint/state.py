@@ -295,8 +295,9 @@ def _freeze(state: FitState, fit: Fit) -> None:
 
 
 def _train_all_but(frozen: list[Any], fit: Fit) -> None:
+    names = {name for name in frozen if isinstance(name, str)}
     for name, parameter in fit.model.named_parameters():
-        parameter.requires_grad_(name not in frozen)
+        parameter.requires_grad_(name not in names)
     fit.opt.follow(fit.model)
 
 

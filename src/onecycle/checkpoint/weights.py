@@ -251,6 +251,10 @@ def unpack_optimizer(
         indices = [index for group in groups for index in group["params"]]
         if indices != list(range(len(indices))) or not all(_are_betas(group.get("betas", (0, 0))) for group in groups):
             raise ValueError("its groups are damaged")
+        of_torch = type(opt.torch_opt).__module__.startswith("torch.optim")  # others may keep anything in a group
+        for group, own_group in zip(groups, opt.groups, strict=False) if of_torch else ():
+            if wrong := [key for key, value in group.items() if not _is_same_kind(value, own_group.get(key), key)]:
+                raise ValueError(f"param_groups: {wrong[0]} is {reprlib.repr(group[wrong[0]])}")
         own = _names_in(opt, model)
         saved = values.get("parameters", own)  # earlier versions wrote no names: theirs are in the order of the model
         mismatch = _optimizer_mismatch(values, saved, opt, own)
@@ -295,6 +299,19 @@ def _placed(value: Tensor, parameter: Tensor) -> Tensor:
     if value.shape != parameter.shape:
         return value.to(parameter.device, copy=True)
     return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+def _is_same_kind(value: Any, own: Any, key: str) -> bool:
+    """Whether a setting of a saved group is of the kind of the optimizer's own: a flag, or a number."""
+    if key == "params":
+        return True
+    if isinstance(own, bool):
+        return isinstance(value, bool) or (value is None and key in ("foreach", "fused"))
+    if isinstance(own, tuple):
+        return isinstance(value, tuple) and all(map(_is_same_kind, value, own, [key] * len(own)))
+    if isinstance(own, int | float):
+        return isinstance(value, float | Tensor) or (type(value) is int and abs(value) < 2**63)
+    return True
 
 
 def check_moments(folder: Path, opt: GroupedOptimizer, model: nn.Module, state: Iterable[tuple[str, str, Any]]) -> None:

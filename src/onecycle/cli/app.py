@@ -34,6 +34,8 @@ from onecycle.cli.options import (
     takes_settings,
 )
 from onecycle.cli.settings import TrainSettings, default_run_folder
+from onecycle.cli.terminal import print_lines
+from onecycle.core.streams import printable_output, reserve_descriptors
 from onecycle.errors import OneCycleError, SettingError, did_you_mean
 
 Job: TypeAlias = Callable[[], int]  # returns the exit code
@@ -198,12 +200,25 @@ def doctor(as_json: Json = False) -> Job:
 
 
 def run(args: list[str] | None = None) -> int:
-    """Do what `args` (by default the process's) ask for and return the exit code. Errors become a line on stderr."""
+    """Do what `args` (by default the process's) ask for and return the exit code. Errors become a line on stderr.
+
+    What stdout or stderr does not take is dropped, and the job goes on: the files that it writes are what counts.
+    """
+    with printable_output() as stdout:
+        code = _run(args)
+        stdout.flush()
+        if stdout.error is None or code:
+            return code
+        if isinstance(stdout.error, BrokenPipeError):  # nobody reads any more
+            return CLOSED_PIPE
+        reason = stdout.error.strerror or stdout.error
+        return _fail(f"stdout cannot be written ({reason}); files that were asked for are complete", FAILED)
+
+
+def _run(args: list[str] | None) -> int:
     try:
         job: Job | int | None = typer.main.get_command(app).main(args, prog_name="onecycle", standalone_mode=False)
-        code = job or 0 if isinstance(job, int | None) else job()
-        sys.stdout.flush()
-        return code
+        return job or 0 if isinstance(job, int | None) else job()
     except OneCycleError as error:
         return _fail(str(error), error.exit_code)
     except BadValueError as error:
@@ -214,10 +229,6 @@ def run(args: list[str] | None = None) -> int:
         return _fail("interrupted", INTERRUPTED)
     except TerminatedError:
         return _fail("ended by SIGTERM", TERMINATED)
-    except BrokenPipeError:
-        # nobody reads any more; without this, Python complains when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED_PIPE
     except Exception as error:
         advice = "this is a bug: set ONECYCLE_DEBUG=1 for the traceback and report it"
         return _fail(f"unexpected {type(error).__name__}: {error}; {advice}", FAILED)
@@ -225,6 +236,7 @@ def run(args: list[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """Run the console script."""
+    reserve_descriptors()
     signal.signal(signal.SIGTERM, _terminate)
     if hasattr(signal, "SIGUSR1"):  # writes a checkpoint of a running fit; before that there is nothing to write
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -245,7 +257,7 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 def _warn(message: Warning | str, *_: Any) -> None:
     """Print a warning as one line, without a place in the source; replaces `warnings.showwarning`."""
-    print(f"warning: {message}", file=sys.stderr)
+    print_lines(f"warning: {message}", file=sys.stderr)
 
 
 def _printable(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -259,7 +271,7 @@ def _printable(error: UnicodeError) -> tuple[str | bytes, int]:
 def _fail(message: str, code: int) -> int:
     if os.environ.get("ONECYCLE_DEBUG"):
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+    print_lines(f"error: {message}", file=sys.stderr)
     return code
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from onecycle.cli.terminal import print_table
+from onecycle.cli.terminal import print_lines, print_table
 from onecycle.tables.cache.folder import CacheEntry, DamagedCacheError, TableCache
 from onecycle.tables.cache.sizes import cache_limit, format_size
 
@@ -32,9 +32,9 @@ def cache(clear: bool, check: bool, as_json: bool) -> int:
     elif entries:
         rows = [[*_row(entry), damage[entry.key] or "whole"] for entry in entries]
         print_table(rows, ["file", "target", "rows", "size", "last used", "state"], right=(2, 3))
-        print(f"{format_size(used)} of at most {format_size(limit)} in {folder.path}")
+        print_lines(f"{format_size(used)} of at most {format_size(limit)} in {folder.path}")
     else:
-        print(f"nothing is in {folder.path}")
+        print_lines(f"nothing is in {folder.path}")
     return int(any(damage.values()))
 
 
@@ -45,7 +45,7 @@ def _clear(folder: TableCache, as_json: bool) -> int:
         print(json.dumps({"folder": str(folder.path), "removed": removed, "bytes": freed, "left": left}))
     else:
         in_use = f"; {left} in use stay{'s' * (left == 1)}" if left else ""
-        print(f"removed {removed} of {removed + left} entries, {format_size(freed)}, from {folder.path}{in_use}")
+        print_lines(f"removed {removed} of {removed + left} entries, {format_size(freed)}, from {folder.path}{in_use}")
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from onecycle.cli.plan import model_line, number, plan, split_line, target_line, training_line
 from onecycle.cli.settings import TrainSettings
 from onecycle.cli.setup import Setup, SourceContent, build_setup, read_source, split_names, suggested_target
-from onecycle.cli.terminal import plain_lines, print_table
+from onecycle.cli.terminal import plain_lines, print_lines, print_table
 from onecycle.core.device import pick_device
 from onecycle.errors import pluralize
 
@@ -35,7 +35,7 @@ def inspect(settings: TrainSettings, as_json: bool) -> int:
     has_target = source.table is None or bool(settings.table.target) or bool(suggested_target(source))
     if not as_json and source.table is not None and not has_target:
         _print_columns(source, columns)
-        print(
+        print_lines(
             f"--target NAME says what is predicted, and then what training would do; "
             f"for example --target {shlex.quote(_last_used(columns))}",
             file=sys.stderr,
@@ -132,7 +132,7 @@ def _as_trained(column: dict[str, Any], setup: Setup, dropped: tuple[str, ...]) 
 
 def _print_columns(source: SourceContent, columns: list[dict[str, Any]]) -> None:
     size = f"{pluralize(source.table.num_rows, 'row')}, {pluralize(source.table.num_columns, 'column')}"
-    print(f"{source.name}: {size}\n")
+    print_lines(f"{source.name}: {size}", "")
     rows = [
         [
             column["name"],

@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from onecycle.checkpoint.run_folder import RunFolder
-from onecycle.cli.prediction_output import PredictionFormatter, open_table_writer, unused_names
+from onecycle.cli.prediction_output import PredictionFormatter, escape, open_table_writer, unused_names
 from onecycle.cli.prediction_rows import RowBatch, read_rows
 from onecycle.cli.run_files import MODEL, RECORD, check_new, is_begun, is_resumable, remove_new_folders_on_error
 from onecycle.cli.setup import metrics_for
+from onecycle.cli.terminal import print_lines
 from onecycle.core.archives import MANIFEST
+from onecycle.core.streams import unfiltered
 from onecycle.data.loaders import InMemoryLoader
 from onecycle.errors import FileError
 from onecycle.predictor import Predictor, load_predictor
@@ -44,8 +46,8 @@ def predict(run: Path, file: Path, out: Path | None, force: bool, device: str | 
     if as_json:
         print(json.dumps({"file": str(out), "rows": rows, **scorer.scores()}))
     else:
-        print(out)
-        print(f"{out}: {rows:,} rows", file=sys.stderr)
+        print_lines(out)
+        print_lines(f"{out}: {rows:,} rows", file=sys.stderr)
     return 0
 
 
@@ -94,8 +96,8 @@ def _print(
         for start in range(0, len(preds), _LINES_PER_PRINT):
             lines = formatter.lines(preds[start : start + _LINES_PER_PRINT])
             if names:
-                lines = [f"{name}\t{line}" for name, line in zip(names[start:], lines, strict=False)]
-            print(*lines, sep="\n")
+                lines = [f"{escape(name)}\t{line}" for name, line in zip(names[start:], lines, strict=False)]
+            print("\n".join(lines))
 
 
 def _image_names(batch: RowBatch) -> list[str]:
@@ -114,15 +116,16 @@ def _write(predicted: Iterator[tuple[RowBatch, Tensor]], formatter: PredictionFo
             if not names:
                 names = unused_names([*columns], table.schema.names)
                 if names != [*columns]:
-                    print(f"the file has columns of these names; the new ones are {', '.join(names)}", file=sys.stderr)
+                    note = f"the file has columns of these names; the new ones are {', '.join(names)}"
+                    print_lines(note, file=sys.stderr)
             for name, column in zip(names, columns.values(), strict=True):
                 table = table.append_column(name, column)
             write(table)
             rows += table.num_rows
             if show_progress:
-                print(f"\r{rows:,} rows predicted", end="", file=sys.stderr, flush=True)
+                print(f"\r{rows:,} rows predicted", end="", file=unfiltered(sys.stderr), flush=True)
     if show_progress:
-        print("\r\033[K", end="", file=sys.stderr)
+        print("\r\033[K", end="", file=unfiltered(sys.stderr))
     return rows
 
 

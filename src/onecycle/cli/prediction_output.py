@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from onecycle.core.files import atomic_write
+from onecycle.errors import printable
 from onecycle.predictor import LABEL_THRESHOLD, Predictor
 
 _ARROW_SUFFIXES, _DELIMITERS = (".arrow", ".feather"), {".csv": ",", ".tsv": "\t"}
@@ -50,8 +51,8 @@ class PredictionFormatter:
     def lines(self, preds: Tensor) -> list[str]:
         """Return for each row class and probability, or values, separated by tabs; or labels, separated by commas."""
         if self.task == "multilabel":
-            return [",".join(map(_escape, row["labels"])) for row in self.objects(preds)]
-        return ["\t".join(map(_escape, row.get("values", row).values())) for row in self.objects(preds)]
+            return [",".join(map(escape, row["labels"])) for row in self.objects(preds)]
+        return ["\t".join(map(escape, row.get("values", row).values())) for row in self.objects(preds)]
 
     def columns(self, preds: Tensor) -> dict[str, Any]:
         """Return the predictions as Arrow arrays by the names of their columns."""
@@ -92,9 +93,9 @@ def _shortest(value: Any) -> Any:
     return float(number)
 
 
-def _escape(value: Any) -> str:
-    """Return a value as text on one line, without tabs."""
-    return str(value).replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+def escape(value: Any) -> str:
+    """Return a value as text on one line, without tabs and other control characters."""
+    return printable(str(value), one_line=True, keep_bytes=True)
 
 
 def unused_names(names: Sequence[str], used: Sequence[str]) -> list[str]:

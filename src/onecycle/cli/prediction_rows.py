@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from onecycle.cli.digits import framed, white_on_black
+from onecycle.cli.terminal import print_lines
 from onecycle.data.arrays import as_tensor, read_npy, read_npz
 from onecycle.data.images import read_gray
 from onecycle.data.sources import array_table, open_source
@@ -80,7 +81,7 @@ def _table_rows(
             try:
                 y = torch.from_numpy(target.transform(table, "this file", first))
             except DataError as error:
-                print(f"{file}: no scores, because {error}", file=sys.stderr)
+                print_lines(f"{file}: no scores, because {error}", file=sys.stderr)
                 with_targets = False
         yield RowBatch(table, x, y)
         first += table.num_rows
@@ -116,7 +117,7 @@ def _table_of_arrays(file: Path) -> Any:
     x = x[None] if x.ndim == 1 else x
     if x.ndim != 2 or not x.size or x.dtype.kind not in "biuf":
         raise DataError(f"{file}: holds an array of {x.dtype} of shape {x.shape}; expected numbers (rows, columns)")
-    return array_table(x, y if y is not None and len(y) == len(x) else None)
+    return array_table(x, y if y is not None and y.ndim and len(y) == len(x) else None)
 
 
 def _rows_array(arrays: Mapping[str, Array], file: Path) -> Array:
@@ -182,7 +183,7 @@ def _scale(rows: Array, pixel_scale: float | None, file: Path) -> Array:
         return rows.astype(np.float32) / pixel_scale
     highest = float(rows.max())
     if highest > _MAX_SCALED:
-        print(
+        print_lines(
             f"warning: {file} has values up to {highest:g}; the model was trained on pixels from 0 to 1: "
             f"were they divided by {pixel_scale:g}?",
             file=sys.stderr,
@@ -197,7 +198,7 @@ def _read_digit(file: Path, shape: torch.Size | None) -> Array:
         raise DataError(f"{file}: an image, but the model does not take square gray images; give a npy or npz file")
     image, inverted = white_on_black(read_gray(file), str(file))
     if inverted:
-        print(f"{file}: dark on light; inverted, since the model expects white on black", file=sys.stderr)
+        print_lines(f"{file}: dark on light; inverted, since the model expects white on black", file=sys.stderr)
     return framed(image, math.isqrt(size))
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.cli.run_files import RECORD, REPORT, use_agg
+from onecycle.cli.terminal import print_lines
 from onecycle.core.files import write_text
 from onecycle.core.record import Record
 from onecycle.errors import FileError, OneCycleError
@@ -37,5 +38,5 @@ def report(run: Path) -> int:
         ) from error
     with RunFolder(run).locked():
         write_text(run / REPORT, html)
-    print(run / REPORT)
+    print_lines(run / REPORT)
     return 0

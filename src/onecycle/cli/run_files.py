@@ -1,16 +1,18 @@
 """The files of a run: their names, making sure that they can be written, and the settings that resuming needs."""
 
 import os
+import reprlib
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from onecycle.checkpoint.run_folder import LOCK, RECORD, REQUEST, SETTINGS, RunFolder
-from onecycle.cli.settings import ImageSize, ModelChoice, TrainSettings
+from onecycle.cli.settings import ImageSize, ModelChoice, ModelKind, TrainSettings
 from onecycle.core.archives import check_replaceable, read_folder, read_manifest, remove_folder, write_folder
+from onecycle.core.choices import ColumnKind, EngineName, Precision, Task
 from onecycle.core.files import Lock, atomic_write, unwritable
 from onecycle.core.record import LRCurve, decode_nonfinite, encode_nonfinite
 from onecycle.errors import FileError, OutputError, SettingError
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 MODEL, REPORT = "model", "report.html"
 PLOTS = ("lr_find.png", "lr.png", "losses.png", "metrics.png", "confusion.png", "predictions.png")
+_MAX_TEXT = 10_000  # characters of a setting
 _SETTINGS_KIND = "settings"  # in the manifest of the folder that holds them
 
 
@@ -200,6 +203,48 @@ class SavedSettings(NamedTuple):
     curve: LRCurve | None
 
 
+def _check_settings(values: dict[str, Any]) -> None:
+    """Raise ValueError for a setting of another type, or with another value, than the command line gives it."""
+
+    def is_count(value: Any) -> bool:
+        return type(value) is int and 0 <= value < 2**62
+
+    def is_number(value: Any) -> bool:
+        return type(value) in (int, float) and 0 <= value < 1e300
+
+    def is_name(value: Any) -> bool:
+        return isinstance(value, str) and len(value) < _MAX_TEXT
+
+    def are(is_valid: Callable[[Any], bool], value: Any) -> bool:
+        return isinstance(value, list | tuple) and all(map(is_valid, value))  # pyright: ignore[reportUnknownArgumentType] -- JSON
+
+    valid = {
+        "source": is_name(values["source"]),
+        "target": is_name(values["target"]) or are(is_name, values["target"]),
+        "drop": is_name(values["drop"]) or are(is_name, values["drop"]),
+        "task": values["task"] in (None, *get_args(Task)),
+        "kinds": all(is_name(name) and kind in get_args(ColumnKind) for name, kind in values["kinds"].items()),
+        "split": is_name(values["split"]),
+        "valid": is_number(values["valid"]),
+        "seed": is_count(values["seed"]),
+        "image_size": values["image_size"] is None or are(is_count, values["image_size"]),
+        "memory_limit": values["memory_limit"] is None or is_name(values["memory_limit"]),
+        "bs": values["bs"] is None or is_count(values["bs"]),
+        "epochs": values["epochs"] is None or is_count(values["epochs"]),
+        "kind": values["kind"] in get_args(ModelKind),
+        "hidden": values["hidden"] is None or are(is_count, values["hidden"]),
+        "wd": is_number(values["wd"]),
+        "engine": values["engine"] in get_args(EngineName),
+        "precision": values["precision"] in get_args(Precision),
+        "device": values["device"] is None or is_name(values["device"]),
+        "lr": values["lr"] is None or is_number(values["lr"]),
+        "peak lr": values["peak lr"] is None or is_number(values["peak lr"]),
+        "interval of checkpoints": values["every"] is None or is_name(values["every"]),
+    }
+    if wrong := [name for name, is_valid in valid.items() if not is_valid]:
+        raise ValueError(f"{wrong[0]} is {reprlib.repr(values[wrong[0]])}, which onecycle never writes")
+
+
 def load_settings(run: Path) -> SavedSettings:
     """Return what `save_settings` wrote. Raise FileError if it is missing or damaged, or the data are gone."""
     check_resumable(run)
@@ -211,15 +256,17 @@ def load_settings(run: Path) -> SavedSettings:
         values["table"] = TableSpec(**values["table"])
         values["image_size"] = values["image_size"] and ImageSize(*values["image_size"])
         kind, hidden = values["model"]["kind"], values["model"]["hidden"]
-        values["model"] = ModelChoice(kind, None if hidden is None else tuple(hidden))
+        values["model"] = ModelChoice(kind, tuple(hidden) if isinstance(hidden, list) else hidden)  # pyright: ignore[reportUnknownArgumentType] -- JSON
         settings = TrainSettings(**values)
         curve = None if state["curve"] is None else LRCurve(**decode_nonfinite(state["curve"]))
         lr, every = state["lr"], state.get("every", "1 epoch")  # 0.1.0 did not write it
+        _check_settings(
+            {**vars(settings.table), **vars(settings.model), **vars(settings), "peak lr": lr, "every": every}
+        )
         lr = None if lr is None else float(lr)
-        if not isinstance(every, str | None):
-            raise ValueError("every is not a text")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        exists = settings.is_dataset or Path(settings.source).exists()
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, OSError) as error:
         raise FileError(f"{run / SETTINGS}: not the settings of a run ({error}); start it again") from error
-    if not settings.is_dataset and not Path(settings.source).exists():
+    if not exists:
         raise FileError(f"{settings.source}: no such file or folder; {run} was trained on it: put it back")
     return SavedSettings(settings, every, lr, curve)

@@ -8,7 +8,7 @@ from typing import Any
 
 from onecycle.checkpoint.run_folder import LOCK, RunFolder
 from onecycle.cli.run_files import RECORD, is_begun
-from onecycle.cli.terminal import print_table
+from onecycle.cli.terminal import print_lines, print_table
 from onecycle.core.reading import read_bytes
 from onecycle.core.record import Record
 from onecycle.errors import FileError
@@ -28,7 +28,7 @@ def runs(folder: Path, as_json: bool) -> int:
         head = ["run", "state", "epochs", "batches", "valid_loss", "metrics", "changed"]
         print_table([_row(run) for run in described], head, right=(2, 3, 4))
     else:
-        print(f"no runs are in {folder}")
+        print_lines(f"no runs are in {folder}")
     return 0
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from onecycle.cli.settings import ModelChoice, TrainSettings
+from onecycle.cli.terminal import print_lines
 from onecycle.core.device import preserve_rng_state, seed_generators
 from onecycle.core.models import MLP, TabularModel
 from onecycle.data.bunch import DataBunch
@@ -90,7 +91,7 @@ def read_source(settings: TrainSettings) -> SourceContent:
     if large is not None:
         return SourceContent(name, other=path, streamed=tuple(large.shape.names))
     if (size := path.stat().st_size) >= _SLOW_BYTES:
-        print(f"reading {path} ({size / 2**20:,.0f} MiB)", file=sys.stderr)
+        print_lines(f"reading {path} ({size / 2**20:,.0f} MiB)", file=sys.stderr)
     content = open_source(path, text_columns=settings.table.text_columns)
     if isinstance(content, Arrays):
         sets = [pair for pair in (content.train, content.valid, content.test) if pair is not None]

@@ -1,7 +1,16 @@
-"""Tables on stdout: fitted to the terminal by rich, or plain text with one line a row for a pipe or a file."""
+"""Lines and tables: fitted to the terminal by rich, or plain text with one line a row for a pipe or a file."""
 
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from typing import TextIO
+
+from onecycle.core.streams import unfiltered
+from onecycle.errors import printable
+
+
+def print_lines(*lines: object, file: TextIO | None = None) -> None:
+    """Print each of `lines` as one line, whatever the names in it are, to stdout or `file`."""
+    print("\n".join(printable(str(line), one_line=True, keep_bytes=True) for line in lines), file=file)
 
 
 def print_table(
@@ -20,9 +29,9 @@ def print_table(
         indent: Spaces before each line.
         styles: rich styles of cells with these texts in the second column, on a terminal.
     """
-    rows = [[" ".join(cell.split()) for cell in row] for row in rows]
+    rows = [[printable(" ".join(cell.split()), keep_bytes=True) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        print(*plain_lines(rows, head, right, indent), sep="\n")
+        print("\n".join(plain_lines(rows, head, right, indent)))
         return
     from rich.console import Console
     from rich.padding import Padding
@@ -35,7 +44,7 @@ def print_table(
         table.add_column(name if head else "", justify="right" if i in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell, (styles or {}).get(cell, "") if i == 1 else "") for i, cell in enumerate(row)))
-    Console(highlight=False).print(Padding(table, (0, 0, 0, indent), expand=False))
+    Console(file=unfiltered(sys.stdout), highlight=False).print(Padding(table, (0, 0, 0, indent), expand=False))
 
 
 def plain_lines(

@@ -33,6 +33,7 @@ from onecycle.cli.run_files import (
 )
 from onecycle.cli.settings import TrainSettings
 from onecycle.cli.setup import Setup, build_learner, build_setup
+from onecycle.cli.terminal import print_lines
 from onecycle.core.choices import SetName
 from onecycle.core.device import pick_device
 from onecycle.core.record import LRCurve, Record
@@ -133,7 +134,7 @@ def _prepare(settings: TrainSettings, device: torch.device) -> tuple[Setup, Lear
     """Make the learner, and print the plan if the data are the user's own."""
     setup = build_setup(settings, device)
     if not settings.is_dataset:
-        print(*plan_lines(setup), sep="\n", file=sys.stderr)
+        print_lines(*plan_lines(setup), file=sys.stderr)
     return setup, build_learner(setup, settings)
 
 
@@ -205,11 +206,11 @@ def _finish(
         result = {"lr": lr, **scores, **tested, "stopped": record.stopped, "files": [str(file) for file in files]}
         print(json.dumps(result))
     else:
-        print(*files, sep="\n")
+        print_lines(*files)
     if record.stopped != "interrupted":
         return 0
     advice = f"; resume it: onecycle train --resume {out}" if RunFolder(out).names() else ""
-    print(f"interrupted: what was trained so far is in {out}, marked as stopped{advice}", file=sys.stderr)
+    print_lines(f"interrupted: what was trained so far is in {out}, marked as stopped{advice}", file=sys.stderr)
     return 128 + signal.SIGINT
 
 
@@ -218,7 +219,7 @@ def _score(learn: Learner, which: SetName, name: str) -> dict[str, Any]:
     loss, *values = learn.validate(which)
     scores = dict(zip(map(metric_name, learn.metrics), values, strict=True))
     words = [f"loss {loss:.4f}", *(f"{metric} {value:.4f}" for metric, value in scores.items())]
-    print(f"{name}: {', '.join(words)}", file=sys.stderr)
+    print_lines(f"{name}: {', '.join(words)}", file=sys.stderr)
     return {f"{which}_loss": _finite(loss)} | {metric: _finite(value) for metric, value in scores.items()}
 
 

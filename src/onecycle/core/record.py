@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
+from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +86,20 @@ class Record:
         if not -len(epochs) <= index < len(epochs):
             raise SettingError(f"there is no row {index}; the record has {len(epochs)} epochs")
         index = epochs[index]
-        batches = sum(self.nb_batches[: index + 1])
+        return self._row(index, sum(self.nb_batches[: index + 1]))
+
+    def rows(self) -> list[list[str]]:
+        """Return the table: the `row` of each epoch."""
+        ends = accumulate(self.nb_batches) if self.nb_batches else repeat(0)
+        return [self._row(index, end) for index, end in zip(range(len(self.epochs)), ends, strict=False)]
+
+    def _row(self, index: int, batches: int) -> list[str]:
+        """Return the row of an epoch that ended after `batches` batches."""
         train_loss = self.losses[batches - 1] if 0 < batches <= len(self.losses) else None
         values = [train_loss, self.val_losses[index] if self.val_losses else None]
         values += self.metrics[index] if self.metrics else []
         minutes, seconds = divmod(round(self.seconds[index]) if self.seconds else 0, 60)
         return [str(self.epochs[index]), *map(format_value, values), f"{minutes:02d}:{seconds:02d}"]
-
-    def rows(self) -> list[list[str]]:
-        """Return the table: the `row` of each epoch."""
-        return [self.row(index) for index in range(len(self.epochs))]
 
     def to_json(self) -> str:
         """Return the record as strict JSON; NaN and infinities become the strings "nan", "inf" and "-inf"."""
@@ -163,6 +168,8 @@ class Record:
             if not all(isinstance(row, list) for row in rows):
                 raise ValueError(f"{name} is not a list of lists")
             if not all(_is_number_or_none(value) for row in rows for value in row):
+                raise ValueError(f"{name} holds something else than numbers")
+            if name in ("lrs", "batch_losses", "losses") and None in values[name]:
                 raise ValueError(f"{name} holds something else than numbers")
         if not all(type(count) is int and count >= 0 for count in (*self.epochs, *self.nb_batches)):
             raise ValueError("epochs and nb_batches are not counts")
@@ -240,7 +247,7 @@ def _valley(losses: np.ndarray[Any, np.dtype[np.float64]]) -> int:
 
 
 def _is_number_or_none(value: Any) -> bool:
-    return value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
+    return value is None or isinstance(value, float) or (type(value) is int and abs(value) < 2**63)
 
 
 def format_value(value: float | None) -> str:

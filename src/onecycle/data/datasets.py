@@ -18,7 +18,7 @@ from onecycle.core.files import Lock, atomic_write, unwritable
 from onecycle.core.reading import open_for_reading, read_unpacked
 from onecycle.data.arrays import Array, idx_array
 from onecycle.data.bunch import DataBunch
-from onecycle.errors import FileError, SettingError, did_you_mean
+from onecycle.errors import FileError, SettingError, did_you_mean, printable
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -165,7 +165,7 @@ def _is_whole(path: Path, dataset: DataSet) -> bool:
 
 
 def _write(path: Path, dataset: DataSet) -> None:
-    print(f"writing {path} (once)", file=sys.stderr)
+    print(printable(f"writing {path} (once)"), file=sys.stderr)
     arrays = dataset.arrays()
     # no name and no time, so that the same arrays give the same bytes
     with atomic_write(path) as file, gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:

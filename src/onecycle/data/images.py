@@ -16,7 +16,7 @@ from torch import Tensor
 
 from onecycle.core.checks import check_int
 from onecycle.core.reading import open_for_reading, unreadable
-from onecycle.errors import DataError, FileError, SettingError
+from onecycle.errors import DataError, FileError, SettingError, printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -132,7 +132,8 @@ def _images_by_class(folder: Path) -> dict[str, list[Path]]:
     left_out += [name for name in names if name not in by_class]
     if left_out:
         more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
-        warnings.warn(f"{folder}: left out, not images of a class: {', '.join(left_out[:5])}{more}", stacklevel=3)
+        message = f"{folder}: left out, not images of a class: {', '.join(left_out[:5])}{more}"
+        warnings.warn(printable(message), stacklevel=3)
     return by_class
 
 

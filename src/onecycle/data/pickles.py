@@ -22,6 +22,8 @@ _MAX_LINE = 1000  # characters in a number or a name; keeps int("999...") from t
 _MAX_INTEGER = 1024  # bytes
 _SHORT = 256  # bytes; up to this length text and bytes are made at once
 _MAX_DEPTH = 100
+_MAX_INDEX = 2**32  # of the memo, which has a place for each value
+_MAX_KEY = 2**61 - 1  # whole numbers from here on can be chosen so that a dict takes the square of their number
 _OPCODE_COST = 128  # bytes; no opcode makes more out of itself, apart from text and arrays, which pay for their length
 _SLACK = 64 * 2**20  # small objects may take this much beyond the cap, so that the cap can be a file's exact size
 # all that an ill-formed opcode may raise: for an empty stack, bad UTF-8, the wrong number of arguments
@@ -49,7 +51,8 @@ def load_pickle(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> obj
 
     Returns:
         The nested tuples, lists and dicts that were saved, with writable `numpy.ndarray`s of numbers or booleans in
-        native byte order. Text that Python 2 wrote is read as latin-1. Dict keys are text, bytes, numbers or None.
+        native byte order. Text that Python 2 wrote is read as latin-1. Dict keys are text, bytes, None or numbers,
+        whole ones below 2**61 - 1.
 
     Raises:
         UnsafeFileError: If the file names a function or opcode that arrays do not need; nothing of it was run.
@@ -223,6 +226,8 @@ class _Machine:
 
     def remember(self, index: int) -> None:
         """Store the top value under `index`."""
+        if not 0 <= index < _MAX_INDEX:
+            raise Damaged(f"stores a value under {describe(index)}; expected a number of 32 bits")
         self.memo[index] = self.stack[-1]
 
     def recall(self, index: int) -> object:
@@ -299,6 +304,8 @@ def _dict_key(key: object) -> object:
     key = key.resolve() if isinstance(key, Deferred) else key
     if key is not None and not isinstance(key, (str, bytes, int, float)):
         raise Damaged(f"holds {describe(key)} as a dict key; expected text, bytes, a number or None")
+    if isinstance(key, int) and abs(key) >= _MAX_KEY:
+        raise Damaged(f"holds {describe(key)} as a dict key; expected whole numbers below 2**61 - 1")
     return key
 
 

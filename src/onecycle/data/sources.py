@@ -76,7 +76,9 @@ def array_table(x: Any, y: Any = None) -> Any:
     """Return rows of numbers (n, columns) as a table of the columns x0, x1, … and, if targets are given, y."""
     import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
 
-    columns: dict[str, Any] = {f"x{i}": pa.array(np.ascontiguousarray(column)) for i, column in enumerate(x.T)}
+    columns: dict[str, Any] = {
+        f"x{i}": as_column(np.ascontiguousarray(column), f"x{i}") for i, column in enumerate(x.T)
+    }
     if y is not None:
         targets = y.T if y.ndim == 2 else [y]
         names = [TARGET] if len(targets) == 1 else [f"{TARGET}{i}" for i in range(len(targets))]
@@ -172,6 +174,8 @@ def _as_pair(pair: Any, name: str) -> Pair:
 
 
 def _check_same_length(x: Any, y: Any, name: str) -> None:
+    if not np.ndim(y):
+        raise DataError(f"{name}: y is a single number; expected one for each row")
     if len(x) != len(y):
         raise DataError(f"{name}: x has {len(x)} rows and y has {len(y)}; expected equal lengths")
 

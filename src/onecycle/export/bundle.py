@@ -18,7 +18,7 @@ from onecycle.checkpoint.weights import load_weights
 from onecycle.core.archives import Place, check_replaceable, place_name, read_archive, write_archive
 from onecycle.core.device import preserve_rng_state
 from onecycle.core.models import architecture, build
-from onecycle.errors import DataError, FileError, ModelError, SettingError
+from onecycle.errors import DataError, FileError, ModelError, SettingError, printable
 from onecycle.export.traced_model import TracedModel
 
 if TYPE_CHECKING:  # only the model of a table needs them, and they import pyarrow
@@ -143,8 +143,8 @@ def _trace(path: Path, model: nn.Module, rows: Rows) -> tuple[dict[str, Any] | N
         return trace(model, rows())
     except (UntraceableError, DataError) as reason:
         warnings.warn(
-            f"{path}: only the weights of {type(model).__qualname__} are written, so that load_predictor and "
-            f"load_learner will ask for its class: {reason}",
+            f"{printable(str(path))}: only the weights of {type(model).__qualname__} are written, so that "
+            f"load_predictor and load_learner will ask for its class: {reason}",
             stacklevel=4,
         )
         return None, {}

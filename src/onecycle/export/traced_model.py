@@ -29,6 +29,8 @@ FORMAT, NESTED_FORMAT = 1, 2
 _FIELDS = {"inputs": list, "weights": dict, "constants": dict, "parameters": list, "calls": list, "output": dict}
 _MAX_DEPTH = 4  # of lists in lists
 _MAX_CALLS = 20_000  # which take a third of a second to check
+_MAX_VALUES = 500_000  # in the arguments of all calls, which take half a second
+_MAX_PARTS = 100  # of a weight's name ("encoder.linear.weight" has 3), since torch walks through modules recursively
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,14 @@ _TYPE_OF_ARGUMENT: dict[str, type] = {
 
 @dataclass(frozen=True)
 class _Call:
-    """A call of a function; `frees` are the results that no later call takes."""
+    """A call of a function; `takes` are the results that it takes, `frees` those that no later call does."""
 
     result: str
     name: str
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    takes: frozenset[str]
     frees: tuple[str, ...] = ()
 
 
@@ -85,6 +88,7 @@ class TracedModel(nn.Module):
         self.description, self._source = description, source
         self._calls: list[_Call] = []  # before the weights, so that none of them takes these names
         self._output: Any = None
+        self._values = 0  # in the arguments read so far
         if not isinstance(description, dict):
             raise self._damaged("it", description)
         if description.get("format") not in (FORMAT, NESTED_FORMAT):
@@ -169,16 +173,18 @@ class TracedModel(nn.Module):
                 raise self._damaged(f"{part}.{reprlib.repr(name)}", key)
         if part == "weights":
             self.add_module("_constants", nn.Module())
+        modules: dict[tuple[str, ...], nn.Module] = {(): self, ("_constants",): self.get_submodule("_constants")}
         for name, tensor in tensors.items():
             *path, leaf = name.split(".") if part == "weights" else ["_constants", name]
             try:
-                if part == "weights" and path[:1] == ["_constants"]:
+                if (part == "weights" and path[:1] == ["_constants"]) or len(path) >= _MAX_PARTS:
                     raise KeyError(name)
                 module: nn.Module = self
-                for step in path:
-                    if step not in dict(module.named_children()):
-                        module.add_module(step, nn.Module())
-                    module = module.get_submodule(step)
+                for i, step in enumerate(path, start=1):
+                    if tuple(path[:i]) not in modules:
+                        modules[tuple(path[:i])] = nn.Module()
+                        module.add_module(step, modules[tuple(path[:i])])
+                    module = modules[tuple(path[:i])]
                 if name in parameters:
                     module.register_parameter(leaf, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
                 else:
@@ -199,22 +205,27 @@ class TracedModel(nn.Module):
             )
         if result in known:
             raise self._damaged(where, result)
-        args = tuple(self._parse_value(value, known, where) for value in call[2])
-        kwargs = {name: self._parse_value(value, known, where) for name, value in call[3].items()}
+        takes = set[str]()
+        args = tuple(self._parse_value(value, known, where, takes) for value in call[2])
+        kwargs = {name: self._parse_value(value, known, where, takes) for name, value in call[3].items()}
         if not _has_valid_types(function, args, kwargs):
             raise self._damaged(where, call)
         known.add(result)
-        return _Call(result, name, function, args, kwargs)
+        return _Call(result, name, function, args, kwargs, frozenset(takes))
 
-    def _parse_value(self, value: Any, known: set[str], where: str, depth: int = 0) -> Any:
-        """Return the argument of a call for its JSON value."""
+    def _parse_value(self, value: Any, known: set[str], where: str, takes: set[str], depth: int = 0) -> Any:
+        """Return the argument of a call for its JSON value, and add the results in it to `takes`."""
+        self._values += 1
+        if self._values > _MAX_VALUES:
+            raise self._damaged("the number of values in the calls, or more", self._values)
         if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
             return value
         if isinstance(value, list) and depth < _MAX_DEPTH:
-            return [self._parse_value(item, known, where, depth + 1) for item in value]
+            return [self._parse_value(item, known, where, takes, depth + 1) for item in value]
         if isinstance(value, dict) and len(value) == 1:
             ((kind, name),) = value.items()
             if kind == "of" and isinstance(name, str) and name in known:
+                takes.add(name)
                 return _Result(name)
             if kind in NAMED and isinstance(name, str) and name in NAMED[kind]:
                 return NAMED[kind][name]
@@ -228,7 +239,7 @@ class TracedModel(nn.Module):
             return items if kind == "list" else tuple(items)
         if kind == "dict" and isinstance(content, dict) and content and depth < _MAX_DEPTH:
             return {name: self._parse_output(item, known, depth + 1) for name, item in content.items()}
-        output = self._parse_value(value, known, "output")
+        output = self._parse_value(value, known, "output", set())
         if not isinstance(output, _Result):
             raise self._damaged("output", value)
         return output
@@ -249,7 +260,7 @@ def _plan_frees(calls: list[_Call], outputs: set[str]) -> list[_Call]:
     """Return the calls with the results that are not needed after each, so that their memory can be reused."""
     needed, planned = {*outputs}, list[_Call]()
     for call in reversed(calls):
-        taken = {*_result_names(call.args), *_result_names(list(call.kwargs.values())), call.result}
+        taken = {*call.takes, call.result}
         planned.append(replace(call, frees=tuple(taken - needed)))
         needed |= taken
     return planned[::-1]
@@ -267,10 +278,17 @@ def _has_valid_types(function: Callable[..., Any], args: tuple[Any, ...], kwargs
     if len(args) > len(arguments) or not kwargs.keys() <= by_name.keys():
         return False
     for argument, value in [*zip(arguments, args, strict=False), *((by_name[k], v) for k, v in kwargs.items())]:
-        expected = _TYPE_OF_ARGUMENT.get(str(argument.real_type).removeprefix("Optional[").removesuffix("]"))
+        kind = str(argument.real_type)
+        if ("int" in kind or "float" in kind) and any(isinstance(item, bool) for item in _items(value)):
+            return False
+        expected = _TYPE_OF_ARGUMENT.get(kind.removeprefix("Optional[").removesuffix("]"))
         if expected is not None and value is not None and not isinstance(value, expected):
             return False
     return True
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _resolved(value: Any, results: dict[str, Any], device: torch.device) -> Any:

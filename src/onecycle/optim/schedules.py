@@ -215,11 +215,17 @@ def schedule_from_dict(description: Any) -> Schedule:
         if part in fields:
             fields[part] = schedule_from_dict(fields[part])
     try:
+        if any(isinstance(number, bool) for value in fields.values() for number in _as_list(value)):
+            raise TypeError("it holds true or false")
         schedule: Schedule = kinds[description["kind"]](**fields)
         schedule(0)
     except (TypeError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
         raise ValueError(f"{reprlib.repr(description)} is not a schedule ({error})") from error
     return schedule
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def momentum_pair(moms: float | tuple[float, float]) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from onecycle.core.choices import SetName
-from onecycle.errors import DataError
+from onecycle.errors import DataError, printable
 from onecycle.show.plots import as_image, finish_figure, plot_confusion_matrix, plot_examples
 
 if TYPE_CHECKING:
@@ -323,7 +323,7 @@ def plot_predictions(summary: dict[str, Any]) -> "Figure":
         ends = [min(actual), max(actual)]
         ax.plot(ends, ends, color="tab:red", linewidth=1)  # where predictions are exact
         ax.plot(actual, predicted, "o", markersize=3, alpha=0.5)
-        ax.set(xlabel=f"{name}, actual", ylabel="predicted")
+        ax.set(xlabel=f"{printable(name)}, actual", ylabel="predicted")
     return finish_figure(figure)
 
 

@@ -1,11 +1,11 @@
 """Plots of a record. Each function returns a figure of pyplot, which a notebook shows once."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from onecycle.core.record import LRCurve, Record
-from onecycle.errors import SettingError
+from onecycle.errors import SettingError, printable
 from onecycle.show.fonts import add_fallback_fonts
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def plot_metrics(record: Record) -> "Figure":
             low, high = ax.get_ylim()
             margin = 0.02 * (high - low)
             ax.set_ylim(max(low, -margin), min(high, 1 + margin))
-        ax.set(xlabel="Batches processed", ylabel=name)
+        ax.set(xlabel="Batches processed", ylabel=printable(name))
     return finish_figure(figure)
 
 
@@ -108,7 +108,7 @@ def plot_examples(rows: "np.ndarray[Any, Any]", titles: list[str], columns: int 
             ax.plot(row.ravel())
             ax.set_axis_on()
             ax.tick_params(labelsize=6)
-        ax.set_title(title, fontsize=9)
+        ax.set_title(printable(title), fontsize=9)
     return finish_figure(figure)
 
 
@@ -119,7 +119,7 @@ def plot_confusion_matrix(counts: "np.ndarray[Any, Any]", classes: list[Any]) ->
     size = max(4.0, 0.55 * len(classes))
     figure, ax = plt.subplots(figsize=(size, size), layout="constrained")
     ax.imshow(counts, cmap="Blues")
-    ticks, names = range(len(classes)), [str(name) for name in classes]
+    ticks, names = range(len(classes)), [printable(str(name), one_line=True) for name in classes]
     ax.set_xticks(ticks, names, rotation=90 if len(classes) > 12 else 0)
     ax.set_yticks(ticks, names)
     ax.set(xlabel="Predicted", ylabel="Actual")
@@ -133,14 +133,19 @@ def plot_confusion_matrix(counts: "np.ndarray[Any, Any]", classes: list[Any]) ->
 
 
 def finish_figure(figure: "Figure") -> "Figure":
-    """Add fallback fonts to a figure, and make a notebook show it only once.
+    """Add fallback fonts to a figure, keep names such as "a $x" text, and make a notebook show the figure only once.
 
     A notebook would show it twice if a cell ends with it: as the value of the cell, and as an open figure.
     """
     import matplotlib
     from matplotlib import pyplot as plt
+    from matplotlib.text import Text
 
     add_fallback_fonts(figure)
+    for text in figure.findobj(lambda artist: isinstance(artist, Text) and "$" in artist.get_text()):
+        cast(Text, text).set_parse_math(
+            False
+        )  # the labels of a log scale, which are formulas, are set when it is drawn
 
     def show() -> None:
         from IPython.display import display

@@ -10,6 +10,8 @@ from html import escape
 from typing import Any, TextIO
 
 from onecycle.core.display import Display, SilentDisplay
+from onecycle.core.streams import unfiltered
+from onecycle.errors import printable
 
 _MIN_WIDTH = 11  # of a column of the table
 _SMALL = 5e-5  # numbers below would be shown as 0.0000
@@ -43,6 +45,7 @@ class LogDisplay:
         self._widths: list[int] = []
 
     def start(self, columns: list[str], steps: int, batches: int) -> None:
+        columns = [printable(name, one_line=True) for name in columns]
         self._widths = [max(_MIN_WIDTH, len(name)) for name in columns]
         if self.table:
             self.message(self._line(columns))
@@ -63,7 +66,7 @@ class LogDisplay:
             self.message(f"stopped: {reason}; the record so far and the model are kept")
 
     def message(self, text: str) -> None:
-        print(text, file=self.file, flush=True)
+        print(printable(text), file=self.file, flush=True)
 
 
 class TerminalDisplay(LogDisplay):
@@ -86,7 +89,7 @@ class TerminalDisplay(LogDisplay):
             TextColumn("batches"),
             TimeRemainingColumn(),
             TextColumn("loss {task.fields[loss]}"),
-            console=Console(file=self.file, highlight=False),
+            console=Console(file=unfiltered(self.file), highlight=False),
             transient=True,  # only the table remains at the end
             refresh_per_second=4,
         )
@@ -108,7 +111,7 @@ class TerminalDisplay(LogDisplay):
 
     def message(self, text: str) -> None:
         if self._bar is not None:  # above the bar
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
         else:
             super().message(text)
 
@@ -126,7 +129,7 @@ class NotebookDisplay:
         from IPython.display import HTML, display  # pyright: ignore[reportMissingModuleSource] -- there in a notebook
 
         self._html: Any = HTML
-        self._columns, self._steps, self._batches = columns, steps, batches
+        self._columns, self._steps, self._batches = [printable(name) for name in columns], steps, batches
         self._handle = display(HTML(self._render(0, "starting")), display_id=True)
 
     def update(self, epoch: int, batch: int, loss: float) -> None:
@@ -140,10 +143,12 @@ class NotebookDisplay:
         self._rows.append([_shorten(value) for value in values])
 
     def finish(self, reason: str | None) -> None:
-        self._show(self._render_table() + (f"<p>stopped: {escape(reason)}</p>" if reason and self.table else ""))
+        self._show(
+            self._render_table() + (f"<p>stopped: {escape(printable(reason))}</p>" if reason and self.table else "")
+        )
 
     def message(self, text: str) -> None:
-        print(text)
+        print(printable(text))
 
     def _show(self, html: str) -> None:
         if self._handle is not None:

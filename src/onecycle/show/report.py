@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from onecycle.core.files import write_text
 from onecycle.core.record import LRCurve, Record, format_value
+from onecycle.errors import printable
 from onecycle.show.interpret import plot_predictions
 from onecycle.show.plots import plot_confusion_matrix, plot_losses, plot_lr, plot_lr_find, plot_metrics
 from onecycle.show.svg import inline_svg
@@ -45,7 +46,11 @@ def render_report(record: Record) -> str:
     from jinja2 import Environment, PackageLoader
 
     templates = Environment(
-        loader=PackageLoader("onecycle.show"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("onecycle.show"),
+        autoescape=True,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     errors = record.mistakes or {}
     return templates.get_template("report.html").render(
@@ -60,6 +65,11 @@ def render_report(record: Record) -> str:
         labels=_labels(errors),
         settings={name: _text(value) for name, value in record.settings.items() if not name.endswith(WHEN_STOPPED)},
     )
+
+
+def _printable(value: Any) -> Any:
+    """Return what a template prints: text without control characters, and HTML as it is."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _data_name(record: Record) -> str:

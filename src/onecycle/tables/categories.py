@@ -160,7 +160,7 @@ def _canonical_text(text: str) -> str:
     text = text.strip().lower()
     if text in ("true", "false"):
         return str(int(text == "true"))
-    if not re.match(NUMBER, text) or len(text) > 400:
+    if len(text) > 400 or not re.match(NUMBER, text):
         return text
     return number_text(float(text) if re.search("[.ef]", text) else int(text)) or text
 

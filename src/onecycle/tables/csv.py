@@ -42,7 +42,7 @@ def read_csv(path: Path, text_columns: Collection[str], max_bytes: int, delimite
         check_quotes_closed(file, table.column(-1)[-1].as_py())
     for name, column in zip(table.column_names, table.columns, strict=True):
         counter = NumericTextCounter(file.number_pattern)
-        if pa.types.is_string(column.type) and name not in text_columns and counter.may_be_mostly_numbers(column):
+        if pa.types.is_string(column.type) and name not in types and counter.may_be_mostly_numbers(column):
             counter.add(column)
             _check_no_unparsed(file, name, counter)
     return table

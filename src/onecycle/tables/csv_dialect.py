@@ -41,7 +41,8 @@ class CsvFile:
     def number_pattern(self) -> str:
         """The regular expression of a cell that pyarrow reads as a number."""
         digits, mark = "[0-9]+", re.escape(self.decimal)
-        return rf"\s*[+-]?(({digits}{mark}?[0-9]*|{mark}{digits})([eE][+-]?{digits})?|(?i:inf(inity)?))\s*"
+        # each text matches in one way at most: re takes the square of its length to try two
+        return rf"\s*[+-]?(({digits}({mark}[0-9]*)?|{mark}{digits})([eE][+-]?{digits})?|(?i:inf(inity)?))\s*"
 
     def open(self) -> DecompressedFile:
         """Open the file at its start."""

@@ -168,7 +168,7 @@ def collect_target_stats(schema: Any, names: Sequence[str], task: str | None) ->
     for name in names:
         if name not in schema.names:
             raise unknown_target(name, schema.names)
-        arrow_type = schema.types[schema.names.index(name)]
+        arrow_type = schema.field(name).type
         stats.append(TargetStats(name, arrow_type, _reading(name, arrow_type, len(names), task)))
     return stats
 

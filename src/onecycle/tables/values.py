@@ -21,7 +21,7 @@ ValueKind: TypeAlias = Literal["number", "text", "bool", "date", "nothing", "oth
 CSV_MISSING_MARKERS = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None", "?", "-")
 # Where text is read as numbers or dates no category can be lost, so any case counts, and a few words more.
 MISSING_MARKERS = tuple({marker.lower(): None for marker in (*CSV_MISSING_MARKERS, "--", ".", "unknown", "missing")})
-NUMBER = r"(?i)^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|infinity)$"
+NUMBER = r"(?i)^[+-]?((\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|inf|infinity)$"
 NEARLY_ALL = 0.95  # a column is read as numbers or dates if at least this fraction of its rows is
 _UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _Item = TypeVar("_Item")

@@ -13,7 +13,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from onecycle.errors import SettingError
+from onecycle.core.streams import unfiltered
+from onecycle.errors import SettingError, printable
 from onecycle.tables.cache.folder import FORMAT, KEY_LENGTH, CacheEntry, Manifest, RowWriter, TableCache
 from onecycle.tables.cache.numpy_files import RowChunk
 from onecycle.tables.cache.rowwise_split import SETS, RowwiseSplit, SetCodes
@@ -55,8 +56,9 @@ class ConversionProgress:
     def _write(self, text: str, end: str) -> None:
         if self._file is not None:
             erase = "\r" + " " * self._width + "\r" if self._width else ""
-            self._file.write(erase + text + end)
-            self._file.flush()
+            file, text = unfiltered(self._file), printable(text, one_line=True)
+            file.write(erase + text + end)
+            file.flush()
             self._width = len(text) if self._live else 0
 
 

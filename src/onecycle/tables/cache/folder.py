@@ -30,7 +30,7 @@ from onecycle.core.files import (
     with_checksum,
     write_text,
 )
-from onecycle.errors import OutputError
+from onecycle.errors import DataError, OutputError
 from onecycle.tables.cache.sizes import format_size
 from onecycle.tables.features import Features
 from onecycle.tables.profile import ColumnProfile
@@ -139,8 +139,11 @@ class Manifest:
 
         Raises DataError for what this version did not write.
         """
-        features = None if self.features is None else Features.from_dict(self.features)
-        return features, Target.from_dict(self.target), tuple(self.columns)
+        try:
+            features = None if self.features is None else Features.from_dict(self.features)
+            return features, Target.from_dict(self.target), tuple(self.columns)
+        except DataError as error:
+            raise DataError(f"the prepared copy of {self.source}: {error}") from error
 
     def write(self, folder: Path) -> None:
         """Write the manifest to `folder`, whole or not at all."""
@@ -159,11 +162,30 @@ class Manifest:
             values["files"] = {
                 part: RowFile(**file | {"shape": tuple(file["shape"])}) for part, file in values["files"].items()
             }
-            return cls(**values)
+            manifest = cls(**values)
+            manifest._check_types()
+            return manifest
         except OSError as error:
             raise DamagedCacheError(f"{_MANIFEST} cannot be read ({error.strerror or error})") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedCacheError(f"{_MANIFEST} is damaged ({error})") from error
+
+    def _check_types(self) -> None:
+        """Raise ValueError for values that are not of the types that were written."""
+        files, columns = [*self.files.values()], self.columns
+        texts: list[Any] = [self.source, self.source_sha256, *self.spec.targets, *self.spec.dropped]
+        texts += [text for file in files for text in (file.name, file.dtype, file.sha256)]
+        texts += [text for column in columns for text in (column.name, column.kind, column.why)]
+        counts: list[Any] = [self.spec.seed, *(count for file in files for count in file.shape)]
+        counts += [column.missing for column in columns]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("a name or text is none")
+        if not all(type(count) is int and 0 <= count < 2**63 for count in counts):
+            raise ValueError("a count is none")
+        if not all(file.shape for file in files):
+            raise ValueError("a shape is empty")
+        if type(self.spec.valid) not in (int, float) or not isinstance(self.spec.split, str | list):
+            raise ValueError("the split is none")
 
     def check(self, folder: Path, content: bool) -> None:
         """Raise DamagedCacheError if a file in `folder` is not what was written; `content` hashes all of them."""
