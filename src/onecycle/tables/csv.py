@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onecycle.errors import DataError, FileError
-from onecycle.tables.csv_dialect import CsvFile, check_quotes_closed, csv_errors, detect_csv_dialect
+from onecycle.tables.csv_dialect import CsvFile, CsvStyle, check_quotes_closed, csv_errors, detect_csv_dialect
 from onecycle.tables.file_bytes import COMPRESSIONS, DecompressedFile, decompressed_stream, utf8_error
 from onecycle.tables.formats import FileShape, TableFormat
 from onecycle.tables.values import CSV_MISSING_MARKERS, ChunkedArray, DataType, RecordBatch, Table, import_pyarrow
@@ -78,12 +78,37 @@ def csv_line_of_row(path: Path, row: int, delimiter: str | None = None) -> int |
     return None if line_and_cells is None else line_and_cells[0]
 
 
-CSV = TableFormat(read_csv, stream_csv, csv_shape, csv_line_of_row)
+def csv_as_written(path: Path, typed: bool, delimiter: str | None = None) -> Iterator[RecordBatch]:
+    """Yield all rows as text, exactly as written; empty cells are null. Raises as `stream_csv` does.
+
+    With `typed`, which takes a pass over the file before, columns have the type int64, float64, bool, date32 or
+    timestamp if each of their cells is as that type is written: "1" or "1.5", and neither "01" nor "1.50".
+    """
+    pa, pc = import_pyarrow()
+    file = detect_csv_dialect(path, delimiter, None)
+    with csv_errors(file):
+        types = _exact_types(file) if typed else {}
+        for block in _text_blocks(file, file.names):
+            columns = [pc.if_else(pc.equal(texts, ""), None, texts) for texts in block.columns]
+            for i, name in enumerate(file.names):
+                if types.get(name) is not None:
+                    columns[i] = _with_point(file, columns[i]).cast(types[name])
+            yield pa.record_batch(columns, file.names)
+
+
+def csv_style(path: Path, delimiter: str | None = None) -> CsvStyle:
+    """Return how a CSV file is written. Raises as `read_csv` does for its first bytes."""
+    return detect_csv_dialect(path, delimiter, None).style
+
+
+CSV = TableFormat(read_csv, stream_csv, csv_shape, csv_line_of_row, csv_as_written, csv_style)
 TSV = TableFormat(
     partial(read_csv, delimiter="\t"),
     partial(stream_csv, delimiter="\t"),
     partial(csv_shape, delimiter="\t"),
     partial(csv_line_of_row, delimiter="\t"),
+    partial(csv_as_written, delimiter="\t"),
+    partial(csv_style, delimiter="\t"),
 )
 
 
@@ -142,6 +167,43 @@ def _text_blocks(file: CsvFile, names: list[str]) -> Iterator[RecordBatch]:
     as_text = dict.fromkeys(names, import_pyarrow()[0].string())
     options = _options(file, as_text, BLOCK_BYTES, missing=(), columns=names)
     yield from _pyarrow_csv().open_csv(decompressed_stream(file.path), **options)
+
+
+def _exact_types(file: CsvFile) -> dict[str, DataType]:
+    """Return the types in which all cells of a column can be told again as they are written; other columns are text."""
+    pa, pc = import_pyarrow()
+    types = [pa.int64(), pa.float64(), pa.bool_(), pa.date32(), pa.timestamp("s"), pa.timestamp("us")]
+    order = [(data_type, False) for data_type in types] + [(pa.float64(), True)]
+    candidates, seen = {name: order for name in file.names}, set[str]()
+    for block in _text_blocks(file, file.names):
+        for name, texts in zip(file.names, block.columns, strict=True):
+            texts = texts.filter(pc.not_equal(texts, ""))
+            if len(texts) and candidates[name]:
+                seen.add(name)
+                texts = _with_point(file, texts)
+                candidates[name] = [(kind, by) for kind, by in candidates[name] if _is_exact(texts, kind, by)]
+    return {name: candidates[name][0][0] for name in seen if candidates[name]}
+
+
+def _is_exact(texts: Any, data_type: DataType, by_python: bool) -> bool:
+    """Return whether each text is as Arrow writes a value of the type, or Python, which writes 1.0 and 1e-05."""
+    pa, pc = import_pyarrow()
+    try:
+        values = texts.cast(data_type)
+        again = values.cast(texts.type)
+    except pa.ArrowInvalid:
+        return False
+    if by_python:
+        return all(text == repr(value) for text, value in zip(texts.to_pylist(), values.to_pylist(), strict=True))
+    return pc.all(pc.equal(again, texts)).as_py()
+
+
+def _with_point(file: CsvFile, texts: Any) -> Any:
+    """Return the texts with a decimal point for the file's decimal mark, so that one with a point is no number."""
+    _, pc = import_pyarrow()
+    if file.decimal == ".":
+        return texts
+    return pc.replace_substring(pc.replace_substring(texts, ".", "_"), file.decimal, ".")
 
 
 def _convert(file: CsvFile, block: RecordBatch, types: Mapping[str, DataType]) -> Table:
