@@ -67,8 +67,10 @@ def read_rows(file: Path, predictor: Predictor, out: Path | None, with_targets: 
 def _table_rows(
     file: Path, features: "Features", target: "Target | None", out: Path | None, with_targets: bool
 ) -> Iterator[RowBatch]:
+    from onecycle.tables.categories import UnseenValues
     from onecycle.tables.features import check_columns
 
+    unseen = UnseenValues()
     first, columns = 0, features.inputs + (target.names if with_targets and target is not None else [])
     text_columns = [*features.text_columns]
     if target is not None and all(isinstance(label, str) for label in target.classes or [0]):
@@ -76,7 +78,7 @@ def _table_rows(
     for written, table in _read_tables(file, text_columns, columns, out):
         try:
             check_columns(written, features.inputs)
-            x = torch.from_numpy(features.transform(table, first))
+            x = torch.from_numpy(features.transform(table, first, unseen))
         except DataError as error:
             raise DataError(f"{file}: {error}") from error
         y = None
@@ -88,6 +90,8 @@ def _table_rows(
                 with_targets = False
         yield RowBatch(written, x, y)
         first += table.num_rows
+    for message in unseen.messages():
+        print(f"warning: {file}: {message}", file=sys.stderr)
 
 
 def _read_tables(

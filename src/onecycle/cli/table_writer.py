@@ -175,7 +175,7 @@ def _without_views(table: Table) -> Table:
         elif types.is_binary_view(kind):
             column = column.cast(pa.large_binary())
         elif types.is_list_view(kind) or types.is_large_list_view(kind):
-            column = column.cast(pa.large_list(kind.value_type))
+            column = pa.chunked_array([pa.array(column.to_pylist(), pa.large_list(kind.value_type))])
         else:
             continue
         table = table.set_column(i, field.with_type(column.type), column)

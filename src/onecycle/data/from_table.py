@@ -73,7 +73,8 @@ def prepare_table(table: Any, spec: TableSpec) -> PreparedData:
     """Split a pyarrow Table and fit its preprocessing on the training rows."""
     if table.num_rows == 1:
         raise DataError("the table has 1 row; expected at least 2, one of them to validate")
-    target = Target.fit(table, spec.targets, spec.task)
+    as_written = spec.labels_as_written
+    target = Target.fit(table, spec.targets, spec.task, as_written)
     if target.task == "classes" and excluded_feature(spec.split) in spec.targets:
         raise SettingError(
             f'split "{spec.split}" is by what is predicted, so that validation has none of the classes that are '
@@ -82,7 +83,8 @@ def prepare_table(table: Any, spec: TableSpec) -> PreparedData:
     split = _split(table, target, spec)
     train = table.take(split.train)
     try:
-        target = Target.fit(train, spec.targets, target.task)  # with the classes and statistics of the training rows
+        # with the classes and statistics of the training rows
+        target = Target.fit(train, spec.targets, target.task, as_written)
     except DataError as error:
         raise DataError(f"of the rows to train on: {error}; expected another split, or more rows") from error
     non_features = spec.non_features(table.column_names)

@@ -33,13 +33,14 @@ def read_csv(path: Path, text_columns: Collection[str], max_bytes: int, delimite
     types = dict.fromkeys(text_columns, pa.string())
     with csv_errors(file):
         try:
-            table = _read_whole(file, _options(file, types))
+            table = _read_whole(file, _options(file, types, text_columns=text_columns))
         except pa.ArrowInvalid:  # perhaps of line ends in cells; to allow them makes reading slower
-            table = _read_whole(file, _options(file, types, BLOCK_BYTES))
+            table = _read_whole(file, _options(file, types, BLOCK_BYTES, text_columns=text_columns))
     if any(map(pa.types.is_binary, table.schema.types)):  # which pyarrow makes of cells that are not UTF-8
         raise utf8_error(file.path) or FileError(f"{file.path}: changed while it was read; read it again")
     if table.num_rows:
         check_quotes_closed(file, table.column(-1)[-1].as_py())
+    table = _null_missing_texts(table, text_columns)
     for name, column in zip(table.column_names, table.columns, strict=True):
         counter = NumericTextCounter(file.number_pattern)
         if pa.types.is_string(column.type) and name not in text_columns and counter.may_be_mostly_numbers(column):
@@ -54,8 +55,9 @@ def stream_csv(
     """Yield record batches of at most `rows` rows, with the types that `read_csv` returns. Raises as it does."""
     file = detect_csv_dialect(path, delimiter, None)
     with csv_errors(file):
-        options = _options(file, _column_types(file, text_columns), BLOCK_BYTES)
+        options = _options(file, _column_types(file, text_columns), BLOCK_BYTES, text_columns=text_columns)
         for block in _pyarrow_csv().open_csv(decompressed_stream(file.path), **options):
+            block = _null_missing_texts(block, text_columns)
             for start in range(0, block.num_rows, rows):
                 yield block.slice(start, rows)
 
@@ -241,8 +243,12 @@ def _options(
     block_bytes: int | None = None,
     missing: Sequence[str] = CSV_MISSING_MARKERS,
     columns: list[str] | None = None,
+    text_columns: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Return options for pyarrow's readers. With `block_bytes`, cells may have line ends."""
+    """Return options for pyarrow's readers. With `block_bytes`, cells may have line ends.
+
+    With `text_columns` no text is null, until `_null_missing_texts`.
+    """
     csv = _pyarrow_csv()
     return {
         "read_options": csv.ReadOptions(block_size=block_bytes),
@@ -250,11 +256,25 @@ def _options(
         "convert_options": csv.ConvertOptions(
             column_types=types,
             null_values=list(missing),
-            strings_can_be_null=True,
+            strings_can_be_null=not text_columns,
+            true_values=["true", "True", "TRUE"],
+            false_values=["false", "False", "FALSE"],
             decimal_point=file.decimal,
             include_columns=columns,
         ),
     }
+
+
+def _null_missing_texts(table: Any, text_columns: Collection[str]) -> Any:
+    """Return the table with null for missing texts: of `text_columns` empty ones only."""
+    pa, pc = import_pyarrow()
+    for i, field in enumerate(table.schema if text_columns else ()):
+        if pa.types.is_string(field.type):
+            markers = [""] if field.name in text_columns else CSV_MISSING_MARKERS
+            column = table.column(i)
+            column = pc.if_else(pc.is_in(column, value_set=pa.array(markers)), None, column)
+            table = table.set_column(i, field, column)
+    return table
 
 
 def _pyarrow_csv() -> Any:

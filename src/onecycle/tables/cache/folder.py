@@ -37,7 +37,7 @@ from onecycle.tables.spec import TableSpec
 from onecycle.tables.target import Target
 from onecycle.tables.values import Array
 
-FORMAT = 2
+FORMAT = 3
 KEY_LENGTH = 40  # hexadecimal digits
 _MANIFEST = "manifest.json"
 _IN_USE = "in_use"  # a file of an entry, on which each reader of the entry holds a shared lock
