@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from onecycle.core.files import atomic_write
-from onecycle.errors import DataError, OutputError, pluralize
+from onecycle.errors import OutputError, pluralize
 from onecycle.tables.csv_dialect import CsvStyle
 from onecycle.tables.values import ChunkedArray, Table, import_pyarrow
 
@@ -105,8 +105,8 @@ class _ParquetWriter:
                 pq.write_table(pa.table({field.name: first[field.name].slice(0, 0)}), pa.BufferOutputStream())
             except self._not_written as error:
                 raise OutputError(
-                    f'{path}: column "{field.name}" holds {field.type}, which Parquet lacks ({error}); give a name that '
-                    "ends in .arrow"
+                    f'{path}: column "{field.name}" holds {field.type}, which Parquet lacks ({error}); give a name '
+                    "that ends in .arrow"
                 ) from error
         self._writer = pq.ParquetWriter(file, first.schema)
 
@@ -154,8 +154,8 @@ class _ArrowWriter:
                 places = pc.index_in(plain, values, skip_nulls=True).cast(field.type.index_type)
             except pa.ArrowInvalid as error:
                 raise OutputError(
-                    f'{self._path}: the dictionary of column "{field.name}" has more values than {field.type.index_type} '
-                    "counts; give a name that ends in .parquet"
+                    f'{self._path}: the dictionary of column "{field.name}" has more values than '
+                    f"{field.type.index_type} counts; give a name that ends in .parquet"
                 ) from error
             column = pa.DictionaryArray.from_arrays(places, values, ordered=field.type.ordered)
             table = table.set_column(i, field, column)
@@ -208,9 +208,7 @@ class _CsvWriter:
         )
         cells = [self._quoted(column) for column in columns]
         ends = pc.binary_join_element_wise(cells[-1], line_end, nothing, null_handling="replace", null_replacement="")
-        lines = pc.binary_join_element_wise(
-            *cells[:-1], ends, delimiter, null_handling="replace", null_replacement=""
-        )
+        lines = pc.binary_join_element_wise(*cells[:-1], ends, delimiter, null_handling="replace", null_replacement="")
         for chunk in lines.chunks:
             _, offsets, data = chunk.buffers()
             if len(chunk):

@@ -81,11 +81,11 @@ class ValueCounts:
         """Take texts for booleans if all are: "True" and "true" are the same then, as in a CSV file."""
         pa, pc = import_pyarrow()
         table = self._merge()
-        if self.form == "text" and self.rule.trimmed and 0 < len(table) <= len(_BOOLEANS):
-            if pc.all(pc.is_in(table["text"], value_set=pa.array(_BOOLEANS, pa.large_string()))).as_py():
-                self.form = "bool"
-                self._chunk_counts, self._total = [table.set_column(0, "text", pc.utf8_lower(table["text"]))], None
-                self._merge()
+        if self.form != "text" or not self.rule.trimmed or not 0 < len(table) <= len(_BOOLEANS):
+            return
+        if pc.all(pc.is_in(table["text"], value_set=pa.array(_BOOLEANS, pa.large_string()))).as_py():
+            self.form = "bool"
+            self._chunk_counts, self._total = [table.set_column(0, "text", pc.utf8_lower(table["text"]))], None
 
     def _merge(self) -> Any:
         """Add up the chunks, and return the table of all counts."""
@@ -128,9 +128,7 @@ class CategoryEncoder:
         """Number of codes."""
         return 1 + len(self.values) + self.flag
 
-    def write(
-        self, column: Any, first_row: int, out: Sequence[Array], unseen: "UnseenValues | None" = None
-    ) -> None:
+    def write(self, column: Any, first_row: int, out: Sequence[Array], unseen: "UnseenValues | None" = None) -> None:
         """Write the codes of a chunk of the column to out[0], of any type of numbers, and count values without one.
 
         Raises DataError for values that cannot be categories.

@@ -4,6 +4,7 @@ import threading
 import traceback
 import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,15 @@ from onecycle.errors import DataError, FileError
 from onecycle.tables.csv_dialect import CsvFile, CsvStyle, check_quotes_closed, csv_errors, detect_csv_dialect
 from onecycle.tables.file_bytes import COMPRESSIONS, DecompressedFile, decompressed_stream, utf8_error
 from onecycle.tables.formats import FileShape, TableFormat
-from onecycle.tables.values import CSV_MISSING_MARKERS, ChunkedArray, DataType, RecordBatch, Table, import_pyarrow
+from onecycle.tables.values import (
+    CSV_MISSING_MARKERS,
+    MISSING_MARKERS,
+    ChunkedArray,
+    DataType,
+    RecordBatch,
+    Table,
+    import_pyarrow,
+)
 
 BLOCK_BYTES = 2**22  # read at a time by streaming, and the longest row if cells have line ends
 _RELEASE_SECONDS = 5  # at most; microseconds are common
@@ -36,6 +45,7 @@ def read_csv(path: Path, text_columns: Collection[str], max_bytes: int, delimite
             table = _read_whole(file, _options(file, types, text_columns=text_columns))
         except pa.ArrowInvalid:  # perhaps of line ends in cells; to allow them makes reading slower
             table = _read_whole(file, _options(file, types, BLOCK_BYTES, text_columns=text_columns))
+    table = _with_large_integers(file, table, text_columns)
     if any(map(pa.types.is_binary, table.schema.types)):  # which pyarrow makes of cells that are not UTF-8
         raise utf8_error(file.path) or FileError(f"{file.path}: changed while it was read; read it again")
     if table.num_rows:
@@ -132,6 +142,23 @@ def _read_whole(file: CsvFile, options: dict[str, Any]) -> Table:
         released.wait(_RELEASE_SECONDS)
 
 
+def _with_large_integers(file: CsvFile, table: Table, text_columns: Collection[str]) -> Table:
+    """Return the table with whole numbers of up to 2**64 as they are, which pyarrow reads as floats from 2**63 on."""
+    pa, _ = import_pyarrow()
+    for i, field in enumerate(table.schema):
+        if pa.types.is_float64(field.type) and field.name not in text_columns and _exceeds_int64(table.column(i)):
+            options = _options(file, {field.name: pa.uint64()}, BLOCK_BYTES, columns=[field.name])
+            with suppress(pa.ArrowInvalid):
+                table = table.set_column(i, field.name, _read_whole(file, options).column(0))
+    return table
+
+
+def _exceeds_int64(floats: ChunkedArray) -> bool:
+    """Return whether the largest number could be a whole one that has no place in an int64, but in an uint64."""
+    _, pc = import_pyarrow()
+    return 2**63 <= (pc.max(floats).as_py() or 0) <= 2**64
+
+
 def _column_types(file: CsvFile, text_columns: Collection[str]) -> dict[str, DataType]:
     """Return the column types that `read_csv` infers, with one pass over the file or two, a block at a time.
 
@@ -144,16 +171,20 @@ def _column_types(file: CsvFile, text_columns: Collection[str]) -> dict[str, Dat
     names, fixed_types = file.names, dict.fromkeys(text_columns, pa.string())
     block_types: dict[str, set[DataType]] = {name: {pa.null()} for name in names}
     counters = {name: NumericTextCounter(file.number_pattern) for name in names}
-    last_cell = None
+    last_cell, large = None, set[str]()
     for block in _text_blocks(file, names):
         typed_columns = _convert(file, block, fixed_types).columns
         for name, texts, column in zip(names, block.columns, typed_columns, strict=True):
             block_types[name].add(column.type)
             counters[name].add(_numbers_or_text(texts, column))
+            if column.type == pa.float64() and _exceeds_int64(column):
+                large.add(name)
         last_cell = block.column(-1)[-1].as_py() if block.num_rows else last_cell
     check_quotes_closed(file, last_cell)
     latest = {name: max(map(order.index, types)) for name, types in block_types.items()}
     candidates = {name: order[latest[name] : -1] for name, types in block_types.items() if len(types - {pa.null()}) > 1}
+    for name in large & {name for name in names if order[latest[name]] == pa.float64()}:
+        candidates[name] = [pa.uint64(), pa.float64()]
     for block in _text_blocks(file, list(candidates)) if any(candidates.values()) else ():
         for name, types in candidates.items():
             candidates[name] = [data_type for data_type in types if _fits(file, block.select([name]), data_type)]
@@ -176,7 +207,7 @@ def _exact_types(file: CsvFile) -> dict[str, DataType]:
     pa, pc = import_pyarrow()
     types = [pa.int64(), pa.float64(), pa.bool_(), pa.date32(), pa.timestamp("s"), pa.timestamp("us")]
     order = [(data_type, False) for data_type in types] + [(pa.float64(), True)]
-    candidates, seen = {name: order for name in file.names}, set[str]()
+    candidates, seen = dict.fromkeys(file.names, order), set[str]()
     for block in _text_blocks(file, file.names):
         for name, texts in zip(file.names, block.columns, strict=True):
             texts = texts.filter(pc.not_equal(texts, ""))
@@ -337,7 +368,8 @@ class NumericTextCounter:
 
 def _check_no_unparsed(file: CsvFile, name: str, counter: NumericTextCounter) -> None:
     """Raise DataError, with the line of the first cell that is not a number, if a column is mostly numbers."""
-    if not counter.mostly_numbers:
+    is_missing = {value.strip().lower() for value in counter.unparsed} <= {*MISSING_MARKERS} and file.decimal == "."
+    if not counter.mostly_numbers or is_missing:  # then the column is text of numbers, as it can be in other formats
         return
     value, index = next(iter(counter.unparsed.items()))
     line, cells = file.row_at(index) or (0, [])

@@ -22,7 +22,7 @@ _HEAD_ROWS = 100  # searched for the decimal mark
 
 @dataclass(frozen=True)
 class CsvStyle:
-    """How a CSV file is written: what separates cells, the decimal mark, the line ends, and whether a BOM comes first."""
+    """How a CSV file is written: what separates cells, the decimal mark, the line ends, whether a BOM comes first."""
 
     delimiter: str = ","
     decimal: str = "."

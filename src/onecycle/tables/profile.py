@@ -1,7 +1,6 @@
 """Profile a table's columns: which are numbers, categories or dates, which are dropped, and why, in words."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 

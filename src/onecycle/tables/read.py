@@ -11,8 +11,8 @@ from onecycle.core.reading import MAX_BYTES, open_for_reading
 from onecycle.errors import DataError, FileError, did_you_mean
 from onecycle.tables.columnar import ARROW, PARQUET
 from onecycle.tables.csv import CSV, TSV
-from onecycle.tables.file_bytes import COMPRESSIONS
 from onecycle.tables.csv_dialect import CsvStyle
+from onecycle.tables.file_bytes import COMPRESSIONS
 from onecycle.tables.formats import TableFormat
 from onecycle.tables.normalize import check_names, normalize_batches, normalize_table
 from onecycle.tables.values import RecordBatch, Table, import_pyarrow
@@ -79,7 +79,8 @@ def read_table(path: str | os.PathLike[str], text_columns: Collection[str] = (),
 
 def read_columns(path: Path, text_columns: Collection[str], columns: Collection[str]) -> tuple[Table, Table]:
     """Return the table as the file has it, with columns of any type, and those of `columns` as `read_table` does."""
-    table = table_format(path).read(path, text_columns, MAX_BYTES)
+    file_format = table_format(path)
+    table = file_format.read(path, [*text_columns, *_others(file_format, path, columns)], MAX_BYTES)
     return table, normalize_table(_select(table, columns, path), str(path))
 
 
@@ -109,7 +110,7 @@ def stream_as_written(
     file_format = table_format(path)
     if file_format.as_written is not None:
         take = _row_taker(file_format.as_written(path, typed), path)
-        for batch in stream_table(path, rows, text_columns):
+        for batch in stream_table(path, rows, [*text_columns, *_others(file_format, path, columns)]):
             yield take(batch.num_rows), _select(pa.Table.from_batches([batch]), columns, path)
         return
     empty = True
@@ -126,6 +127,11 @@ def text_style(path: Path) -> CsvStyle | None:
     """Return how a text file such as CSV is written; None for a file of another format, or that is no table."""
     style = FORMATS[_suffix(path)].style if is_table_file(path) else None
     return None if style is None else style(path)
+
+
+def _others(file_format: TableFormat, path: Path, columns: Collection[str]) -> list[str]:
+    """Return the other columns of a file without types, which need not be read as anything but text."""
+    return [] if file_format.as_written is None else [n for n in file_format.shape(path).names if n not in columns]
 
 
 def _select(table: Table, columns: Collection[str], path: Path) -> Table:

@@ -40,6 +40,7 @@ class TargetStats:
         reading: How the column is read: as "numbers", as "values" (classes), or as "lists" (of labels).
         moments: Mean, standard deviation and range of numbers.
         whole_numbers: The different numbers; None if there are more than 20, or if some are not whole.
+        is_float: Whether the column holds floats.
         counts: How often each value or label occurs.
     """
 
@@ -50,7 +51,9 @@ class TargetStats:
         self.chunk_rows = CHUNK_ROWS if reading == "numbers" else ValueCounts.chunk_rows
         self.moments, self.counts = Moments(), ValueCounts(name, self.rule)
         self.whole_numbers: set[int] | None = set()
-        self._is_integer = import_pyarrow()[0].types.is_integer(value_type(arrow_type))
+        types = import_pyarrow()[0].types
+        self._is_integer = types.is_integer(value_type(arrow_type))
+        self.is_float = types.is_floating(value_type(arrow_type))
         self._missing, self._first_missing = 0, 0
 
     def add(self, column: Any) -> None:
@@ -236,7 +239,8 @@ def infer_target(stats: Sequence[TargetStats], task: Task | None) -> dict[str, A
     if first.reading == "lists":
         return {"task": "multilabel", "names": names, "classes": _distinct_values(first), "lists": True}
     if first.reading == "values":
-        return {"task": "classes", "names": names, "classes": _classes(first, _distinct_values(first)), "rule": first.rule}
+        classes = _classes(first, _distinct_values(first))
+        return {"task": "classes", "names": names, "classes": classes, "rule": first.rule}
     whole = first.whole_numbers
     few = whole is not None and (len(whole) <= 2 or first.rows >= _MIN_ROWS_PER_CLASS * len(whole))
     if task is None and len(stats) == 1 and few:
@@ -280,7 +284,14 @@ def _distinct_values(column: TargetStats) -> list[Any]:
 
 
 def _classes(column: TargetStats, classes: list[Any]) -> list[Any]:
-    """Return the classes. Raises DataError if there is only one."""
+    """Return the classes. Raises DataError if there is only one, or if they are floats that hide what was written."""
+    if column.is_float and any(abs(value) >= 2**53 for value in classes):
+        name = column.name
+        raise DataError(
+            f'target "{name}" holds whole numbers such as {max(classes, key=abs)} as floats, which are not exact '
+            f'beyond 2**53; if they are classes, say so: --kind {name}=category, or in Python kinds={{"{name}": "category"}}, '
+            "or give them as text; if they are quantities: --task regression"
+        )
     if len(classes) < 2:
         raise DataError(
             f'target "{column.name}" has only one class, {classes[0]!r}, in all {column.rows:,} rows; expected two or '
