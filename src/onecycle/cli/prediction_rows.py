@@ -13,6 +13,7 @@ from torch import Tensor
 
 from onecycle.cli.digits import framed, white_on_black
 from onecycle.cli.table_writer import TEXT_SUFFIXES
+from onecycle.core.reading import utf8_text
 from onecycle.data.arrays import as_tensor, read_npy, read_npz
 from onecycle.data.images import read_gray
 from onecycle.data.sources import array_table, open_source
@@ -230,4 +231,4 @@ def _image_rows(file: Path, shape: torch.Size | None) -> RowBatch:
         pixels = (pixels * torch.tensor(_LUMA).reshape(3, 1, 1)).sum(1).round().to(torch.uint8)
     elif len(shape) == 3 and pixels.ndim == 3:
         pixels = pixels[:, None].expand(-1, shape[0], -1, -1).contiguous()
-    return RowBatch(pa.table({"file": [str(path.relative_to(folder)) for path in images]}), pixels)
+    return RowBatch(pa.table({"file": [utf8_text(str(path.relative_to(folder))) for path in images]}), pixels)
