@@ -51,7 +51,7 @@ class TargetStats:
         self.chunk_rows = CHUNK_ROWS if reading == "numbers" else ValueCounts.chunk_rows
         self.moments, self.counts = Moments(), ValueCounts(name, self.rule)
         self.whole_numbers: set[int] | None = set()
-        types = import_pyarrow()[0].types
+        types, self._is_text = import_pyarrow()[0].types, value_kind(arrow_type) == "text"
         self._is_integer = types.is_integer(value_type(arrow_type))
         self.is_float = types.is_floating(value_type(arrow_type))
         self._missing, self._first_missing = 0, 0
@@ -76,7 +76,7 @@ class TargetStats:
         """Raise DataError if rows have no value."""
         if self._missing:
             error = _missing_error(self.name, self._missing, self.rows, self._first_missing, "")
-            if self.reading == "values" and self.rule.markers:
+            if self.reading == "values" and self._is_text and self.rule.markers:
                 raise DataError(
                     f"{error}; a text such as NA or None counts as missing: if it is a class, say so: --kind "
                     f'{self.name}=category, or in Python kinds={{"{self.name}": "category"}}'
@@ -289,8 +289,8 @@ def _classes(column: TargetStats, classes: list[Any]) -> list[Any]:
         name = column.name
         raise DataError(
             f'target "{name}" holds whole numbers such as {max(classes, key=abs)} as floats, which are not exact '
-            f'beyond 2**53; if they are classes, say so: --kind {name}=category, or in Python kinds={{"{name}": "category"}}, '
-            "or give them as text; if they are quantities: --task regression"
+            f"beyond 2**53; if they are classes, say so: --kind {name}=category, or in Python "
+            f'kinds={{"{name}": "category"}}, or give them as text; if they are quantities: --task regression'
         )
     if len(classes) < 2:
         raise DataError(
