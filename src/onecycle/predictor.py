@@ -428,7 +428,7 @@ class Predictor:
             from onecycle.data.sources import table_of_rows
             from onecycle.tables.categories import UnseenValues
 
-            table, unseen = table_of_rows(which, features.text_columns), UnseenValues()
+            table, unseen = table_of_rows(which, features.inputs, features.text_columns), UnseenValues()
             x = None if table is None else torch.from_numpy(features.transform(table, unseen=unseen))
             for message in unseen.messages():
                 warnings.warn(message, stacklevel=4)

@@ -150,9 +150,9 @@ def test_codes_mean_the_same_as_numbers_text_and_booleans(here: Path) -> None:
     table = {"code": codes, "x": x, "y": x + codes}
     data = DataBunch.from_table(table, "y", kinds={"code": "category"}, seed=1, device="cpu")
     assert data.features is not None
-    want = data.features.transform(table_of_rows({"code": [0, 1, 2], "x": [0.0] * 3}))
+    want = data.features.transform(table_of_rows({"code": [0, 1, 2], "x": [0.0] * 3}, ["code", "x"]))
     for cells in (["0", "1", "2"], ["0.0", "1.0", "2.0"], ["00", "01", "02"], [0.0, 1.0, 2.0], [" 0", "1 ", "2"]):
-        found = data.features.transform(table_of_rows({"code": cells, "x": [0.0] * 3}))
+        found = data.features.transform(table_of_rows({"code": cells, "x": [0.0] * 3}, ["code", "x"]))
         assert found.tolist() == want.tolist(), cells
 
 

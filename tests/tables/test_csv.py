@@ -202,8 +202,8 @@ def test_categories_some_of_which_are_numbers(tmp_path, cells):
 def test_unparsed_cells_that_come_first(tmp_path, monkeypatch):
     """A marker that pyarrow does not know, in a tenth of the cells, all at the beginning."""
     monkeypatch.setattr(csv_module, "BLOCK_BYTES", 2**10)
-    path = write_file(tmp_path, "a,b\n" + "missing,1\n" * 1000 + "".join(f"{i},1\n" for i in range(9000)))
-    assert_refused(path, ":2: column \"a\" is 'missing'; expected a number, as in 9,000 of its 10,000 cells")
+    path = write_file(tmp_path, "a,b\n" + "lost,1\n" * 1000 + "".join(f"{i},1\n" for i in range(9000)))
+    assert_refused(path, ":2: column \"a\" is 'lost'; expected a number, as in 9,000 of its 10,000 cells")
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def read_columns(path: Path, text_columns: Collection[str], columns: Collection[
     """Return the table as the file has it, with columns of any type, and those of `columns` as `read_table` does."""
     file_format = table_format(path)
     table = file_format.read(path, [*text_columns, *_others(file_format, path, columns)], MAX_BYTES)
-    return table, normalize_table(_select(table, columns, path), str(path))
+    return table, _select(table, columns, path)
 
 
 def stream_table(
@@ -118,7 +118,7 @@ def stream_as_written(
         table = pa.Table.from_batches([batch])
         for start in range(0, batch.num_rows, rows):
             empty, part = False, table.slice(start, rows)
-            yield part, normalize_table(_select(part, columns, path), str(path))
+            yield part, _select(part, columns, path)
     if empty:
         raise DataError(f"{path}: no rows; expected at least one")
 
@@ -135,9 +135,10 @@ def _others(file_format: TableFormat, path: Path, columns: Collection[str]) -> l
 
 
 def _select(table: Table, columns: Collection[str], path: Path) -> Table:
-    """Return those of the columns that the table has. Raises DataError for names that `check_names` refuses."""
+    """Return those of the columns that the table has, as `normalize_table` does. Raises DataError as `check_names`."""
     check_names(table.column_names, str(path))
-    return table.select([name for name in table.column_names if name in columns])
+    table = table.select([name for name in table.column_names if name in columns])
+    return normalize_table(table, str(path)) if table.num_columns else table
 
 
 def _row_taker(batches: Iterator[RecordBatch], path: Path) -> Callable[[int], Table]:
