@@ -436,9 +436,13 @@ class Predictor:
         features = self.features
         if features is not None:
             from onecycle.data.sources import table_of_rows
+            from onecycle.tables.categories import UnseenValues
 
-            table = table_of_rows(which, features.text_columns)
-            return None if table is None else torch.from_numpy(features.transform(table))
+            table, unseen = table_of_rows(which, features.inputs, features.text_columns), UnseenValues()
+            x = None if table is None else torch.from_numpy(features.transform(table, unseen=unseen))
+            for message in unseen.messages():
+                warnings.warn(message, stacklevel=4)
+            return x
         if not isinstance(which, Tensor | np.ndarray | list | dict | tuple):
             return None
         rows = self._parts(which, "x", as_tensor)

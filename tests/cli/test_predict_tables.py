@@ -250,3 +250,54 @@ def test_a_cell_that_is_wrong_far_down_leaves_nothing_behind(
 )
 def test_suffixes_that_cannot_be_written(here: Path, capsys: Capture, name: str, message: str) -> None:
     assert message in fails(capsys, "run", "file.csv", "-o", name)
+
+
+def test_the_files_own_columns_come_out_as_they_were_written(runs: Path, capsys: Capture) -> None:
+    table = people(5, seed=9).select(INPUTS)
+    pyarrow.csv.write_csv(table, "plain.csv", pyarrow.csv.WriteOptions(quoting_style="none"))
+    own = ["zip,account,note,price", "00123,12345678901234567890,NA,0.10", "01,99999999999999999999,None,=1+1"]
+    own += ["02,3,-,1e3", "03,4,null,-1.5", '04,5,"a,""b""",TRUE']
+    lines_of_both = zip(own, Path("plain.csv").read_text().splitlines(), strict=True)
+    Path("new.csv").write_text("".join(f"{mine},{theirs}\n" for mine, theirs in lines_of_both))
+    assert run(["predict", str(runs / "classes"), "new.csv", "-o", "out.csv"]) == 0
+    assert capsys.readouterr().err == (
+        'out.csv: a spreadsheet would run 1 cell as formulas, first in row 3 (the header is row 1), column "price": '
+        "'=1+1'; --escape-formulas writes an apostrophe before them\nout.csv: 5 rows\n"
+    )
+    for before, after in zip(
+        Path("new.csv").read_text().splitlines()[1:], Path("out.csv").read_text().splitlines()[1:], strict=True
+    ):
+        assert after.startswith(before + ",")
+    lines(capsys, runs / "classes", "new.csv", "-o", "escaped.csv", "--escape-formulas")
+    assert ",'=1+1," in Path("escaped.csv").read_text()
+    lines(capsys, runs / "classes", "new.csv", "-o", "out.parquet")
+    found = pq.read_table("out.parquet")
+    assert found["zip"].to_pylist() == ["00123", "01", "02", "03", "04"]
+    assert found["note"].to_pylist() == ["NA", "None", "-", "null", 'a,"b"']
+    assert found["age"].type == pa.float64()
+    assert "--escape-formulas is for -o" in fails(capsys, runs / "classes", "new.csv", "--escape-formulas")
+
+
+def test_columns_of_any_type_pass_through(runs: Path, capsys: Capture) -> None:
+    table = people(20, seed=9).select(INPUTS).append_column("parts", pa.array([{"a": [1], "b": "x"}] * 20))
+    table = table.append_column("when", pa.array(range(20), pa.timestamp("us", "Asia/Tokyo")))
+    pq.write_table(table, "rich.parquet")
+    assert len(lines(capsys, runs / "classes", "rich.parquet")) == 20
+    lines(capsys, runs / "classes", "rich.parquet", "-o", "out.parquet")
+    assert pq.read_table("out.parquet").select(table.column_names).equals(table)
+
+
+def test_values_that_the_model_does_not_know_are_said(
+    runs: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onecycle.cli.prediction_rows.STREAMED_ROWS", 7)
+    table = people(50, seed=9)
+    town = ["ULM" if town == "Ulm" else town for town in table["town"].to_pylist()]
+    pq.write_table(table.set_column(1, "town", pa.array(town)), "loud.parquet")
+    said = (
+        f'warning: loud.parquet: column "town": {town.count("ULM")} of 50 cells hold what the model does not know from '
+        f"training, most often 'ULM' ({town.count('ULM')}); did you mean \"Ulm\"?\n"
+    )
+    for more in ([], ["-o", "out.csv"]):
+        assert run(["predict", str(runs / "classes"), "loud.parquet", *more]) == 0
+        assert said in capsys.readouterr().err

@@ -7,6 +7,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from onecycle.tables.categories import UnseenValues
 from onecycle.tables.features import Features
 from tables.feature_tables import fitted, of
 
@@ -89,3 +90,32 @@ def test_a_long_cell_is_coded_in_linear_time(text: str):
     """Values of another form than in training are read as numbers: with the square of their length it would not end."""
     features = Features.fit(pa.table({"x": [1, 2, 1]}), of("category"))
     assert codes(features, [text, "2.0"]) == [0, 2]
+
+
+def test_a_description_by_0_1_0_takes_markers_for_missing_unless_they_are_values():
+    written = fitted(pa.table({"x": ["NA", "Rome ", None, "NA", "Rome "]}), x="category").to_dict()
+    del written["columns"][0]["rule"]
+    old = Features.from_dict(written)
+    assert codes(old, ["NA", "Rome ", "None", "-", "Rome", " NA", None]) == [1, 2, 3, 3, 0, 0, 3]
+
+
+@pytest.mark.parametrize(("kinds", "expected"), [({}, [1, 1, 3]), ({"x": "category"}, [5, 4, 2])])
+def test_the_rule_is_stored_and_read_again(kinds: dict[str, str], expected: list[int]):
+    features = fitted(pa.table({"x": ["NA", "Rome ", "Oslo", " NA", "Rome"]}), **kinds)
+    again = Features.from_dict(features.to_dict())
+    assert again.to_dict() == features.to_dict()
+    assert codes(again, ["Rome ", "Rome", "NA"]) == expected
+
+
+def test_many_unseen_values_are_counted_in_bounded_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("onecycle.tables.categories._MOST_UNSEEN", 10)
+    features, unseen = fitted(pa.table({"x": ["a", "b", "a", None]})), UnseenValues()
+    for i in range(20):
+        features.transform(pa.table({"x": ["often", "a", None, *(f"{i}-{j}" for j in range(10))]}), unseen=unseen)
+    assert unseen.messages() == [
+        "column \"x\": 220 of 260 cells hold what the model does not know from training, most often 'often' (20); "
+        "it knows 'a', 'b'"
+    ]
+    known = UnseenValues()
+    features.transform(pa.table({"x": pa.array(["a", "zz", None]).dictionary_encode().slice(0, 1)}), unseen=known)
+    assert known.messages() == []

@@ -56,7 +56,31 @@ def test_missing_markers_are_missing_in_numbers_and_text_but_words_are_not(tmp_p
     assert table["n"].to_pylist() == [None] * len(CSV_MISSING_MARKERS) + [1] * len(words)
     assert table["word"].to_pylist() == [None] * len(CSV_MISSING_MARKERS) + words
     assert stream_as_table(path).equals(table)
-    assert read_table(path, text_columns=["word"]).equals(table)
+    as_written = read_table(path, text_columns=["word"])
+    assert as_written["word"].to_pylist() == [None, *CSV_MISSING_MARKERS[1:], *words]
+    assert as_written["n"].equals(table["n"])
+    assert stream_as_table(path, text_columns=["word"]).equals(as_written)
+    others = read_table(path, text_columns=["n"])
+    assert others["word"].equals(table["word"])
+    assert stream_as_table(path, text_columns=["n"]).equals(others)
+
+
+@pytest.mark.parametrize("marker", ["na", "Null", "--", ".", "unknown", " ?"])
+def test_words_that_are_missing_where_numbers_are_meant_are_so_in_csv_too(tmp_path, marker):
+    path = write_file(tmp_path, "n\n" + "".join(f"{i}.5\n" for i in range(40)) + f"{marker}\n")
+    assert str(read_table(path).schema.field("n").type) == "string"  # which the profile of the column makes numbers of
+    assert stream_as_table(path).equals(read_table(path))
+
+
+def test_whole_numbers_of_64_bits_are_exact(tmp_path, monkeypatch):
+    hashes = [2**63 - 1, 2**63, 12345678901234567890, 2**64 - 1]
+    rows = "".join(f"{i},{number},{number}.0,-{number},{number}0\n" for i, number in enumerate(hashes))
+    path = write_file(tmp_path, "i,hash,float,negative,beyond\n" + rows + "4,,,,\n5,NA,1.5,1,1\n")
+    table = read_table(path)
+    assert [str(kind) for kind in table.schema.types] == ["int64", "uint64", "double", "double", "double"]
+    assert table["hash"].to_pylist() == [*hashes, None, None]
+    monkeypatch.setattr("onecycle.tables.csv.BLOCK_BYTES", 200)
+    assert stream_as_table(path).equals(table)
 
 
 def test_columns_can_stay_text(tmp_path):
@@ -178,8 +202,8 @@ def test_categories_some_of_which_are_numbers(tmp_path, cells):
 def test_unparsed_cells_that_come_first(tmp_path, monkeypatch):
     """A marker that pyarrow does not know, in a tenth of the cells, all at the beginning."""
     monkeypatch.setattr(csv_module, "BLOCK_BYTES", 2**10)
-    path = write_file(tmp_path, "a,b\n" + "missing,1\n" * 1000 + "".join(f"{i},1\n" for i in range(9000)))
-    assert_refused(path, ":2: column \"a\" is 'missing'; expected a number, as in 9,000 of its 10,000 cells")
+    path = write_file(tmp_path, "a,b\n" + "lost,1\n" * 1000 + "".join(f"{i},1\n" for i in range(9000)))
+    assert_refused(path, ":2: column \"a\" is 'lost'; expected a number, as in 9,000 of its 10,000 cells")
 
 
 @pytest.mark.parametrize(

@@ -126,12 +126,13 @@ def test_text_of_dates_is_dates():
 
 def test_text_of_numbers_is_numbers_where_it_was_meant():
     assert said(["1", "2", " ", "1"]) == "number: text of numbers, 1 to 2"
-    assert said(["1", "2", "?", "1"]) == "number: text of numbers, 1 to 2; '?' counts as missing"
+    assert said(["1", "2", "?", "1"]) == "number: text of numbers, 1 to 2"  # "?" is missing in any text
     assert said(["1.5", "-2e3", "7"]) == "number: text of numbers, -2,000 to 7"
     assert said(["1.5", "inf", "2", "1"]) == "number: text of numbers, 1 to 2; 'inf' counts as missing"
-    assert said(["inf", "-inf", "?"]) == "category: 3 distinct texts"
+    assert said(["inf", "-inf", "?"]) == "category: 2 distinct texts"
     assert said(["1", "2", "1"]) == "category: 2 distinct texts"
-    assert said(["01234", "99999", "?"]) == "category: 3 distinct texts"
+    assert said(["01234", "99999", "?"]) == "category: 2 distinct texts"
+    assert said(["1", "2", "na", "1"]) == "number: text of numbers, 1 to 2; 'na' counts as missing"
 
 
 def test_text_that_is_nearly_numbers_says_so():
@@ -181,7 +182,7 @@ def test_kinds_has_the_last_word(values: object, kind: str):
         ({"zip": 3}, 'kinds sets "zip" to 3; expected one of number, category, date, dropped'),
         ({"zip": "date"}, 'kinds sets "zip" to date, but it holds int64, which cannot be read as date'),
         ({"tags": "number"}, 'kinds sets "tags" to number, but it holds list<item: string>, which cannot be read as number'),
-        ({"y": "number"}, 'kinds names "y", which is predicted; expected columns that it is predicted from'),
+        ({"y": "number"}, "kinds sets \"y\", which is predicted, to 'number'; expected \"category\", of a lone target of classes: task says what else a target is"),
     ],
 )  # fmt: skip
 def test_kinds_that_cannot_be(kinds: dict[str, str], message: str):

@@ -219,7 +219,7 @@ def test_class_weights_are_scikit_learns():
 def test_every_text_is_found_again(values: list[str]):
     if len(values) > 20 and len(set(values)) == len(values):
         return
-    target = fit(values)
+    target = Target.fit(pa.table({"y": values}), ["y"], labels_as_written=True)
     assert [target.classes[place] for place in numbers(target, values)] == values
 
 

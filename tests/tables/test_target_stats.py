@@ -95,8 +95,8 @@ def test_settings_that_cannot_be(columns: Any, names: Any, task: str | None, mes
     [
         ([1.5, None, 2.5, None], None, 'target "y" is missing in 2 of 4 rows, first in row 1, counted from 0; expected a value in each: drop the rows without one'),
         ([1.5, float("nan"), 2.5], None, 'target "y" is missing in 1 of 3 rows, first in row 1, counted from 0; expected a value in each: drop the rows without one'),
-        (["a", "b", None], None, 'target "y" is missing in 1 of 3 rows, first in row 2, counted from 0; expected a value in each: drop the rows without one'),
-        (["a", "", "b"], None, 'target "y" is missing in 1 of 3 rows, first in row 1, counted from 0; expected a value in each: drop the rows without one'),
+        (["a", "b", None], None, 'target "y" is missing in 1 of 3 rows, first in row 2, counted from 0; expected a value in each: drop the rows without one; a text such as NA or None counts as missing: if it is a class, say so: --kind y=category, or in Python kinds={"y": "category"}'),
+        (["a", "NA", "b", " "], None, 'target "y" is missing in 2 of 4 rows, first in row 1, counted from 0; expected a value in each: drop the rows without one; a text such as NA or None counts as missing: if it is a class, say so: --kind y=category, or in Python kinds={"y": "category"}'),
         ([True, None], None, 'target "y" is missing in 1 of 2 rows, first in row 1, counted from 0; expected a value in each: drop the rows without one'),
         (pa.nulls(3), None, 'target "y" is missing in 3 of 3 rows, first in row 0, counted from 0; expected a value in each: drop the rows without one'),
         ([["a"], None], None, 'target "y" is missing in 1 of 2 rows, first in row 1, counted from 0; expected a value in each: drop the rows without one'),
@@ -107,6 +107,7 @@ def test_settings_that_cannot_be(columns: Any, names: Any, task: str | None, mes
         ([7, 7], "regression", 'target "y" is 7 in all 2 rows; expected different numbers: there is nothing to predict'),
         ([1.5, 2.5, float("inf")], None, 'row 2: target "y" is inf (1 such values); expected finite numbers within ±1e+100: correct or drop these rows'),
         ([1.5, -1e200], None, 'row 1: target "y" is -1e+200 (1 such values); expected finite numbers within ±1e+100: correct or drop these rows'),
+        ([2.0**53, 2.0**60], None, 'target "y" holds whole numbers such as 1152921504606846976 as floats, which are not exact beyond 2**53; if they are classes, say so: --kind y=category, or in Python kinds={"y": "category"}, or give them as text; if they are quantities: --task regression'),
         ([0.5, float("inf")], "classes", 'target "y" is infinite in some rows; expected finite numbers: drop these rows'),
         (["1.5", "abc"], "regression", "row 1: column \"y\" is 'abc'; expected a number"),
         ([dt.date(2020, 1, 1)], None, 'target "y" holds dates (date32[day]), which cannot be predicted; expected classes or numbers: make a column of the days since a start, say, and predict that'),

@@ -132,11 +132,16 @@ def predict(
     force: Force = False,
     device: Device = None,
     as_json: Json = False,
+    escape_formulas: Annotated[
+        bool,
+        typer.Option("--escape-formulas", help="Write an apostrophe before CSV cells that a spreadsheet would run."),
+    ] = False,
 ) -> Job:
     """Predict each row of a file.
 
     stdout gets a line for each row: class and probability, a tab between them; a value; or labels, commas between them.
-    With -o a table is written: the columns of FILE, `prediction`, and `probability_CLASS` for each class or label.
+    With -o a table is written: the columns of FILE, `prediction`, and `probability_CLASS` for each class or label. The
+    cells of FILE stay as they are: of CSV as they are written, of Parquet and Arrow with their types.
 
     For a model of a table, FILE is a table with its columns, in any order and among others, or npy or npz.
 
@@ -148,7 +153,7 @@ def predict(
     inverted, and stderr says so), cut out, scaled to fit 20 x 20 pixels, and put into the middle of 28 x 28 by its
     centre of mass. An image that has the model's size already is not moved.
     """
-    return _job("predict", "predict", run, file, out, force, device, as_json)
+    return _job("predict", "predict", run, file, out, force, device, as_json, escape_formulas)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,19 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from onecycle.checkpoint.run_folder import RunFolder
-from onecycle.cli.prediction_output import PredictionFormatter, escape, open_table_writer, unused_names
+from onecycle.cli.prediction_output import PredictionFormatter, escape, unused_names
 from onecycle.cli.prediction_rows import RowBatch, read_rows
 from onecycle.cli.run_files import MODEL, RECORD, check_new, is_begun, is_resumable, remove_new_folders_on_error
 from onecycle.cli.setup import metrics_for
+from onecycle.cli.table_writer import TEXT_SUFFIXES, FormulaCells, open_table_writer
 from onecycle.cli.terminal import print_lines
 from onecycle.core.archives import MANIFEST
 from onecycle.core.streams import unfiltered
 from onecycle.data.loaders import InMemoryLoader
-from onecycle.errors import FileError
+from onecycle.errors import FileError, SettingError
 from onecycle.predictor import Predictor, load_predictor
+from onecycle.tables.csv_dialect import CsvStyle
+from onecycle.tables.read import text_style
 from onecycle.train.evaluate import predict as predict_batches
 from onecycle.train.metrics import metric_name
 
@@ -29,20 +33,30 @@ _BATCH_SIZE = 4096
 _LINES_PER_PRINT = 65_536
 
 
-def predict(run: Path, file: Path, out: Path | None, force: bool, device: str | None, as_json: bool) -> int:
+def predict(
+    run: Path,
+    file: Path,
+    out: Path | None,
+    force: bool,
+    device: str | None,
+    as_json: bool,
+    escape_formulas: bool = False,
+) -> int:
     """Print the prediction for each row of `file`, or write them beside the rows' columns to `out`.
 
     Return the exit code.
     """
     predictor = load_predictor(_find_bundle(run), device=device)
     formatter, scorer = PredictionFormatter(predictor), _Scorer(predictor, enabled=as_json)
-    predicted = _predict(read_rows(file, predictor, stream=out is not None, with_targets=as_json), predictor, scorer)
+    if escape_formulas and (out is None or out.suffix.lower() not in TEXT_SUFFIXES):
+        raise SettingError("--escape-formulas is for -o FILE.csv or .tsv: nothing else is run by a spreadsheet")
+    predicted = _predict(read_rows(file, predictor, out, with_targets=as_json), predictor, scorer)
     if out is None:
         _print(predicted, formatter, scorer, as_json)
         return 0
     check_new(out, force, "-o")
     with remove_new_folders_on_error(out.parent):
-        rows = _write(predicted, formatter, out)
+        rows = _write(predicted, formatter, out, text_style(file), FormulaCells(escape_formulas))
     if as_json:
         print(json.dumps({"file": str(out), "rows": rows, **scorer.scores()}))
     else:
@@ -106,11 +120,20 @@ def _image_names(batch: RowBatch) -> list[str]:
     return batch.table.column("file").to_pylist() if is_images else []
 
 
-def _write(predicted: Iterator[tuple[RowBatch, Tensor]], formatter: PredictionFormatter, out: Path) -> int:
-    """Write the rows with their predictions to a table. Return their number."""
+def _write(
+    predicted: Iterator[tuple[RowBatch, Tensor]],
+    formatter: PredictionFormatter,
+    out: Path,
+    style: CsvStyle | None,
+    formulas: FormulaCells,
+) -> int:
+    """Write the rows with their predictions to a table, a CSV file in `style`. Return their number."""
     rows, show_progress, names = 0, sys.stderr.isatty(), list[str]()
+    style = style or CsvStyle()
+    if out.suffix.lower() == ".tsv" or (style.delimiter == "\t" and out.suffix.lower() == ".csv"):
+        style = replace(style, delimiter="\t" if out.suffix.lower() == ".tsv" else ",")
     first = next(predicted)  # a file that cannot be read leaves nothing behind
-    with open_table_writer(out) as write:
+    with open_table_writer(out, style, formulas) as write:
         for batch, preds in chain([first], predicted):
             table, columns = batch.table, formatter.columns(preds)
             if not names:
@@ -126,6 +149,8 @@ def _write(predicted: Iterator[tuple[RowBatch, Tensor]], formatter: PredictionFo
                 print(f"\r{rows:,} rows predicted", end="", file=unfiltered(sys.stderr), flush=True)
     if show_progress:
         print("\r\033[K", end="", file=unfiltered(sys.stderr))
+    if message := formulas.message():
+        print_lines(f"{out}: {message}", file=sys.stderr)
     return rows
 
 

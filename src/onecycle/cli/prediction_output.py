@@ -1,19 +1,13 @@
-"""Predictions as objects for JSON, lines of text, or columns of a table, and the writer of tables."""
+"""Predictions as objects for JSON, lines of text, or columns of a table."""
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from onecycle.core.files import atomic_write
 from onecycle.errors import printable
 from onecycle.predictor import LABEL_THRESHOLD, Predictor
-
-_ARROW_SUFFIXES, _DELIMITERS = (".arrow", ".feather"), {".csv": ",", ".tsv": "\t"}
-_LIST_SEPARATOR = ";"  # between the items of a list in a CSV cell
 
 
 class PredictionFormatter:
@@ -66,10 +60,10 @@ class PredictionFormatter:
             return {name: pa.array(np.ascontiguousarray(column)) for name, column in zip(names, columns, strict=True)}
         if self.task == "classes":
             labels = [self._class(index) for index in range(array.shape[1])]
-            predicted = pa.array(labels).take(pa.array(array.argmax(1)))
+            predicted = _label_array(labels).take(pa.array(array.argmax(1)))
         else:
             labels = self._classes
-            predicted = pa.array([self._labels(row) for row in array.tolist()], pa.list_(pa.array(labels).type))
+            predicted = pa.array([self._labels(row) for row in array.tolist()], pa.list_(_label_array(labels).type))
         probabilities = {
             f"probability_{label}": pa.array(np.ascontiguousarray(column))
             for label, column in zip(labels, array.T, strict=True)
@@ -81,6 +75,16 @@ class PredictionFormatter:
 
     def _labels(self, row: Sequence[float]) -> list[Any]:
         return [label for label, p in zip(self._classes, row, strict=True) if p > LABEL_THRESHOLD]
+
+
+def _label_array(labels: Sequence[Any]) -> Any:
+    """Return labels as an Arrow array; whole numbers beyond 2**63, such as hashes, as they are."""
+    import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
+
+    try:
+        return pa.array(labels)
+    except OverflowError:
+        return pa.array(labels, pa.uint64())
 
 
 def _shortest(value: Any) -> Any:
@@ -105,66 +109,3 @@ def unused_names(names: Sequence[str], used: Sequence[str]) -> list[str]:
         count += 1
         candidates = [f"{name}_{count}" for name in names]
     return candidates
-
-
-@contextmanager
-def open_table_writer(path: Path) -> Generator[Callable[[Any], None]]:
-    """Yield a function that appends a pyarrow Table to the file `path`: Parquet, CSV, TSV or Arrow, by its suffix.
-
-    All tables have the same columns. The file is there, or replaced, when the block ends without an error. Raise
-    OutputError if it cannot be written.
-    """
-    writer: Any = None
-
-    def write(table: Any) -> None:
-        nonlocal writer
-        table = _convert_types(table, path.suffix.lower())
-        if writer is None:
-            writer = _open_writer(path.suffix.lower(), file, table.schema)
-        writer.write_table(table)
-
-    with atomic_write(path) as file:
-        try:
-            yield write
-        finally:
-            if writer is not None:
-                writer.close()
-
-
-def _open_writer(suffix: str, file: BinaryIO, schema: Any) -> Any:
-    if suffix in _DELIMITERS:
-        from pyarrow import csv  # pyright: ignore[reportMissingTypeStubs] -- it has none
-
-        options = csv.WriteOptions(quoting_style="needed", delimiter=_DELIMITERS[suffix])
-        return csv.CSVWriter(file, schema, write_options=options)
-    if suffix in _ARROW_SUFFIXES:
-        from pyarrow import ipc  # pyright: ignore[reportMissingTypeStubs] -- it has none
-
-        return ipc.new_file(file, schema)
-    from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs] -- it has none
-
-    return parquet.ParquetWriter(file, schema)
-
-
-def _convert_types(table: Any, suffix: str) -> Any:
-    """Return the table with types that the file's format has."""
-    import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
-
-    is_csv, types = suffix in _DELIMITERS, pa.types
-    for i, field in enumerate(table.schema):
-        kind, column = field.type, table.column(i)
-        if types.is_dictionary(kind) and (is_csv or suffix in _ARROW_SUFFIXES):
-            column = column.cast(kind.value_type)  # each table may have a dictionary of its own
-        elif is_csv and (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
-            texts = [None if cell is None else _join(cell) for cell in column.to_pylist()]
-            column = pa.chunked_array([pa.array(texts, pa.string())])
-        elif is_csv and types.is_string_view(kind):
-            column = column.cast(pa.large_string())
-        else:
-            continue
-        table = table.set_column(i, pa.field(field.name, column.type), column)
-    return table
-
-
-def _join(items: Sequence[Any]) -> str:
-    return _LIST_SEPARATOR.join("" if item is None else str(item) for item in items)

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from onecycle.cli.digits import framed, white_on_black
+from onecycle.cli.table_writer import TEXT_SUFFIXES
 from onecycle.cli.terminal import print_lines
+from onecycle.core.reading import utf8_text
 from onecycle.data.arrays import as_tensor, read_npy, read_npz
 from onecycle.data.images import read_gray
 from onecycle.data.sources import array_table, open_source
 from onecycle.errors import DataError, FileError
 from onecycle.predictor import Predictor
-from onecycle.tables.read import is_table_file, read_table, stream_table
+from onecycle.tables.read import is_table_file, read_columns, stream_as_written
 
 if TYPE_CHECKING:
     from onecycle.tables.features import Features
@@ -40,13 +42,13 @@ class RowBatch:
     y: Tensor | None = None
 
 
-def read_rows(file: Path, predictor: Predictor, stream: bool, with_targets: bool) -> Iterator[RowBatch]:
+def read_rows(file: Path, predictor: Predictor, out: Path | None, with_targets: bool) -> Iterator[RowBatch]:
     """Yield the rows of a file as the model takes them.
 
     Args:
         file: A table or arrays for a model of a table; arrays, an image or a folder of images for other models.
         predictor: The model.
-        stream: Read a table in batches of STREAMED_ROWS.
+        out: Where the rows are going to be written, in batches of STREAMED_ROWS; None if they are not.
         with_targets: Read the targets too, if a table has them.
 
     Raises:
@@ -54,7 +56,7 @@ def read_rows(file: Path, predictor: Predictor, stream: bool, with_targets: bool
         DataError: If its rows do not fit the model.
     """
     if predictor.features is not None:
-        yield from _table_rows(file, predictor.features, predictor.target, stream, with_targets)
+        yield from _table_rows(file, predictor.features, predictor.target, out, with_targets)
     elif predictor.target is not None and (file.is_dir() or file.suffix.lower() in _IMAGE_SUFFIXES):
         yield _image_rows(file, predictor.input_shape)
     else:
@@ -65,15 +67,20 @@ def read_rows(file: Path, predictor: Predictor, stream: bool, with_targets: bool
 
 
 def _table_rows(
-    file: Path, features: "Features", target: "Target | None", stream: bool, with_targets: bool
+    file: Path, features: "Features", target: "Target | None", out: Path | None, with_targets: bool
 ) -> Iterator[RowBatch]:
-    first = 0
+    from onecycle.tables.categories import UnseenValues
+    from onecycle.tables.features import check_columns
+
+    unseen = UnseenValues()
+    first, columns = 0, features.inputs + (target.names if with_targets and target is not None else [])
     text_columns = [*features.text_columns]
     if target is not None and all(isinstance(label, str) for label in target.classes or [0]):
         text_columns += target.names
-    for table in _read_tables(file, text_columns, stream):
+    for written, table in _read_tables(file, text_columns, columns, out):
         try:
-            x = torch.from_numpy(features.transform(table, first))
+            check_columns(written, features.inputs)
+            x = torch.from_numpy(features.transform(table, first, unseen))
         except DataError as error:
             raise DataError(f"{file}: {error}") from error
         y = None
@@ -83,21 +90,27 @@ def _table_rows(
             except DataError as error:
                 print_lines(f"{file}: no scores, because {error}", file=sys.stderr)
                 with_targets = False
-        yield RowBatch(table, x, y)
+        yield RowBatch(written, x, y)
         first += table.num_rows
+    for message in unseen.messages():
+        print_lines(f"warning: {file}: {message}", file=sys.stderr)
 
 
-def _read_tables(file: Path, text_columns: list[str], stream: bool) -> Iterator[Any]:
-    """Yield the file's rows; `text_columns` of a file without types, such as CSV, are read as they are written."""
-    if is_table_file(file) and stream:
-        import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] -- it has none
+def _read_tables(
+    file: Path, text_columns: list[str], columns: list[str], out: Path | None
+) -> Iterator[tuple[Any, Any]]:
+    """Yield the file's rows as they are written to `out`, and with those of `columns` that there are.
 
-        for batch in stream_table(file, STREAMED_ROWS, text_columns):
-            yield pa.Table.from_batches([batch])
-    elif is_table_file(file):
-        yield read_table(file, text_columns)
+    `text_columns` of a file without types, such as CSV, are read as they are written.
+    """
+    if not is_table_file(file):
+        table = _table_of_arrays(file)
+        yield table, table
+    elif out is not None:
+        typed = out.suffix.lower() not in TEXT_SUFFIXES
+        yield from stream_as_written(file, text_columns, columns, STREAMED_ROWS, typed)
     else:
-        yield _table_of_arrays(file)
+        yield read_columns(file, text_columns, columns)
 
 
 def _table_of_arrays(file: Path) -> Any:
@@ -219,4 +232,4 @@ def _image_rows(file: Path, shape: torch.Size | None) -> RowBatch:
         pixels = (pixels * torch.tensor(_LUMA).reshape(3, 1, 1)).sum(1).round().to(torch.uint8)
     elif len(shape) == 3 and pixels.ndim == 3:
         pixels = pixels[:, None].expand(-1, shape[0], -1, -1).contiguous()
-    return RowBatch(pa.table({"file": [str(path.relative_to(folder)) for path in images]}), pixels)
+    return RowBatch(pa.table({"file": [utf8_text(str(path.relative_to(folder))) for path in images]}), pixels)

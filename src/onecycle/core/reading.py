@@ -16,6 +16,11 @@ MAX_BYTES = 2 * 2**30
 _CHUNK = 2**20
 
 
+def utf8_text(text: str) -> str:
+    """Return text that can be written: bytes of file names that are not UTF-8 become escapes such as \\xca."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 class Budget:
     """The number of bytes a file may still take in memory; `slack` is added to the cap that messages name."""
 

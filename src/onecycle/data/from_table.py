@@ -124,9 +124,10 @@ def prepare_table(table: Any, spec: TableSpec, fitted: Fitted | None = None) -> 
     """Split a pyarrow Table and prepare it as `fitted` says, or fit its preprocessing on the training rows."""
     if table.num_rows == 1:
         raise DataError("the table has 1 row; expected at least 2, one of them to validate")
+    as_written = spec.labels_as_written
     if fitted is not None and fitted[0] is None:
         raise DataError("a table has columns, and preprocessing is that of images or arrays; expected such")
-    target = fitted[1] if fitted is not None else Target.fit(table, spec.targets, spec.task)
+    target = fitted[1] if fitted is not None else Target.fit(table, spec.targets, spec.task, as_written)
     if target.task == "classes" and excluded_feature(spec.split) in spec.targets:
         raise SettingError(
             f'split "{spec.split}" is by what is predicted, so that validation has none of the classes that are '
@@ -138,7 +139,8 @@ def prepare_table(table: Any, spec: TableSpec, fitted: Fitted | None = None) -> 
         features, columns = fitted[0], list[ColumnProfile]()
     else:
         try:
-            target = Target.fit(train, spec.targets, target.task)  # with classes and statistics of the training rows
+            # with the classes and statistics of the training rows
+            target = Target.fit(train, spec.targets, target.task, as_written)
         except DataError as error:
             raise DataError(f"of the rows to train on: {error}; expected another split, or more rows") from error
         non_features = spec.non_features(table.column_names)

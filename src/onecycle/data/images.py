@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from onecycle.core.checks import check_int
-from onecycle.core.reading import open_for_reading, unreadable
+from onecycle.core.reading import open_for_reading, unreadable, utf8_text
 from onecycle.errors import DataError, FileError, SettingError, printable
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def read_image_folder(folder: str | os.PathLike[str], size: int | tuple[int, int
     by_class = _images_by_class(folder)
     files = [file for images in by_class.values() for file in images]
     y = torch.repeat_interleave(torch.tensor([len(images) for images in by_class.values()]))
-    return ImageFolder(read_images(files, scale), y, list(by_class), files)
+    return ImageFolder(read_images(files, scale), y, list(map(utf8_text, by_class)), files)
 
 
 def _height_and_width(size: Any) -> tuple[int, int]:

@@ -16,8 +16,9 @@ from onecycle.data.images import read_image_folder
 from onecycle.data.pickles import load_pickle
 from onecycle.errors import DataError, FileError, did_you_mean
 from onecycle.tables.adapters import as_column, as_table, open_table, table_name
+from onecycle.tables.features import check_columns
 from onecycle.tables.normalize import normalize_table
-from onecycle.tables.read import FORMATS, is_table_file
+from onecycle.tables.read import FORMATS, is_table_file, read_columns
 
 Pair = tuple[Tensor, Tensor]
 PIXEL_SCALE = 256.0  # the lesson's: pixel / 256
@@ -57,13 +58,16 @@ def open_source(source: Any, image_size: int | tuple[int, int] | None = None, te
     return open_table(source) if opened is None else opened
 
 
-def table_of_rows(rows: Any, text_columns: Sequence[str] = ()) -> Any:
+def table_of_rows(rows: Any, columns: Sequence[str], text_columns: Sequence[str] = ()) -> Any:
     """Open rows to predict as a pyarrow.Table: a path or a table as `open_source` takes them, or an array (n, columns).
 
-    Returns None for anything else, such as a loader.
+    Returns None for anything else, such as a loader. Raises DataError if one of the `columns` is missing; the others in
+    a file may hold anything.
     """
     if isinstance(rows, str | os.PathLike):
-        return open_table(rows, text_columns)
+        table, needed = read_columns(Path(rows), text_columns, columns)
+        check_columns(table, columns)
+        return needed
     if isinstance(rows, Tensor | np.ndarray):
         array = as_tensor(rows, "rows", keep_float64=True).cpu().numpy()
         if array.ndim != 2:

@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from onecycle.core.files import write_text
+from onecycle.core.reading import utf8_text
 from onecycle.core.record import LRCurve, Record, format_value
 from onecycle.errors import printable
 from onecycle.show.interpret import plot_predictions
@@ -38,7 +39,7 @@ _CAPTIONS = {
 
 def write_report(record: Record, path: str | Path) -> None:
     """Write the report of a record. Raises OutputError if it cannot be written."""
-    write_text(Path(path), render_report(record))
+    write_text(Path(path), utf8_text(render_report(record)))
 
 
 def render_report(record: Record) -> str:

@@ -1,5 +1,6 @@
 """A CSV file: its dialect, detected from its first bytes, and the errors that name a line of it."""
 
+import codecs
 import csv
 import io
 import re
@@ -20,6 +21,16 @@ _HEAD_ROWS = 100  # searched for the decimal mark
 
 
 @dataclass(frozen=True)
+class CsvStyle:
+    """How a CSV file is written: what separates cells, the decimal mark, the line ends, whether a BOM comes first."""
+
+    delimiter: str = ","
+    decimal: str = "."
+    line_end: str = "\n"
+    bom: bool = False
+
+
+@dataclass(frozen=True)
 class CsvFile:
     """A CSV file whose first bytes are valid, and its dialect.
 
@@ -29,6 +40,8 @@ class CsvFile:
         names: Column names, from the header.
         delimiter: What separates cells.
         decimal: The decimal mark.
+        line_end: What ends the header line.
+        bom: Whether the file begins with a byte order mark.
     """
 
     path: Path
@@ -36,6 +49,13 @@ class CsvFile:
     names: list[str]
     delimiter: str
     decimal: str = "."
+    line_end: str = "\n"
+    bom: bool = False
+
+    @property
+    def style(self) -> CsvStyle:
+        """How this file is written."""
+        return CsvStyle(self.delimiter, self.decimal, self.line_end, self.bom)
 
     @property
     def number_pattern(self) -> str:
@@ -94,7 +114,9 @@ def detect_csv_dialect(path: Path, delimiter: str | None, max_bytes: int | None)
         is_whole = False
     names = rows[0] if rows else [header[0]]
     check_names(names, str(path))
-    file = CsvFile(path, max_bytes, names, delimiter)
+    line_end = re.match(r"\r?\n|\r|", text[header.end() :])
+    line_end = line_end[0] if line_end and line_end[0] else "\n"
+    file = CsvFile(path, max_bytes, names, delimiter, line_end=line_end, bom=head.startswith(codecs.BOM_UTF8))
     if all(re.fullmatch(file.number_pattern, cell) for cell in names):
         raise DataError(
             f"{path}:1: the first line is {_preview(names)}, all numbers; expected a header line with the names of the "

@@ -7,13 +7,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onecycle.errors import DataError
-from onecycle.tables.categories import CategoryEncoder, ValueCounts
+from onecycle.tables.categories import CategoryEncoder, UnseenValues, ValueCounts
 from onecycle.tables.dates import DateEncoder, DateStats
 from onecycle.tables.json_reader import JsonReader, damaged
 from onecycle.tables.numbers import NumberEncoder, NumberStats
 from onecycle.tables.profile import ColumnProfile
 from onecycle.tables.spec import column_hint
-from onecycle.tables.values import Array, column_slices, in_parallel, update_all
+from onecycle.tables.values import AS_WRITTEN, USUAL_TEXTS, Array, column_slices, in_parallel, update_all
 
 Encoder: TypeAlias = NumberEncoder | DateEncoder | CategoryEncoder
 _ENCODERS: dict[str, type[Encoder]] = {"number": NumberEncoder, "date": DateEncoder, "category": CategoryEncoder}
@@ -98,12 +98,13 @@ class Features:
                 update_all(unparsed, batch)
         return cls([column.finish() for column in stats])
 
-    def transform(self, table: Any, first_row: int = 0) -> Array:
+    def transform(self, table: Any, first_row: int = 0, unseen: UnseenValues | None = None) -> Array:
         """Return the float32 matrix (n, width) of a table: no NaN, no infinity, codes as whole numbers.
 
         Args:
             table: A pyarrow Table or RecordBatch of n rows.
             first_row: Number of the table's first row in error messages.
+            unseen: Counts the values of categories that training rows did not have.
 
         Raises:
             DataError: For a missing column, and for a cell that its column's kind does not allow.
@@ -113,18 +114,22 @@ class Features:
         by_column = np.empty((len(self.names), min(table.num_rows, _BLOCK)), np.float32)
         for start in range(0, table.num_rows, _BLOCK):
             block = table.slice(start, _BLOCK)
-            self._write(block, first_row + start, by_column[:, : block.num_rows])
+            self._write(block, first_row + start, by_column[:, : block.num_rows], unseen)
             _transpose(by_column, matrix[start : start + block.num_rows])
         return matrix
 
-    def _write(self, block: Any, first_row: int, out: Array) -> None:
+    def _write(self, block: Any, first_row: int, out: Array, unseen: UnseenValues | None) -> None:
         """Write the matrix' columns of a block to `out` (width, n)."""
 
         def write(encoder: Encoder) -> None:
             done = 0
             for chunk in column_slices(block, encoder.name, encoder.chunk_rows):
                 rows = slice(done, done + len(chunk))
-                encoder.write(chunk, first_row + done, [out[i, rows] for i in self._outputs_of[encoder.name]])
+                parts = [out[i, rows] for i in self._outputs_of[encoder.name]]
+                if isinstance(encoder, CategoryEncoder):
+                    encoder.write(chunk, first_row + done, parts, unseen)
+                else:
+                    encoder.write(chunk, first_row + done, parts)
                 done += len(chunk)
 
         in_parallel(write, self._encoders)
@@ -176,4 +181,4 @@ def _stats_of(column: ColumnProfile) -> NumberStats | DateStats | ValueCounts:
         return NumberStats(column.name)
     if column.kind == "date":
         return DateStats(column.name, column.unparsed)
-    return ValueCounts(column.name)
+    return ValueCounts(column.name, AS_WRITTEN if column.as_written else USUAL_TEXTS)

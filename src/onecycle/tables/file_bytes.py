@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -68,7 +69,7 @@ def decompressed_stream(path: Path) -> Any:
             f"{path}: begins with {head!r}; expected a {compression} file, as its name says; rename it, or download it "
             "again"
         )
-    file = pa.OSFile(str(path))
+    file = pa.OSFile(os.fsencode(path))  # a name need not be UTF-8
     return pa.CompressedInputStream(file, compression) if compression else file
 
 

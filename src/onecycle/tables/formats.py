@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from onecycle.tables.csv_dialect import CsvStyle
 from onecycle.tables.normalize import normalize_batches
 from onecycle.tables.values import RecordBatch, Table
 
@@ -44,12 +45,17 @@ class TableFormat:
         shape: Returns the shape of a path without reading all of it, as `sampled_shape` does.
         line_of_row: Returns the line of (path, row), with rows counted from 0, or None if it cannot be found; for
             errors in a row that are found after reading. None if the format has no lines.
+        as_written: Yields all rows of (path, typed), all cells as they are written: as text, or with `typed` a column
+            in a type of which each cell can be told again. None for a format that has types of its own.
+        style: Returns how the file at a path is written. None if there is no choice.
     """
 
     read: Callable[[Path, Collection[str], int], Table]
     stream: Callable[[Path, Collection[str], int], Iterator[RecordBatch]]
     shape: Callable[[Path], FileShape]
     line_of_row: Callable[[Path, int], int | None] | None = None
+    as_written: Callable[[Path, bool], Iterator[RecordBatch]] | None = None
+    style: Callable[[Path], CsvStyle] | None = None
 
 
 def sampled_shape(path: Path, batches: Iterator[RecordBatch], count_rows: Callable[[Path], int | None]) -> FileShape:

@@ -1,7 +1,6 @@
 """Profile a table's columns: which are numbers, categories or dates, which are dropped, and why, in words."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -15,8 +14,10 @@ from onecycle.tables.numbers import CHUNK_ROWS
 from onecycle.tables.spec import TableSpec, column_hint
 from onecycle.tables.target_stats import unknown_target
 from onecycle.tables.values import (
+    AS_WRITTEN,
     NEARLY_ALL,
     NUMBER,
+    USUAL_TEXTS,
     Array,
     as_numbers,
     import_pyarrow,
@@ -48,6 +49,7 @@ class ColumnProfile:
         missing: Rows without a value.
         distinct: Different values; None if they were not counted, as for numbers and dates.
         unparsed: Of text that is read as dates, rows whose text is not a date (they count as missing); else None.
+        as_written: Whether text counts exactly as it is written, blanks and words such as "NA" too, as the user said.
     """
 
     name: str
@@ -56,6 +58,7 @@ class ColumnProfile:
     missing: int
     distinct: int | None
     unparsed: int | None = None
+    as_written: bool = False
 
 
 def profile_columns(table: Any, spec: TableSpec) -> list[ColumnProfile]:
@@ -89,7 +92,8 @@ class TableProfiler:
             if name not in names:
                 raise unknown_target(name, names)
         for name, kind in self._kinds.items():
-            _check_kind(name, kind, schema, targets)
+            if not (spec.labels_as_written and name in targets):
+                _check_kind(name, kind, schema)
         self._profilers = [
             _column_profiler(name, arrow_type, self._kinds.get(name))
             for name, arrow_type in zip(names, schema.types, strict=True)
@@ -121,14 +125,13 @@ class TableProfiler:
         columns = [profiler.profile(self._rows) for profiler in self._profilers]
         for i, column in enumerate(columns):
             if (kind := self._kinds.get(column.name)) is not None:
-                columns[i] = replace(column, kind=kind, why="set by kinds", unparsed=None)
+                as_written = kind == "category"
+                columns[i] = replace(column, kind=kind, why="set by kinds", unparsed=None, as_written=as_written)
         return columns
 
 
-def _check_kind(name: str, kind: str, schema: Any, targets: Sequence[str]) -> None:
+def _check_kind(name: str, kind: str, schema: Any) -> None:
     """Raise SettingError if `kinds` may not set the column to this kind."""
-    if name in targets:
-        raise SettingError(f'kinds names "{name}", which is predicted; expected columns that it is predicted from')
     if name not in schema.names:
         raise SettingError(f'kinds names "{name}", but there is no such column{column_hint(name, schema.names)}')
     if kind not in KINDS:
@@ -213,6 +216,7 @@ class _TextProfiler(ValueCounts):
             super().add(column)
 
     def profile(self, rows: int) -> ColumnProfile:
+        self.merge_booleans()
         texts, counts = self.counts()
         distinct, present = self.overflow or (len(texts), rows - self.missing)
         noun = {"text": "text", "number": "number", "bool": "value"}[self.form] + "s" * (distinct > 1)
@@ -293,7 +297,7 @@ def _column_profiler(name: str, arrow_type: Any, kind: str | None) -> _Profiler 
         return _DateProfiler(name, arrow_type)
     if holds == "number" and kind != "category" and not pa.types.is_dictionary(arrow_type):
         return _NumberProfiler(name, arrow_type)
-    return _TextProfiler(name)
+    return _TextProfiler(name, AS_WRITTEN if kind == "category" else USUAL_TEXTS)
 
 
 def _most_match(texts: Any, pattern: str) -> bool:

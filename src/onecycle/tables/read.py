@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,10 +11,11 @@ from onecycle.core.reading import MAX_BYTES, open_for_reading
 from onecycle.errors import DataError, FileError, did_you_mean
 from onecycle.tables.columnar import ARROW, PARQUET
 from onecycle.tables.csv import CSV, TSV
+from onecycle.tables.csv_dialect import CsvStyle
 from onecycle.tables.file_bytes import COMPRESSIONS
 from onecycle.tables.formats import TableFormat
-from onecycle.tables.normalize import normalize_batches, normalize_table
-from onecycle.tables.values import RecordBatch, Table
+from onecycle.tables.normalize import check_names, normalize_batches, normalize_table
+from onecycle.tables.values import RecordBatch, Table, import_pyarrow
 
 # The format of each suffix, in lower case. A suffix in COMPRESSIONS counts together with the one before it.
 FORMATS: dict[str, TableFormat] = {
@@ -76,6 +77,13 @@ def read_table(path: str | os.PathLike[str], text_columns: Collection[str] = (),
     return normalize_table(table_format(path).read(path, text_columns, max_bytes), str(path))
 
 
+def read_columns(path: Path, text_columns: Collection[str], columns: Collection[str]) -> tuple[Table, Table]:
+    """Return the table as the file has it, with columns of any type, and those of `columns` as `read_table` does."""
+    file_format = table_format(path)
+    table = file_format.read(path, [*text_columns, *_others(file_format, path, columns)], MAX_BYTES)
+    return table, _select(table, columns, path)
+
+
 def stream_table(
     path: str | os.PathLike[str], rows: int = 65_536, text_columns: Collection[str] = ()
 ) -> Iterator[RecordBatch]:
@@ -88,6 +96,67 @@ def stream_table(
     """
     path, rows = Path(path), check_int(rows, "rows", least=1)
     yield from normalize_batches(table_format(path).stream(path, text_columns, rows), rows, str(path))
+
+
+def stream_as_written(
+    path: Path, text_columns: Collection[str], columns: Collection[str], rows: int, typed: bool
+) -> Iterator[tuple[Table, Table]]:
+    """Yield the rows twice: with all columns as the file has them, and with `columns` as `stream_table` yields them.
+
+    The first have the types of the file, whatever they are. Columns of a format without types, such as CSV, are text as
+    it is written, or, if `typed`, of a type in which each cell can be told again. Raises as `stream_table` does.
+    """
+    pa, _ = import_pyarrow()
+    file_format = table_format(path)
+    if file_format.as_written is not None:
+        take = _row_taker(file_format.as_written(path, typed), path)
+        for batch in stream_table(path, rows, [*text_columns, *_others(file_format, path, columns)]):
+            yield take(batch.num_rows), _select(pa.Table.from_batches([batch]), columns, path)
+        return
+    empty = True
+    for batch in file_format.stream(path, text_columns, rows):
+        table = pa.Table.from_batches([batch])
+        for start in range(0, batch.num_rows, rows):
+            empty, part = False, table.slice(start, rows)
+            yield part, _select(part, columns, path)
+    if empty:
+        raise DataError(f"{path}: no rows; expected at least one")
+
+
+def text_style(path: Path) -> CsvStyle | None:
+    """Return how a text file such as CSV is written; None for a file of another format, or that is no table."""
+    style = FORMATS[_suffix(path)].style if is_table_file(path) else None
+    return None if style is None else style(path)
+
+
+def _others(file_format: TableFormat, path: Path, columns: Collection[str]) -> list[str]:
+    """Return the other columns of a file without types, which need not be read as anything but text."""
+    return [] if file_format.as_written is None else [n for n in file_format.shape(path).names if n not in columns]
+
+
+def _select(table: Table, columns: Collection[str], path: Path) -> Table:
+    """Return those of the columns that the table has, as `normalize_table` does. Raises DataError as `check_names`."""
+    check_names(table.column_names, str(path))
+    table = table.select([name for name in table.column_names if name in columns])
+    return normalize_table(table, str(path)) if table.num_columns else table
+
+
+def _row_taker(batches: Iterator[RecordBatch], path: Path) -> Callable[[int], Table]:
+    """Return a function that returns the next rows of the batches, as many as it is asked for."""
+    pa, _ = import_pyarrow()
+    rest: list[Table] = []
+
+    def take(rows: int) -> Table:
+        while sum(part.num_rows for part in rest) < rows:
+            batch = next(batches, None)
+            if batch is None:
+                raise FileError(f"{path}: changed while it was read; read it again")
+            rest.append(pa.Table.from_batches([batch]))
+        table = pa.concat_tables(rest)
+        rest[:] = [table.slice(rows)]
+        return table.slice(0, rows)
+
+    return take
 
 
 @contextmanager

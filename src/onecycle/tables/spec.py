@@ -19,7 +19,8 @@ class TableSpec:
     Attributes:
         target: Name of the column to predict; several for a multilabel or multi-output target.
         task: "classes", "regression" or "multilabel"; None to infer it from the target.
-        kinds: What columns are ("number", "category", "date", "dropped"), if the guess is wrong.
+        kinds: What columns are ("number", "category", "date", "dropped"), if the guess is wrong. A target can only be a
+            category: its classes are the texts exactly as written, "NA" and "None" too.
         drop: Names of columns to leave out.
         split: How the validation rows are chosen, see `split_rows`.
         valid: Fraction of the rows that validates, or a number of rows.
@@ -52,6 +53,18 @@ class TableSpec:
     def text_columns(self) -> list[str]:
         """Columns that are read as text, exactly as written ("01" is not 1), from a file without types such as CSV."""
         return [name for name, kind in self.kinds.items() if kind == "category"]
+
+    @property
+    def labels_as_written(self) -> bool:
+        """Whether the target is classes whose texts count exactly as written. SettingError for any other kind of it."""
+        kinds = {name: self.kinds[name] for name in self.targets if name in self.kinds}
+        for name, kind in kinds.items():
+            if kind != "category" or len(self.targets) > 1 or self.task not in (None, "classes"):
+                raise SettingError(
+                    f'kinds sets "{name}", which is predicted, to {kind!r}; expected "category", of a lone target of '
+                    "classes: task says what else a target is"
+                )
+        return bool(kinds)
 
     def non_features(self, columns: Sequence[str]) -> list[str]:
         """Return the columns, targets aside, that are not features: those in `drop`, and the one that marks the split.

@@ -8,7 +8,7 @@ import numpy as np
 
 from onecycle.core.choices import Task
 from onecycle.errors import DataError
-from onecycle.tables.categories import CategoryEncoder
+from onecycle.tables.categories import CategoryEncoder, read_rule
 from onecycle.tables.features import check_columns
 from onecycle.tables.json_reader import JsonReader, damaged
 from onecycle.tables.target_stats import (
@@ -23,13 +23,13 @@ from onecycle.tables.target_stats import (
     labels_of,
     missing_values,
 )
-from onecycle.tables.values import Array, column_slices, number_text, update_all
+from onecycle.tables.values import AS_WRITTEN, Array, TextRule, column_slices, number_text, update_all
 
 if TYPE_CHECKING:
     import torch
 
 _FORMAT = 1
-_LARGEST_CLASS = {int: 2**63, float: math.inf}  # NaN is not below it
+_LARGEST_CLASS = {int: 2**64, float: math.inf}  # NaN is not below it
 _CHUNK_ROWS = 262_144  # rows
 _SMALLEST_STD = 1e-30  # of numbers that float32 holds to seven digits
 
@@ -45,6 +45,7 @@ class Target:
         std: Standard deviation of each column of a regression in the training rows.
         lists: Whether the labels are in one column of lists.
         outputs: Number of outputs that a model needs.
+        rule: Which texts are the same class, or missing.
     """
 
     def __init__(
@@ -55,16 +56,19 @@ class Target:
         mean: Sequence[float] = (),
         std: Sequence[float] = (),
         lists: bool = False,
+        rule: TextRule = AS_WRITTEN,
     ) -> None:
-        self.task, self.names, self.lists = task, list(names), lists
+        self.task, self.names, self.lists, self.rule = task, list(names), lists, rule
         self.classes = None if classes is None else list(classes)
         self.mean, self.std = list(mean), list(std)
         self.outputs = len(self.names) if self.classes is None else len(self.classes)
         self._mean_std_on: dict[torch.device, torch.Tensor] = {}
-        self._encoder = _class_encoder(self.names[0], self.classes or [])
+        self._encoder = _class_encoder(self.names[0], self.classes or [], rule)
 
     @classmethod
-    def fit(cls, table: Any, names: Sequence[str], task: str | None = None) -> "Target":
+    def fit(
+        cls, table: Any, names: Sequence[str], task: str | None = None, labels_as_written: bool = False
+    ) -> "Target":
         """Return what some columns of the training rows are as a target.
 
         Args:
@@ -74,20 +78,24 @@ class Target:
                 or of at most 20 different whole numbers that occur five times or more on average (two different ones:
                 however often) is classes; any other column of numbers is a regression; several columns are multilabel
                 if they are all 0 and 1, else a regression; a column of lists is multilabel.
+            labels_as_written: Whether the target is classes of texts as they are written: "NA" is a class then, and not
+                a missing value.
 
         Raises:
             SettingError: For an unknown column or task.
             DataError: For a target that nothing can be learned from: missing in some rows, the same in all, infinite,
                 or of a type that does not fit the task.
         """
-        return cls.fit_stream([table], names, task)
+        return cls.fit_stream([table], names, task, labels_as_written)
 
     @classmethod
-    def fit_stream(cls, batches: Iterable[Any], names: Sequence[str], task: str | None = None) -> "Target":
+    def fit_stream(
+        cls, batches: Iterable[Any], names: Sequence[str], task: str | None = None, labels_as_written: bool = False
+    ) -> "Target":
         """Like `fit`, of training rows that come as RecordBatches or Tables, one at a time."""
-        known_task, stats = check_task(task, names), list[TargetStats]()
+        known_task, stats = check_task("classes" if labels_as_written else task, names), list[TargetStats]()
         for batch in batches:
-            stats = stats or collect_target_stats(batch.schema, names, known_task)
+            stats = stats or collect_target_stats(batch.schema, names, known_task, labels_as_written)
             update_all(stats, batch)
         return cls(**infer_target(stats, known_task))
 
@@ -139,7 +147,8 @@ class Target:
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain JSON, which `from_dict` reads."""
         keys = ("task", "names", "classes", "mean", "std", "lists")
-        return {"format": _FORMAT, **{key: getattr(self, key) for key in keys}}
+        rule = {"trimmed": self.rule.trimmed, "markers": list(self.rule.markers)}
+        return {"format": _FORMAT, **{key: getattr(self, key) for key in keys}, "rule": rule}
 
     @classmethod
     def from_dict(cls, written: Any) -> "Target":
@@ -161,7 +170,7 @@ class Target:
         one_column_a_label = task == "multilabel" and not lists
         if (len(names) > 1 and not (regression or one_column_a_label)) or (one_column_a_label and classes != names):
             raise damaged("target.names", names, f"what {task} is predicted of")
-        return cls(task, names, classes, mean, std, lists)
+        return cls(task, names, classes, mean, std, lists, read_rule(description, classes or []))
 
     def _write(self, column: Any, i: int, first_row: int, set_name: str, out: Array) -> None:
         """Write a chunk of column `i` to its rows of the result."""
@@ -187,7 +196,7 @@ class Target:
         self._encoder.write(values, 0, [codes])  # 0 is a class that training lacks
         if (codes == 0).any():
             i = int((codes == 0).argmax())
-            check_present(self.names[0], missing_values(values), int(rows[0]), set_name)
+            check_present(self.names[0], missing_values(values, self.rule), int(rows[0]), set_name)
             known = ", ".join(map(repr, (self.classes or [])[:10])) + (", …" if self.outputs > 10 else "")
             raise DataError(
                 f'row {rows[i]}: target "{self.names[0]}" is {values[i].as_py()!r}, which {set_name} has and training '
@@ -205,9 +214,9 @@ def class_weights(y: Array, classes: int) -> Array:
     return np.where(counts, len(y) / (classes * np.maximum(counts, 1)), 1).astype(np.float32)
 
 
-def _class_encoder(name: str, classes: Sequence[Any]) -> CategoryEncoder:
+def _class_encoder(name: str, classes: Sequence[Any], rule: TextRule) -> CategoryEncoder:
     """Return the encoder that codes the classes from 1 on."""
     if all(isinstance(value, str) for value in classes):
-        return CategoryEncoder(name, "text", tuple(classes), flag=False)
+        return CategoryEncoder(name, "text", tuple(classes), False, rule)
     form = "bool" if all(isinstance(value, bool) for value in classes) else "number"
-    return CategoryEncoder(name, form, tuple(str(number_text(value)) for value in classes), flag=False)
+    return CategoryEncoder(name, form, tuple(str(number_text(value)) for value in classes), False, rule)

@@ -12,7 +12,10 @@ from onecycle.tables.categories import ValueCounts
 from onecycle.tables.numbers import CHUNK_ROWS, LARGEST, Moments
 from onecycle.tables.spec import column_hint
 from onecycle.tables.values import (
+    AS_WRITTEN,
+    USUAL_TEXTS,
     Array,
+    TextRule,
     as_numbers,
     decode_column,
     dictionary_codes,
@@ -39,15 +42,20 @@ class TargetStats:
         reading: How the column is read: as "numbers", as "values" (classes), or as "lists" (of labels).
         moments: Mean, standard deviation and range of numbers.
         whole_numbers: The different numbers; None if there are more than 20, or if some are not whole.
+        is_float: Whether the column holds floats.
         counts: How often each value or label occurs.
     """
 
-    def __init__(self, name: str, arrow_type: Any, reading: Literal["numbers", "values", "lists"]) -> None:
-        self.name, self.reading, self.rows = name, reading, 0
+    def __init__(
+        self, name: str, arrow_type: Any, reading: Literal["numbers", "values", "lists"], rule: TextRule = USUAL_TEXTS
+    ) -> None:
+        self.name, self.reading, self.rule, self.rows = name, reading, AS_WRITTEN if reading == "lists" else rule, 0
         self.chunk_rows = CHUNK_ROWS if reading == "numbers" else ValueCounts.chunk_rows
-        self.moments, self.counts = Moments(), ValueCounts(name)
+        self.moments, self.counts = Moments(), ValueCounts(name, self.rule)
         self.whole_numbers: set[int] | None = set()
-        self._is_integer = import_pyarrow()[0].types.is_integer(value_type(arrow_type))
+        types, self._is_text = import_pyarrow()[0].types, value_kind(arrow_type) == "text"
+        self._is_integer = types.is_integer(value_type(arrow_type))
+        self.is_float = types.is_floating(value_type(arrow_type))
         self._missing, self._first_missing = 0, 0
 
     def add(self, column: Any) -> None:
@@ -60,7 +68,7 @@ class TargetStats:
         else:
             before = self.counts.missing
             self.counts.add(column)
-            missing = missing_values(column) if self.counts.missing > before else None
+            missing = missing_values(column, self.rule) if self.counts.missing > before else None
         if missing is not None and missing.any():
             self._first_missing = self._first_missing if self._missing else self.rows + int(missing.argmax())
             self._missing += int(missing.sum())
@@ -69,7 +77,13 @@ class TargetStats:
     def check_present(self) -> None:
         """Raise DataError if rows have no value."""
         if self._missing:
-            raise _missing_error(self.name, self._missing, self.rows, self._first_missing, "")
+            error = _missing_error(self.name, self._missing, self.rows, self._first_missing, "")
+            if self.reading == "values" and self._is_text and self.rule.markers:
+                raise DataError(
+                    f"{error}; a text such as NA or None counts as missing: if it is a class, say so: --kind "
+                    f'{self.name}=category, or in Python kinds={{"{self.name}": "category"}}'
+                )
+            raise error
 
     def _add_numbers(self, column: Any) -> Array | None:
         x, missing = finite_numbers(column, self.name, self.rows)
@@ -101,11 +115,11 @@ def finite_numbers(column: Any, name: str, first_row: int) -> tuple[Array, Array
     return x, missing
 
 
-def missing_values(column: Any) -> Array:
-    """Return the mask of rows of a column of categories without a value: null, NaN or a blank text."""
+def missing_values(column: Any, rule: TextRule = AS_WRITTEN) -> Array:
+    """Return the mask of rows of a column of categories without a value: null, NaN, or text as the `rule` says."""
     masks = [np.empty(0, bool)]
     for values, places in dictionary_codes(column):
-        missing = value_texts(values).is_null().to_numpy(zero_copy_only=False)
+        missing = value_texts(values, rule).is_null().to_numpy(zero_copy_only=False)
         masks.append(np.append(missing, True)[places])  # the last is for null, whose place is -1
     return np.concatenate(masks)
 
@@ -159,7 +173,9 @@ def check_task(task: str | None, names: Sequence[str]) -> Task | None:
     return known[task]
 
 
-def collect_target_stats(schema: Any, names: Sequence[str], task: str | None) -> list[TargetStats]:
+def collect_target_stats(
+    schema: Any, names: Sequence[str], task: str | None, labels_as_written: bool = False
+) -> list[TargetStats]:
     """Return empty statistics of the columns, each to be read as its type and the task require.
 
     Raises SettingError for an unknown column, and as `Target.fit` does.
@@ -169,7 +185,8 @@ def collect_target_stats(schema: Any, names: Sequence[str], task: str | None) ->
         if name not in schema.names:
             raise unknown_target(name, schema.names)
         arrow_type = schema.field(name).type
-        stats.append(TargetStats(name, arrow_type, _reading(name, arrow_type, len(names), task)))
+        reading = _reading(name, arrow_type, len(names), task)
+        stats.append(TargetStats(name, arrow_type, reading, AS_WRITTEN if labels_as_written else USUAL_TEXTS))
     return stats
 
 
@@ -224,11 +241,12 @@ def infer_target(stats: Sequence[TargetStats], task: Task | None) -> dict[str, A
     if first.reading == "lists":
         return {"task": "multilabel", "names": names, "classes": _distinct_values(first), "lists": True}
     if first.reading == "values":
-        return {"task": "classes", "names": names, "classes": _classes(first, _distinct_values(first))}
+        classes = _classes(first, _distinct_values(first))
+        return {"task": "classes", "names": names, "classes": classes, "rule": first.rule}
     whole = first.whole_numbers
     few = whole is not None and (len(whole) <= 2 or first.rows >= _MIN_ROWS_PER_CLASS * len(whole))
     if task is None and len(stats) == 1 and few:
-        return {"task": "classes", "names": names, "classes": _classes(first, sorted(whole or ()))}
+        return {"task": "classes", "names": names, "classes": _classes(first, sorted(whole or ())), "rule": first.rule}
     if task == "multilabel" or (task is None and len(stats) > 1 and all(map(_is_zero_or_one, stats))):
         return {"task": "multilabel", "names": names, "classes": _labels(stats)}
     for column in stats:
@@ -280,7 +298,14 @@ def _distinct_values(column: TargetStats) -> list[Any]:
 
 
 def _classes(column: TargetStats, classes: list[Any]) -> list[Any]:
-    """Return the classes. Raises DataError if there is only one."""
+    """Return the classes. Raises DataError if there is only one, or if they are floats that hide what was written."""
+    if column.is_float and any(abs(value) >= 2**53 for value in classes):
+        name = column.name
+        raise DataError(
+            f'target "{name}" holds whole numbers such as {max(classes, key=abs)} as floats, which are not exact '
+            f"beyond 2**53; if they are classes, say so: --kind {name}=category, or in Python "
+            f'kinds={{"{name}": "category"}}, or give them as text; if they are quantities: --task regression'
+        )
     if len(classes) < 2:
         raise DataError(
             f'target "{column.name}" has only one class, {classes[0]!r}, in all {column.rows:,} rows; expected two or '

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -16,7 +17,7 @@ DataType: TypeAlias = Any
 Array = np.ndarray[Any, np.dtype[Any]]
 ValueKind: TypeAlias = Literal["number", "text", "bool", "date", "nothing", "other"]
 
-# A cell of a CSV file that is exactly one of these is missing, whatever its column holds. They are what programs write
+# A text that is exactly one of these is missing, in a file of any format and in memory. They are what programs write
 # (R, pandas, SQL, Python, Excel), not what people say: "none" and "unknown" can be categories.
 CSV_MISSING_MARKERS = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None", "?", "-")
 # Where text is read as numbers or dates no category can be lost, so any case counts, and a few words more.
@@ -205,18 +206,44 @@ def value_counts(column: ChunkedArray) -> Iterator[tuple[Any, Array]]:
         yield counts.field("values"), counts.field("counts").to_numpy(zero_copy_only=False)
 
 
-def value_texts(values: Any) -> Any:
+@dataclass(frozen=True)
+class TextRule:
+    """Which texts of a column of categories are the same, and which are missing; blank ones always are.
+
+    Attributes:
+        trimmed: Whether blanks around a text do not count.
+        markers: Texts that stand for a missing value.
+    """
+
+    trimmed: bool = False
+    markers: tuple[str, ...] = ()
+
+    def apply(self, texts: Any) -> Any:
+        """Return large strings by this rule, null where they are missing."""
+        pa, pc = import_pyarrow()
+        trimmed = pc.utf8_trim_whitespace(texts)
+        missing = pc.equal(trimmed, "")
+        texts = trimmed if self.trimmed else texts
+        if self.markers:
+            missing = pc.or_(missing, pc.is_in(texts, value_set=pa.array(self.markers, pa.large_string())))
+        return pc.if_else(missing, pa.scalar(None, pa.large_string()), texts) if pc.any(missing).as_py() else texts
+
+
+AS_WRITTEN = TextRule()  # columns that the user says are categories
+USUAL_TEXTS = TextRule(trimmed=True, markers=CSV_MISSING_MARKERS[1:])
+
+
+def value_texts(values: Any, rule: TextRule = AS_WRITTEN) -> Any:
     """Return large strings that identify the values of a pyarrow Array: equal values of any type have equal texts.
 
-    1, 1.0 and Decimal("1.00") are "1", True is "true", dates are ISO; null, blank text and NaN are null.
+    1, 1.0 and Decimal("1.00") are "1", True is "true", dates are ISO; null, NaN and text that is missing by the `rule`
+    are null.
     """
-    pa, pc = import_pyarrow()
+    pa, _ = import_pyarrow()
     values = decode_column(values)
     data_type, kind = values.type, value_kind(values.type)
     if kind == "text":
-        texts = values.cast(pa.large_string())
-        blank = pc.equal(pc.utf8_trim_whitespace(texts), "")
-        return pc.if_else(blank, pa.scalar(None, pa.large_string()), texts) if pc.any(blank).as_py() else texts
+        return rule.apply(values.cast(pa.large_string()))
     if kind == "date":  # times with a zone in UTC, as everywhere
         texts = [None if text == "NaT" else text for text in values.to_numpy(zero_copy_only=False).astype(str)]
     elif pa.types.is_time(data_type):

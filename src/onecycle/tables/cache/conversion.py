@@ -201,7 +201,9 @@ class Conversion:
             for _, chunk, sets in self._chunks("pass 1 of 3"):
                 if self._sample is None:
                     self._sample = RowChunk(chunk.table.slice(0, 0), None if chunk.x is None else chunk.x[:0])
-                    stats_of_all_rows = collect_target_stats(chunk.table.schema, self._targets, self.spec.task)
+                    stats_of_all_rows = collect_target_stats(
+                        chunk.table.schema, self._targets, self.spec.task, self.spec.labels_as_written
+                    )
                 self._counts += np.bincount(sets, minlength=len(SETS))
                 update_all(stats_of_all_rows, chunk.table)
                 table = self._select_training(chunk, sets)
@@ -214,7 +216,7 @@ class Conversion:
                     stats.check_present()
             self._split.check_not_empty(self._counts.tolist())
 
-        target = Target.fit_stream(training_rows(), self._targets, self.spec.task)
+        target = Target.fit_stream(training_rows(), self._targets, self.spec.task, self.spec.labels_as_written)
         return target, profiler.features() if profiler else []
 
     def _training_rows(self) -> Iterator[Any]:
