@@ -82,8 +82,8 @@ def test_saved_settings_are_loaded_as_they_were(here: Path) -> None:
         *("--image-size", "8x9", "--model", "mlp:3,2", "--epochs", "2", "--split", "random"),
     )
     RunFolder("run").write("0000000001", {}, {})
-    save_settings(Path("run"), settings, 0.1, None)
-    assert load_settings(Path("run")) == (settings, 0.1, None)
+    save_settings(Path("run"), settings, "30 s", 0.1, None)
+    assert load_settings(Path("run")) == (settings, "30 s", 0.1, None)
 
 
 @pytest.mark.parametrize(

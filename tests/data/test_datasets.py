@@ -169,7 +169,7 @@ def test_a_damaged_file_is_written_anew(tiny, damage):
 
 def test_leftovers_of_killed_writers_go(tiny):
     tiny.parent.mkdir(parents=True)
-    leftover = tiny.parent / ".tiny.pkl.gz.abc123.tmp"
+    leftover = tiny.parent / ".tiny.pkl.gz.0123456789abcdef.tmp"
     leftover.write_bytes(b"half")
     mine = tiny.parent / "notes.tmp"
     mine.write_bytes(b"keep")

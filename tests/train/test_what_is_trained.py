@@ -448,6 +448,9 @@ class Stop(Callback):
     def __init__(self, at: int) -> None:
         self.at = at
 
+    def resume_settings(self) -> dict[str, Any]:
+        return {}  # the resumed fit goes on to its end
+
     def on_batch_end(self, fit):
         if fit.iteration + 1 == self.at:
             fit.stop("interrupted")

@@ -70,7 +70,8 @@ class Signature:
     def __call__(self) -> dict[str, Part]:
         """Return the plain values by part and name."""
         if not self._values:
-            plain = {part: resolved(values) for part, values in self._parts.items()}
+            in_order = {part: self._parts[part] for part in self._loaders} | self._parts  # other data say most
+            plain = {part: resolved(values) for part, values in in_order.items()}
             self._values = json.loads(json.dumps(plain, default=repr))  # as a checkpoint returns them
         return self._values
 
