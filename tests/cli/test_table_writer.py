@@ -287,3 +287,12 @@ def test_columns_that_the_model_does_not_use_may_hold_anything(tmp_path: Path) -
     copied(source, tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == text
     assert read_columns(source, (), ["a"])[1].column_names == ["a"]
+
+
+def test_a_late_cell_decides_on_the_type_of_a_column(tmp_path: Path) -> None:
+    late = "".join(f"{i},{i},{i}.5,x{i}\n" for i in range(500)) + "500,007,1.50,9\n"
+    source = write_file(tmp_path, f"a,b,c,d\n{late}".encode(), "in.csv")
+    copied(source, tmp_path / "out.parquet", rows=100)
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.schema.types == [pa.int64(), pa.string(), pa.string(), pa.string()]
+    assert table.slice(500).to_pylist() == [{"a": 500, "b": "007", "c": "1.50", "d": "9"}]
