@@ -14,6 +14,7 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 from cli.people_table import people
+from cli.terminal import Terminal
 from onecycle import load_learner
 from onecycle.cli.app import run
 
@@ -301,3 +302,12 @@ def test_values_that_the_model_does_not_know_are_said(
     for more in ([], ["-o", "out.csv"]):
         assert run(["predict", str(runs / "classes"), "loud.parquet", *more]) == 0
         assert said in capsys.readouterr().err
+
+
+def test_a_warning_takes_the_place_of_the_progress_on_a_terminal(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(people(50, seed=9).set_column(1, "town", pa.array(["Atlantis"] * 50)), "unseen.parquet")
+    shown = Terminal()
+    monkeypatch.setattr("sys.stderr", shown)
+    assert run(["predict", str(runs / "classes"), "unseen.parquet", "-o", "out.csv"]) == 0
+    assert shown.getvalue().startswith('50 rows predicted\rwarning: unseen.parquet: column "town": ')
+    assert shown.getvalue().endswith("\033[Kout.csv: 50 rows\n")

@@ -190,6 +190,44 @@ def test_views_and_run_ends_hold_the_same_in_parquet(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "out.parquet").to_pydict() == table.to_pydict()
 
 
+# As polars writes columns of lists, structs, Categorical and Enum to Arrow files.
+_VIEWS = pa.array(["u", "v"], pa.string_view())
+OF_VIEWS: dict[str, Any] = {
+    "categories": pa.DictionaryArray.from_arrays(pa.array([0, 1, None, 0], pa.uint32()), _VIEWS),
+    "enum": pa.DictionaryArray.from_arrays(pa.array([1, 1, None, 0], pa.uint8()), _VIEWS, ordered=True),
+    "bytes": pa.DictionaryArray.from_arrays(pa.array([0, 0, 0, 0]), pa.array([b"x"], pa.binary_view())),
+    "texts": pa.array([["x"], None, [], ["y", None]], pa.large_list(pa.string_view())),
+    "structs": pa.array([[{"k": "x"}], None, [], [{"k": None}]], pa.list_(pa.struct({"k": pa.string_view()}))),
+    "lists of categories": pa.ListArray.from_arrays(
+        pa.array([0, 1, 1, 2, 2]), pa.DictionaryArray.from_arrays(pa.array([0, 1]), _VIEWS)
+    ),
+    "map": pa.array([[("k", "x")], None, [], []], pa.map_(pa.string(), pa.string_view())),
+    "pair": pa.array([["x", "y"], None, ["x", None], ["", ""]], pa.list_(pa.string_view(), 2)),
+}
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+@pytest.mark.parametrize("name", OF_VIEWS)
+def test_dictionaries_and_lists_of_views_hold_the_same(tmp_path: Path, name: str, suffix: str) -> None:
+    table = pa.table({"a": [1, 2, 3, 4], "b": OF_VIEWS[name]})
+    with pa.ipc.new_file(tmp_path / "in.arrow", table.schema) as writer:
+        writer.write_table(table)
+    out = tmp_path / f"out{suffix}"
+    copied(tmp_path / "in.arrow", out, rows=3)
+    found = pq.read_table(out) if suffix == ".parquet" else pyarrow.feather.read_table(out, memory_map=False)
+    assert found.to_pylist() == table.to_pylist()
+    assert pa.types.is_dictionary(found.schema.field("b").type) == pa.types.is_dictionary(OF_VIEWS[name].type)
+
+
+def test_dictionaries_and_lists_of_views_are_text_in_csv(tmp_path: Path) -> None:
+    table = pa.table({"a": [1, 2, 3, 4], **OF_VIEWS})
+    with pa.ipc.new_file(tmp_path / "in.arrow", table.schema) as writer:
+        writer.write_table(table)
+    copied(tmp_path / "in.arrow", tmp_path / "out.csv", rows=3)
+    first = ["1", "u", "v", "x", "x", '[{"k": "x"}]', "u", '[["k", "x"]]', "x;y"]
+    assert cells(tmp_path / "out.csv")[1] == first
+
+
 def test_a_type_that_parquet_lacks_is_an_error(tmp_path: Path) -> None:
     table = pa.table({"a": [1], "span": pa.array([pa.MonthDayNano([1, 2, 3])])})
     with pa.ipc.new_file(tmp_path / "in.arrow", table.schema) as writer:
@@ -211,7 +249,7 @@ def test_a_dictionary_that_outgrows_its_index_is_an_error(tmp_path: Path) -> Non
 
 
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "=A1"]
-NO_FORMULAS = ["-1.5", "+3", "-1,234.50", "-5%", "1=1", "-", "--", "-1e-5", "a@b", "", "'=1", "-,5"]
+NO_FORMULAS = ["-1.5", "+3", "-1,234.50", "-5%", "1=1", "-", "--", "-1e-5", "a@b", "", "'=1", "-,5", "+39 06 698"]
 
 
 def test_formulas_are_said_and_escaped_if_asked(tmp_path: Path) -> None:
@@ -249,3 +287,12 @@ def test_columns_that_the_model_does_not_use_may_hold_anything(tmp_path: Path) -
     copied(source, tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == text
     assert read_columns(source, (), ["a"])[1].column_names == ["a"]
+
+
+def test_a_late_cell_decides_on_the_type_of_a_column(tmp_path: Path) -> None:
+    late = "".join(f"{i},{i},{i}.5,x{i}\n" for i in range(500)) + "500,007,1.50,9\n"
+    source = write_file(tmp_path, f"a,b,c,d\n{late}".encode(), "in.csv")
+    copied(source, tmp_path / "out.parquet", rows=100)
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.schema.types == [pa.int64(), pa.string(), pa.string(), pa.string()]
+    assert table.slice(500).to_pylist() == [{"a": 500, "b": "007", "c": "1.50", "d": "9"}]

@@ -21,6 +21,17 @@ def test_files_that_are_cut_short(tmp_path):
             assert_refused(path, f"); expected a whole {form} file; copy or download it again", FileError)
 
 
+def test_a_type_that_pyarrow_does_not_read_is_not_called_damage(tmp_path):
+    table = pa.table({"wide": pa.array([1], pa.int64())})
+    with pa.ipc.new_stream(tmp_path / "x.arrow", table.schema) as writer:
+        writer.write_table(table)
+    content = (tmp_path / "x.arrow").read_bytes()
+    place = content.index((64).to_bytes(4, "little"))  # the bits of an integer, in the schema
+    wide = write_file(tmp_path, content[:place] + (128).to_bytes(4, "little") + content[place + 4 :], "wide.arrow")
+    assert_refused(wide, ": holds what pyarrow does not read (Integers with more than 64 bits not implem", FileError)
+    assert_refused(wide, "write the columns as other types, or leave them out", FileError)
+
+
 def test_an_arrow_stream_with_any_suffix(tmp_path):
     with pa.ipc.new_stream(str(tmp_path / "data.arrow"), EXAMPLE.schema) as writer:
         writer.write_table(EXAMPLE, max_chunksize=100)

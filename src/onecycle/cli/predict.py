@@ -146,9 +146,10 @@ def _write(
             write(table)
             rows += table.num_rows
             if show_progress:
-                print(f"\r{rows:,} rows predicted", end="", file=unfiltered(sys.stderr), flush=True)
+                # the cursor stays at the start of the line, where a warning takes its place
+                print(f"{rows:,} rows predicted", end="\r", file=unfiltered(sys.stderr), flush=True)
     if show_progress:
-        print("\r\033[K", end="", file=unfiltered(sys.stderr))
+        print("\033[K", end="", file=unfiltered(sys.stderr))
     if message := formulas.message():
         print_lines(f"{out}: {message}", file=sys.stderr)
     return rows

@@ -9,13 +9,13 @@ from typing import Any, BinaryIO
 from onecycle.core.files import atomic_write
 from onecycle.errors import OutputError, pluralize
 from onecycle.tables.csv_dialect import CsvStyle
-from onecycle.tables.values import ChunkedArray, Table, import_pyarrow
+from onecycle.tables.values import ChunkedArray, Table, decode_column, import_pyarrow, is_list_type
 
 TEXT_SUFFIXES = (".csv", ".tsv")
 _ARROW_SUFFIXES = (".arrow", ".feather")
 _LIST_SEPARATOR = ";"  # between the items of a list in a CSV cell
-_FORMULA = r"^[=+\-@\t\r\n]"  # how a cell begins that a spreadsheet runs; numbers and lone signs are not run
-_PLAIN = r"^([+-]?([0-9][0-9.,]*|[.,][0-9]+)([eE][+-]?[0-9]+)?%?|[+-]+)$"
+_FORMULA = r"^[=+\-@\t\r\n]"  # how a cell begins that a spreadsheet runs; numbers, with spaces too, and signs are not
+_PLAIN = r"^([+-]?([0-9][0-9., ]*|[.,][0-9]+)([eE][+-]?[0-9]+)?%?|[+-]+)$"
 
 
 class FormulaCells:
@@ -144,6 +144,10 @@ class _ArrowWriter:
         for i, field in enumerate(table.schema):
             if not pa.types.is_dictionary(field.type):
                 continue
+            kind = _without_views_type(field.type)
+            if kind != field.type:  # which Arrow cannot decode
+                field = field.with_type(kind)
+                table = table.set_column(i, field, _plain_dictionaries(table.column(i), kind))
             values = pa.chunked_array([c.dictionary for c in table.column(i).chunks], field.type.value_type).unique()
             known = self._dictionaries.get(field.name)
             if known is not None:
@@ -165,21 +169,58 @@ class _ArrowWriter:
 def _without_views(table: Table) -> Table:
     """Return the table with views and run-end encoding, which Parquet does not have, as plain columns."""
     pa, pc = import_pyarrow()
-    types = pa.types
     for i, field in enumerate(table.schema):
-        column, kind = table.column(i), field.type
-        if types.is_run_end_encoded(kind):
-            column = pc.run_end_decode(column)
-        elif types.is_string_view(kind):
-            column = column.cast(pa.large_string())
-        elif types.is_binary_view(kind):
-            column = column.cast(pa.large_binary())
-        elif types.is_list_view(kind) or types.is_large_list_view(kind):
-            column = pa.chunked_array([pa.array(column.to_pylist(), pa.large_list(kind.value_type))])
-        else:
+        column, kind = table.column(i), _without_views_type(field.type)
+        if kind == field.type:
             continue
-        table = table.set_column(i, field.with_type(column.type), column)
+        if pa.types.is_dictionary(kind):
+            column = _plain_dictionaries(column, kind)
+        elif pa.types.is_run_end_encoded(field.type):
+            column = pc.run_end_decode(column).cast(kind)
+        elif pa.types.is_nested(kind):  # Arrow's casts of slices of lists that are views give wrong offsets
+            column = pa.chunked_array([pa.array(column.to_pylist(), kind)])
+        else:
+            column = column.cast(kind)
+        table = table.set_column(i, field.with_type(kind), column)
     return table
+
+
+def _without_views_type(kind: Any) -> Any:
+    """Return an Arrow type with plain types in the place of views and run-end encoding, in lists and parts too."""
+    pa, _ = import_pyarrow()
+    types = pa.types
+    if types.is_string_view(kind) or types.is_binary_view(kind):
+        return pa.large_string() if types.is_string_view(kind) else pa.large_binary()
+    if types.is_run_end_encoded(kind):
+        return _without_views_type(kind.value_type)
+    if types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, _without_views_type(kind.value_type), kind.ordered)
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(_part_type(field.type)) for field in kind])
+    if types.is_map(kind):
+        return pa.map_(_part_type(kind.key_type), kind.item_field.with_type(_part_type(kind.item_type)))
+    if is_list_type(kind):
+        item = kind.value_field.with_type(_part_type(kind.value_type))
+        if types.is_fixed_size_list(kind):
+            return pa.list_(item, kind.list_size)
+        return pa.list_(item) if types.is_list(kind) else pa.large_list(item)
+    return kind
+
+
+def _part_type(kind: Any) -> Any:
+    """Return the type of an item or a part: one without views, and without their dictionaries."""
+    plain = _without_views_type(kind)
+    return plain.value_type if plain != kind and import_pyarrow()[0].types.is_dictionary(plain) else plain
+
+
+def _plain_dictionaries(column: ChunkedArray, kind: Any) -> ChunkedArray:
+    """Return a column of dictionaries as one of the type `kind`, whose dictionaries hold no views."""
+    pa, _ = import_pyarrow()
+    chunks = [
+        pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(kind.value_type), ordered=kind.ordered)
+        for chunk in column.chunks
+    ]
+    return pa.chunked_array(chunks, kind)
 
 
 class _CsvWriter:
@@ -242,7 +283,7 @@ def cells_as_text(column: ChunkedArray, decimal: str = ".") -> ChunkedArray:
     if types.is_run_end_encoded(kind):
         return cells_as_text(pc.run_end_decode(column), decimal)
     if types.is_dictionary(kind):
-        return cells_as_text(column.cast(kind.value_type), decimal)
+        return cells_as_text(decode_column(column), decimal)
     try:
         texts = column.cast(text)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):

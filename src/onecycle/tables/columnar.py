@@ -211,6 +211,12 @@ def _format_errors(path: Path, form: str, magic: tuple[bytes, ...]) -> Generator
         )
     try:
         yield
+    except pa.ArrowNotImplementedError as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise FileError(
+            f"{path}: holds what pyarrow does not read ({reason}), or is damaged; write the columns as other types, or "
+            "leave them out"
+        ) from error
     except (pa.ArrowException, OSError, UnicodeDecodeError, EOFError, struct.error) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise FileError(

@@ -214,7 +214,9 @@ def _exact_types(file: CsvFile) -> dict[str, DataType]:
             if len(texts) and candidates[name]:
                 seen.add(name)
                 texts = _with_point(file, texts)
-                candidates[name] = [(kind, by) for kind, by in candidates[name] if _is_exact(texts, kind, by)]
+                few = texts.slice(0, _SAMPLE_ROWS)  # Arrow spends long on many cells that cannot be cast
+                for cells in (few, texts):
+                    candidates[name] = [(kind, by) for kind, by in candidates[name] if _is_exact(cells, kind, by)]
     return {name: candidates[name][0][0] for name in seen if candidates[name]}
 
 

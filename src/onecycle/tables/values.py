@@ -74,8 +74,12 @@ def decode_array(array: Any) -> Any:
     pa, _ = import_pyarrow()
     if not pa.types.is_dictionary(array.type):
         return array
-    values = array.dictionary
-    return (values.cast(pa.large_string()) if pa.types.is_string(values.type) else values).take(array.indices)
+    values, types = array.dictionary, pa.types
+    if types.is_string(values.type) or types.is_string_view(values.type):
+        values = values.cast(pa.large_string())
+    elif types.is_binary_view(values.type):  # Arrow takes nothing from views
+        values = values.cast(pa.large_binary())
+    return values.take(array.indices)
 
 
 def is_list_type(data_type: DataType) -> bool:
