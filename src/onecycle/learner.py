@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -628,7 +628,7 @@ class Learner(Predictor):
                 self.epochs_trained = run.first_epoch + (run.fit.epoch + 1 if run.fit.iteration else 0)
 
     @contextmanager
-    def _noting_changes(self, fit: Fit | None = None, plan: FitPlan | None = None) -> Iterator[None]:
+    def _noting_changes(self, fit: Fit | None = None, plan: FitPlan | None = None) -> Generator[None]:
         """Note what the block changes besides weights, such as caches: a fit that resumes may differ in it."""
         if not isinstance(self._source, DataBunch):
             yield

@@ -200,6 +200,8 @@ def _check_same_fit(
             expected = "the same data, model, settings and callbacks"
             if all(text.startswith("callbacks: ") for text in differences) and not missing and not more:
                 expected += "; what changes nothing, such as a time, is left out by the callback's resume_settings()"
+            if any(text.startswith("settings: seed ") for text in differences):
+                expected += f"; make the data with seed={saved['settings']['seed']}"
             raise SettingError(f"{message}; expected {expected}")
         warnings.warn(printable(f"{message}; it is resumed all the same, since strict=False"), stacklevel=4)
     if differences := _differences(*machine):

@@ -60,6 +60,7 @@ class Description:
         values: Plain values by name; functions without arguments for those that take a while.
         opaque: What could not be looked into, by name.
         lengths: Of the containers and arrays of values that are in the description.
+        visited: Number of values that were looked at one by one.
     """
 
     def __init__(self, known: Iterable[tuple[Any, str]] = (), is_quick: bool = False) -> None:
@@ -68,7 +69,7 @@ class Description:
         self.lengths: set[int] = set()
         self._known = {id(value): (value, text) for value, text in known}
         self._is_quick = is_quick
-        self._count = 0
+        self.visited = 0
 
     def add_known(self, value: Any, text: str) -> None:
         """Describe an object by this text from now on."""
@@ -76,14 +77,14 @@ class Description:
 
     def add(self, name: str, value: Any, depth: int = 0) -> None:
         """Describe a value, and what it consists of under longer names."""
-        kind, self._count = type(value), self._count + 1
+        kind, self.visited = type(value), self.visited + 1
         if kind in _SCALARS:
             self.values[name] = _plain(value)
         elif isinstance(value, _IGNORED):
             return
         elif (known := self._known.get(id(value))) is not None:
             self.values[name] = known[1]
-        elif depth > _MAX_DEPTH or self._count > _MAX_OBJECTS:
+        elif depth > _MAX_DEPTH or self.visited > _MAX_OBJECTS:
             self._add_opaque(name, value)
         else:
             try:
