@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -192,6 +192,7 @@ class Learner(Predictor):
         self.epochs_trained = 0
         self._last_fit: tuple[FitPlan, Fit] | None = None
         self._running: Fit | None = None
+        self._changed: set[tuple[str, str]] = set()  # what fits and validation have changed besides weights
 
     def __repr__(self) -> str:
         return f"Learner({type(self.model).__name__}, {self._source!r})"
@@ -319,7 +320,7 @@ class Learner(Predictor):
         range_test, recorder = RangeTest(num_it, stop_div), Recorder(stop_at_nan=False)
         display = make_display(self.silent, table=False)
         objective = replace(self._objective, metrics=())
-        with self._use_of_generators() as generators, ExitStack() as trial:
+        with self._noting_changes(), self._use_of_generators() as generators, ExitStack() as trial:
             check_before_fit(self.model, objective, self.data.train_dl, None)
             trial.enter_context(generators.restoring(self.device))
             trial.enter_context(preserve_python_rng_states())
@@ -361,7 +362,7 @@ class Learner(Predictor):
         Example:
             >>> loss, accuracy = learn.validate()
         """
-        with evaluating(self.model):
+        with self._noting_changes(), evaluating(self.model):
             return evaluate(self.model, self._loader(which), self._objective)
 
     # --- earlier fits ------------------------------------------------------------------------------------------------
@@ -620,10 +621,31 @@ class Learner(Predictor):
             self.recorder, self._last_fit = plan.recorder, (plan, run.fit)
             self._remember_data()
             try:
-                self._run_fit(run)
+                with self._noting_changes(run.fit, plan):
+                    self._run_fit(run)
             finally:
                 plan.resume_point = None  # the point holds all tensors of the checkpoint
                 self.epochs_trained = run.first_epoch + (run.fit.epoch + 1 if run.fit.iteration else 0)
+
+    @contextmanager
+    def _noting_changes(self, fit: Fit | None = None, plan: FitPlan | None = None) -> Generator[None]:
+        """Note what the block changes besides weights, such as caches: a fit that resumes may differ in it."""
+        if not isinstance(self._source, DataBunch):
+            yield
+            return
+        signature = plan.signature if plan is not None else None
+        if signature is None:
+            callbacks = self.callbacks if plan is None else plan.resolved_callbacks or ()
+            signature = self._signature({}, callbacks, None if fit is None else fit.opt, is_quick=True)
+        try:
+            yield
+        finally:
+            signature.changed()
+            self._changed |= signature.left_out
+
+    def _outputs(self, which: Any) -> tuple[Any, Any]:
+        with self._noting_changes():
+            return super()._outputs(which)
 
     def _remember_data(self) -> None:
         """Remember how the rows were prepared that the model's weights are of."""
@@ -780,8 +802,19 @@ class Learner(Predictor):
             "machine": {"device": self.device.type, **machine()},
             "settings": {**settings, "metrics": metric_names(self.metrics)},
         }
-        loaders = {"training data": data.train_dl, "validation data": data.valid_dl}
-        return Signature(parts, self._objective, model, opt, callbacks, loaders, self.target)
+        signature = self._signature(parts, callbacks, opt)
+        signature.left_out |= self._changed
+        return signature
+
+    def _signature(
+        self,
+        parts: dict[str, dict[str, Any]],
+        callbacks: Sequence[Callback],
+        opt: GroupedOptimizer | None,
+        is_quick: bool = False,
+    ) -> Signature:
+        loaders = {"training data": self.data.train_dl, "validation data": self.data.valid_dl}
+        return Signature(parts, self._objective, self.model, opt, callbacks, loaders, self.target, is_quick)
 
     def _make_opt(self) -> GroupedOptimizer:
         groups = self._follow_model()

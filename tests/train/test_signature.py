@@ -2,6 +2,7 @@
 
 import random
 import re
+import shutil
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -541,3 +542,88 @@ def test_a_learner_that_is_as_it_was_is_not_warned_about(here: Path, monkeypatch
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         learner(**callbacks, data=loader).resume("run")
+
+
+class Lazy(nn.Module):
+    """Makes a table with its first batch, and looks at activations."""
+
+    def __init__(self, p: float = 0.0) -> None:
+        super().__init__()
+        self.lin, self.table, self.seen = nn.Linear(20, 4), None, dict[str, Any]()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.table is None:
+            self.table = torch.cos(torch.arange(20.0))
+        self.seen["shape"] = x.shape
+        return self.lin(x * self.table)
+
+
+class Cached(Rows):
+    """Keeps rows once they are read."""
+
+    def __init__(self) -> None:
+        super().__init__("tensors")
+        self.cache = dict[int, Any]()
+
+    def __getitem__(self, i: int) -> Any:
+        if i not in self.cache:
+            self.cache[i] = super().__getitem__(i)
+        return self.cache[i]
+
+
+class Remembers(Callback):
+    def __init__(self) -> None:
+        self.epochs = list[int]()
+
+    def on_epoch_end(self, fit: Any) -> None:
+        self.epochs.append(fit.epoch)
+
+
+@pytest.mark.parametrize("use", ["fit", "validate", "get_preds", "lr_find"])
+def test_what_was_used_before_the_fit_is_as_new_to_a_learner_that_resumes(
+    here: Path, use: str, monkeypatch: pytest.MonkeyPatch
+):
+    def make() -> Learner:
+        return learner(model=Lazy, data=lambda: loader(Cached()), callbacks=lambda: [Remembers()])
+
+    learn = make()
+    learn.fit(1, 1e-2) if use == "fit" else getattr(learn, use)()
+    monkeypatch.setattr(Stop, "at", 20)
+    learn.fit(2, 1e-2, checkpoint="run", every=4)
+    monkeypatch.setattr(Stop, "at", -1)
+    shutil.copytree("run", "copy")
+    make().resume("run")
+    learn.resume("copy")  # as in a notebook: the fit left the same objects changed
+
+
+def test_a_setting_that_is_changed_between_two_fits_is_compared(here: Path, monkeypatch: pytest.MonkeyPatch):
+    learn = learner(model=Lazy)
+    learn.fit(1, 1e-2)
+    learn.model.p = 0.5
+    monkeypatch.setattr(Stop, "at", 20)
+    learn.fit(2, 1e-2, checkpoint="run")
+    monkeypatch.setattr(Stop, "at", -1)
+    with pytest.raises(SettingError, match=r"model: model.p 0.5, here 0.0; expected"):
+        learner(model=Lazy).resume("run")
+
+
+def test_what_a_callback_can_leave_out_is_said(here: Path, monkeypatch: pytest.MonkeyPatch):
+    interrupted(cb(partial(MixUp, 0.1)), monkeypatch)
+    with pytest.raises(SettingError, match=r"left out by the callback's resume_settings\(\)"):
+        learner(**cb(partial(MixUp, 0.2))).resume("run")
+
+
+def test_the_seed_of_data_without_one_is_said(here: Path, monkeypatch: pytest.MonkeyPatch):
+    def make(generator: int, seed: int | None = None) -> Learner:
+        torch.manual_seed(generator)  # that of a new process is another
+        return learner(data=lambda: DataBunch.create(toy_arrays(), bs=16, seed=seed))
+
+    learn = make(1)
+    monkeypatch.setattr(Stop, "at", 5)
+    learn.fit(2, 1e-2, checkpoint="run")
+    monkeypatch.setattr(Stop, "at", -1)
+    seed = learn.data.seed
+    with pytest.raises(SettingError, match=f"settings: seed {seed}, here .*; make the data with seed={seed}"):
+        make(2).resume("run")
+    make(2, seed).resume("run")

@@ -193,6 +193,11 @@ def test_a_vocabulary_is_not_walked_item_by_item(toy: DataBunch):
     assert snapshot.is_complete
     assert snapshot.visited == without + 3
     assert (len(model.vocabulary), model.words[-1]) == (200_000, [0])
+    model.words = [(f"{i}.jpg", i % 7) for i in range(200_000)]
+    with restoring(model, is_trial=True) as snapshot, snapshot.trying():
+        model.words[5] = ("other.jpg", 1)
+    assert snapshot.is_complete
+    assert model.words[5] == ("5.jpg", 5)
 
 
 def test_a_model_of_too_many_objects_is_not_tried(toy: DataBunch, monkeypatch: pytest.MonkeyPatch):

@@ -80,8 +80,8 @@ class ResumePoint:
             name, (values, tensors) = run.read_latest()
             point = cls._from_state(FitState(tensors, values), run, name, lock, config)
             signature = sign()
-            _check_same_fit(run.path, values, encode_nonfinite(signature()), callbacks, strict)
             signature.continue_from(values.get("changed", {}))
+            _check_same_fit(run.path, values, signature, callbacks, strict)
             point = replace(point, signature=signature)
             if point.position.num_batch > batches or len(point.schedule(0)[0]) != groups:
                 raise FileError(f"{run.checkpoints / name}: not the checkpoint of a fit of {batches:,} batches")
@@ -161,11 +161,13 @@ def _check_types(values: dict[str, Any]) -> None:
 
 
 def _check_same_fit(
-    run: Path, values: dict[str, Any], own: dict[str, dict[str, Any]], callbacks: list[str], strict: bool
+    run: Path, values: dict[str, Any], signature: Signature, callbacks: list[str], strict: bool
 ) -> None:
     """Raise SettingError if data, model, settings or callbacks differ, or warn; warn if only the machine does."""
     about: dict[str, dict[str, Any]] = values.get("about", {})
-    saved, own = ({part: dict(named) for part, named in parts.items()} for parts in (about, own))
+    saved, own = (
+        {part: dict(named) for part, named in parts.items()} for parts in (about, encode_nonfinite(signature()))
+    )
     for part, name in _RESTORED:
         saved.get(part, {}).pop(name, None)
     if "signature" not in saved:  # of onecycle 0.1.0: it says less
@@ -175,8 +177,7 @@ def _check_same_fit(
         }
     then = [entry["name"] for entry in values["callbacks"]]
     missing, more = _without(then, callbacks), _without(callbacks, then) if "signature" in saved else []
-    left_out = {(part, name) for part, names in values.get("changed", {}).items() for name in names}
-    left_out |= {
+    left_out = signature.left_out | {
         ("callbacks", f"{name}.{key}")  # what is in the state of a callback
         for name, entry in zip(callback_names(then), values["callbacks"], strict=True)
         for key in entry["values"]
@@ -196,7 +197,12 @@ def _check_same_fit(
         rest = f"; and {len(differences) - _MAX_SHOWN:,} more" if len(differences) > _MAX_SHOWN else ""
         message = f"{run} belongs to a different fit: {'; '.join(differences[:_MAX_SHOWN])}{rest}"
         if strict:
-            raise SettingError(f"{message}; expected the same data, model, settings and callbacks")
+            expected = "the same data, model, settings and callbacks"
+            if all(text.startswith("callbacks: ") for text in differences) and not missing and not more:
+                expected += "; what changes nothing, such as a time, is left out by the callback's resume_settings()"
+            if any(text.startswith("settings: seed ") for text in differences):
+                expected += f"; make the data with seed={saved['settings']['seed']}"
+            raise SettingError(f"{message}; expected {expected}")
         warnings.warn(printable(f"{message}; it is resumed all the same, since strict=False"), stacklevel=4)
     if differences := _differences(*machine):
         text = f"{run}: {'; '.join(differences)}; the fit resumes, but not bit for bit as there"

@@ -4,6 +4,7 @@ Nothing of the user's is called: attributes are read from `__dict__` and slots, 
 and by what it refers to. Large values are described by a checksum.
 """
 
+import datetime
 import enum
 import hashlib
 import json
@@ -42,6 +43,7 @@ _GENERATORS = (torch.Generator, np.random.Generator, np.random.BitGenerator, np.
 # of which there is nothing to compare: where files are, state that is not a setting, what stands for something else
 _IGNORED = (PurePath, ModuleType, weakref.ReferenceType, type(threading.Lock()), type(threading.RLock()), *_GENERATORS)
 _TORCH_ATTRIBUTES = frozenset(vars(nn.Module()))
+_MANY_ITEMS = 1_000  # of a container: from here on there is no time to look at each
 _TABLES = ("pandas", "polars")
 _MAX_MAPPED = 2**30  # bytes of a file in memory that are read to be compared
 _OF_TORCH = (nn.Module, Dataset, Sampler)  # the objects of torch whose attributes are settings
@@ -58,6 +60,7 @@ class Description:
         values: Plain values by name; functions without arguments for those that take a while.
         opaque: What could not be looked into, by name.
         lengths: Of the containers and arrays of values that are in the description.
+        visited: Number of values that were looked at one by one.
     """
 
     def __init__(self, known: Iterable[tuple[Any, str]] = (), is_quick: bool = False) -> None:
@@ -66,7 +69,7 @@ class Description:
         self.lengths: set[int] = set()
         self._known = {id(value): (value, text) for value, text in known}
         self._is_quick = is_quick
-        self._count = 0
+        self.visited = 0
 
     def add_known(self, value: Any, text: str) -> None:
         """Describe an object by this text from now on."""
@@ -74,14 +77,14 @@ class Description:
 
     def add(self, name: str, value: Any, depth: int = 0) -> None:
         """Describe a value, and what it consists of under longer names."""
-        kind, self._count = type(value), self._count + 1
+        kind, self.visited = type(value), self.visited + 1
         if kind in _SCALARS:
             self.values[name] = _plain(value)
         elif isinstance(value, _IGNORED):
             return
         elif (known := self._known.get(id(value))) is not None:
             self.values[name] = known[1]
-        elif depth > _MAX_DEPTH or self._count > _MAX_OBJECTS:
+        elif depth > _MAX_DEPTH or self.visited > _MAX_OBJECTS:
             self._add_opaque(name, value)
         else:
             try:
@@ -227,21 +230,27 @@ class Description:
 
     def _add_container(self, name: str, value: Any, depth: int) -> None:
         """Describe a short container by its items, any other by a checksum of theirs."""
-        is_dict, count = isinstance(value, dict), len(value)
+        is_dict, is_set, count = isinstance(value, dict), isinstance(value, set | frozenset), len(value)
         keys = [*map(str, value)] if is_dict else [f"[{i}]" for i in range(min(count, _MAX_ITEMS))]
         items = [*value.values()] if is_dict else [*value]
-        if not is_dict and not isinstance(value, set | frozenset) and not all(type(item) is str for item in items):
+        if not is_dict and not is_set and not all(type(item) is str for item in items):
             self.lengths.add(count)
-        if _SCALARS.issuperset(map(type, items)):
-            items = sorted(map(repr, items)) if isinstance(value, set | frozenset) else [*map(_plain, items)]
+        are_scalars = _SCALARS.issuperset(map(type, items))
+        if self._is_quick and count > _MAX_ITEMS:
+            told_by = [*map(id, items[-_MAX_ITEMS:])]
+            if are_scalars:
+                told_by = hash(frozenset(items) if is_set else ((*value,), (*items,)))
+            self.values[name] = id(value), count, told_by
+        elif are_scalars and (is_set or count <= _MANY_ITEMS):
+            items = sorted(map(repr, items)) if is_set else [*map(_plain, items)]
             plain = dict(zip(keys, items, strict=True)) if is_dict else items
             text = json.dumps(plain)
             self.values[name] = plain if len(text) <= _MAX_TEXT else f"{count:,} items, {checksum(text)}"
-        elif isinstance(value, set | frozenset):
+        elif is_set:
             self.values[name] = f"{count:,} items"  # in no order
             self._add_opaque(name, value)
-        elif self._is_quick and count > _MAX_ITEMS:
-            self.values[name] = id(value), count, [*map(id, items[-_MAX_ITEMS:])]
+        elif count > _MAX_ITEMS and (digest := _digest_of_plain(keys if is_dict else [], items)) is not None:
+            self.values[name] = f"{count:,} items, {digest}"
         elif count <= _MAX_ITEMS:
             for key, item in zip(keys, items, strict=True):
                 self.add(f"{name}{key}" if not is_dict else f"{name}.{key}", item, depth + 1)
@@ -287,6 +296,33 @@ class Description:
         if _package(value) not in ("torch", "onecycle", *sys.stdlib_module_names):
             self.opaque[name] = type(value).__name__
         self.values[name] = _qualified(type(value))
+
+
+def _digest_of_plain(keys: list[str], items: list[Any]) -> str | None:
+    """Return a checksum of many items, such as paths with labels; None if other objects are among them."""
+    digest = hashlib.sha256()
+    try:
+        for part in (keys, items):
+            for i in range(0, len(part), _MANY_ITEMS):
+                digest.update(json.dumps(part[i : i + _MANY_ITEMS], default=_plain_object).encode())
+    except (TypeError, ValueError, RecursionError):  # the last two for what contains itself
+        return None
+    return digest.hexdigest()[:16]
+
+
+def _plain_object(value: Any) -> Any:
+    """Return what JSON lacks as it has it. Raises TypeError for objects that must be looked into."""
+    if isinstance(value, PurePath):
+        return None
+    if type(value) in _SCALARS:
+        return _plain(value)
+    if type(value) is Tensor and value.layout is torch.strided and not value.is_quantized and not value.is_meta:
+        return describe_tensor(value.detach())
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
+        return _describe_array(value)
+    if isinstance(value, datetime.date | datetime.timedelta) or (type(value).__name__ == "NAType"):
+        return repr(value)
+    raise TypeError(type(value).__name__)
 
 
 def resolved(values: dict[str, Any]) -> dict[str, Any]:

@@ -44,9 +44,11 @@ class Signature:
         callbacks: The callbacks.
         loaders: Loaders by the name of their part; None for a set that is not there.
         target: What the targets mean, or None.
+        is_quick: Only tell later what has changed since.
 
     Attributes:
         unchecked: What a resumed fit is not compared by, as text for the user.
+        left_out: Parts and names of what steps change, which is not compared.
     """
 
     def __init__(
@@ -54,17 +56,18 @@ class Signature:
         settings: dict[str, Part],
         objective: Objective,
         model: nn.Module,
-        opt: GroupedOptimizer,
+        opt: GroupedOptimizer | None,
         callbacks: Sequence[Callback],
         loaders: dict[str, Loader | None],
         target: Any = None,
+        is_quick: bool = False,
     ) -> None:
         self._settings, self._objective, self._model, self._opt = settings, objective, model, opt
         self._callbacks, self._loaders, self._target = callbacks, loaders, target
         self.unchecked: list[str] = []
-        self._parts = self._describe(is_quick=False)
+        self._parts = {} if is_quick else self._describe(is_quick=False)
         self._began = self._describe(is_quick=True)
-        self._changed: set[tuple[str, str]] = set()
+        self.left_out: set[tuple[str, str]] = set()
         self._values: dict[str, Part] = {}
 
     def __call__(self) -> dict[str, Part]:
@@ -81,12 +84,12 @@ class Signature:
         for part, before in self._began.items():
             values = now[part]
             names = [name for name in before.keys() | values.keys() if before.get(name) != values.get(name)]
-            self._changed |= {(part, name) for name in names}
-        return {part: sorted(name for owner, name in self._changed if owner == part) for part in now}
+            self.left_out |= {(part, name) for name in names}
+        return {part: sorted(name for owner, name in self.left_out if owner == part) for part in now}
 
     def continue_from(self, changed: dict[str, list[str]]) -> None:
-        """Take over what a checkpoint says of the names that steps change."""
-        self._changed |= {(part, name) for part, names in changed.items() for name in names}
+        """Take over what a checkpoint, or what came before the fit, says of the names that steps change."""
+        self.left_out |= {(part, name) for part, names in changed.items() for name in names}
 
     def message(self) -> str | None:
         """Return a line that names what is not compared, or None if there is nothing."""
@@ -97,7 +100,7 @@ class Signature:
         return f"checkpoint: a change of what follows would not be noticed when the fit is resumed: {named}{more}"
 
     def _describe(self, is_quick: bool) -> dict[str, Part]:
-        model, opt = self._model, self._opt.torch_opt
+        model, opt = self._model, None if self._opt is None else self._opt.torch_opt
         modules = [(module, f"model.{name}".rstrip(".")) for name, module in model.named_modules()]
         known = [*((tensor, _OF_MODEL) for tensor in (*model.parameters(), *model.buffers())), (opt, "the optimizer")]
         known += [*modules, *((each.dataset, name) for name, each in self._loaders.items() if each is not None)]

@@ -217,7 +217,10 @@ class Snapshot:
         held = before.values() if isinstance(before, dict) else before
         if len(held) < MANY_ITEMS:
             return held
-        return () if _ATOMS.issuperset(map(type, held)) else [item for item in held if type(item) not in _ATOMS]
+        if _ATOMS.issuperset(map(type, held)):
+            return ()
+        rows = (item for item in held if type(item) not in _ATOMS)  # such as paths with their labels
+        return [row for row in rows if type(row) is not tuple or not _ATOMS.issuperset(map(type, row))]
 
     def _save_attributes(self, value: Any) -> Iterable[Any]:
         held = list[Any]()
