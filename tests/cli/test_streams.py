@@ -52,7 +52,7 @@ def test_the_work_is_done_whatever_becomes_of_stdout(trained: Path, command: str
 def test_the_work_is_done_whatever_becomes_of_stderr(trained: Path, command: str) -> None:
     for redirect in ("2>/dev/full", "2>&-", ">&- 2>&- <&-"):
         assert shell(f"rm -rf new new.csv; $O {command} --force {redirect}") == (0, "")
-        assert Path("new.csv" if "-o" in command else "new/report.html").exists()
+        assert Path("new.csv" if " -o " in command else "new/report.html").exists()
 
 
 def test_a_closed_stdout_is_no_place_for_a_file(trained: Path) -> None:

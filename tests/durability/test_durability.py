@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
         ("flips.py", "--flips", "600"),
         ("faults.py",),
         ("signals.py", "--times", "2", "--epochs", "100"),
-        ("fits.py", "--fits", "60"),
+        ("fits.py", "--fits", "90"),
         ("every_type.py", "--every", "83"),
         ("resumes.py", "--stops", "1"),
         ("malice.py", "--every", "40", "--seconds", "30"),

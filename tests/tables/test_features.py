@@ -13,7 +13,7 @@ from onecycle.tables.features import Features
 from onecycle.tables.profile import ColumnProfile
 from tables.feature_tables import fitted, profiles, real_table
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:column .* divide the column first")]
 
 
 SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine

@@ -29,6 +29,7 @@ from onecycle.core.record import Record
 from onecycle.optim.schedules import one_cycle_schedule
 from onecycle.train import loop
 from onecycle.train.callbacks.base import collect_hooks
+from onecycle.train.callbacks.monitor import known_modes
 from onecycle.train.fit import Fit, Position
 from onecycle.train.recorder import Recorder
 
@@ -59,6 +60,8 @@ class Kept:
     def begin_epoch(self, fit: Fit) -> None: ...
 
     def check(self, fit: Fit) -> None: ...
+
+    def fail(self, error: BaseException) -> None: ...
 
     def steps_until_due(self, fit: Fit) -> int:
         return 1
@@ -98,7 +101,7 @@ class Run:
             learn.opt.load_state_dict(opt)
         schedule = one_cycle_schedule(BATCHES * EPOCHS, [0.03], (0.95, 0.85), 25, 0.3, 1e4)
         self.fit = learn._new_fit(EPOCHS, schedule, learn.opt, None, self.recorder)
-        self.fit.columns = ("train_loss", "valid_loss", "accuracy")
+        self.fit.columns, self.fit.modes = ("train_loss", "valid_loss", "accuracy"), known_modes([accuracy])
         self.hooks = collect_hooks(self.callbacks)
         if kept is not None:
             for hook in self.hooks["on_train_begin"] if begins else ():
