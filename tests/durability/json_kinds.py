@@ -133,7 +133,8 @@ def failed(folder: Path) -> Any:
 
 def cached(folder: Path) -> Any:
     try:
-        manifest = Manifest.read(folder).check(folder, content=True)
+        manifest = Manifest.read(folder)
+        manifest.check(folder, content=True)
         manifest.fitted()
     except DamagedCacheError as error:
         raise FileError(f"{folder}: {error}") from error

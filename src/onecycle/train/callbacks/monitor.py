@@ -68,7 +68,7 @@ class Monitor:
         if mode is not None and mode not in get_args(Mode):
             hint = did_you_mean(mode, get_args(Mode))
             raise SettingError(f"{owner}'s mode is {mode!r}; expected min, max or None{hint}")
-        self.name, self.owner, self.mode = name, owner, mode
+        self.name, self.owner, self.mode = name, owner, mode or _LOSSES.get(name)
         self._is_given = mode is not None
 
     def settings(self) -> dict[str, Any]:
