@@ -617,7 +617,8 @@ class Learner(Predictor):
                     plan.resume_point.release()
                 raise
             if plan.resume_point is not None:
-                stack.enter_context(resumed_generators(plan.resume_point.state))
+                point = plan.resume_point
+                stack.enter_context(resumed_generators(point.state, point.checkpoints.folder))
             self.recorder, self._last_fit = plan.recorder, (plan, run.fit)
             self._remember_data()
             try:

@@ -155,6 +155,10 @@ def _check_types(values: dict[str, Any]) -> None:
     about = values.get("about", {})
     if not (isinstance(about, dict) and all(isinstance(part, dict) for part in about.values())):
         raise ValueError("about is not a description")
+    objects = {**values.get("objects", {})}
+    objects.pop("globals", None)
+    if not all(isinstance(held, dict) for part in objects.values() for held in dict(part).values()):
+        raise ValueError("objects is not a description of objects")
     changed = values.get("changed", {})
     if not (isinstance(changed, dict) and all(isinstance(names, list) for names in changed.values())):
         raise ValueError("changed is not a list of names by part")

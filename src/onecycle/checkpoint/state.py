@@ -162,7 +162,7 @@ class Surroundings:
 
 
 @contextmanager
-def resumed_generators(state: FitState) -> Generator[None]:
+def resumed_generators(state: FitState, source: Any) -> Generator[None]:
     """Let the generators of Python and NumPy go on where they were, in the block; left alone if nothing draws."""
     unpacker = Unpacker(state.tensors.get("objects-globals", {}), {}, torch.device("cpu"))
     before = random.getstate(), np.random.get_state(legacy=False)
@@ -173,7 +173,7 @@ def resumed_generators(state: FitState) -> Generator[None]:
             random.setstate(states["python"])
             np.random.set_state(states["numpy"])
         except DAMAGED as error:
-            raise FileError(f"the states of the generators are damaged ({error})") from error
+            raise FileError(f"{source}: the states of Python's and NumPy's generators are damaged ({error})") from error
     began = repr((random.getstate(), np.random.get_state(legacy=False)))
     try:
         yield
