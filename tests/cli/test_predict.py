@@ -114,6 +114,19 @@ def test_floats_that_were_not_scaled(bundle: Learner, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == f"warning: {found}\n"
 
 
+def test_bytes_for_a_model_of_floats(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = DataBunch.create(toy_arrays(100, 784, 10), bs=10, device="cpu", seed=0)
+    Learner(data, seeded(MLP(784, 20, 10)), path=here).export("run/model")
+    np.save("bytes.npy", DIGIT)
+    np.save("flags.npy", (DIGIT > 0).astype(np.uint8))
+    assert run(["predict", "run", "flags.npy"]) == 0
+    assert capsys.readouterr().err == ""
+    assert run(["predict", "run", "bytes.npy"]) == 0
+    assert capsys.readouterr().err.startswith(
+        "warning: bytes.npy holds bytes, up to 255, and the model was trained on floats: they are taken as they are"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

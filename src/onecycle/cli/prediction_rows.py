@@ -155,7 +155,7 @@ def _array_rows(file: Path, predictor: Predictor) -> RowBatch:
         values = _read_digit(file, shape)
     else:
         values = read_npy(file) if suffix == ".npy" else _rows_array(read_npz(file), file)
-    rows = _scale(values if shape is None else _reshape(values, shape, file), predictor.pixel_scale, file)
+    rows = _scale(values if shape is None else _reshape(values, shape, file), predictor.pixel_scale, file, dtype)
     x = as_tensor(rows, str(file))
     x = x.to(dtype) if dtype is not None and dtype.is_floating_point else x
     return RowBatch(pa.table({"row": pa.array(np.arange(len(x)))}), x)
@@ -176,13 +176,21 @@ def _reshape(values: Array, shape: torch.Size, file: Path) -> Array:
     raise DataError(f"{file}: holds an array of shape {values.shape}; expected {expected}, with at least one row")
 
 
-def _scale(rows: Array, pixel_scale: float | None, file: Path) -> Array:
+def _scale(rows: Array, pixel_scale: float | None, file: Path, trained_on: torch.dtype | None) -> Array:
     """Return whole numbers as the pixels that the model was trained on, anything else as floats that are not scaled.
 
-    Raise DataError for whole numbers that are not pixels; warn of floats that cannot have been scaled.
+    Raise DataError for whole numbers that are not pixels; warn of bytes where the model was trained on floats, and of
+    floats that cannot have been scaled.
     """
     if rows.dtype.kind not in "biuf":
         return rows
+    is_float = trained_on is not None and trained_on.is_floating_point
+    if pixel_scale is None and is_float and rows.dtype == np.uint8 and rows.size and rows.max() > 1:
+        print_lines(
+            f"warning: {file} holds bytes, up to {rows.max()}, and the model was trained on floats: they are taken as "
+            "they are; if the floats were pixels divided by a number, divide these too",
+            file=sys.stderr,
+        )
     if pixel_scale is None or rows.dtype.kind == "b" or not rows.size:
         return rows.astype(np.float32)
     if rows.dtype.kind in "iu":
