@@ -636,7 +636,8 @@ class Learner(Predictor):
             return
         signature = plan.signature if plan is not None else None
         if signature is None:
-            callbacks = self.callbacks if plan is None else plan.resolved_callbacks or ()
+            given: Sequence[Any] = self.callbacks if plan is None else plan.resolved_callbacks or ()
+            callbacks = [callback for callback in given if isinstance(callback, Callback)]  # else the fit says so
             signature = self._signature({}, callbacks, None if fit is None else fit.opt, is_quick=True)
         try:
             yield

@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from onecycle.data.loaders import sha256_of
 from onecycle.train.snapshot import global_names, is_installed
 
-_LATER_BYTES = 2**20  # tensors from this size on are hashed when the description is used
+LATER_BYTES = 2**20  # tensors from this size on are hashed when the description is used
 _MAX_TEXT, _MAX_ITEMS, _MAX_DEPTH, _MAX_OBJECTS = 60, 20, 8, 200_000
 _SCALARS = frozenset({int, float, complex, bool, str, bytes, type(None)})
 _CONSTANTS = (torch.Size, torch.dtype, torch.layout, torch.memory_format, range, slice, enum.Enum)
@@ -270,7 +270,7 @@ class Description:
         if value.ndim:
             self.lengths.add(len(value))  # pyright: ignore[reportArgumentType] -- an array
         has_objects = value.dtype.hasobject or value.dtype.kind in "MmUSV"
-        if self._is_quick and (has_objects or value.nbytes > _LATER_BYTES):
+        if self._is_quick and (has_objects or value.nbytes > LATER_BYTES):
             self.values[name] = id(value), value.shape
         elif has_objects:
             self.add(name, value.tolist(), depth + 1)
@@ -278,7 +278,7 @@ class Description:
             self._add_opaque(name, value)
         else:
             later = partial(_describe_array, value)
-            self.values[name] = later if value.nbytes >= _LATER_BYTES else later()
+            self.values[name] = later if value.nbytes >= LATER_BYTES else later()
 
     def _tensor(self, name: str, value: Tensor) -> Any:
         if value.ndim:
@@ -290,7 +290,7 @@ class Description:
         if value.layout is not torch.strided or value.is_quantized:
             return self._tensor(name, value.dequantize() if value.is_quantized else value.to_dense())
         later = partial(describe_tensor, value.detach())
-        return later if value.numel() * value.element_size() >= _LATER_BYTES else later()
+        return later if value.numel() * value.element_size() >= LATER_BYTES else later()
 
     def _add_opaque(self, name: str, value: Any) -> None:
         if _package(value) not in ("torch", "onecycle", *sys.stdlib_module_names):

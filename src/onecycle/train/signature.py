@@ -18,7 +18,7 @@ from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, Te
 from onecycle.data.loaders import InMemoryLoader, Loader, RowLoader, SeededGlobalRNG, TorchLoader, sha256_of
 from onecycle.optim.optimizer import GroupedOptimizer
 from onecycle.train.callbacks.base import Callback
-from onecycle.train.describe import Description, attributes_of, checksum, resolved
+from onecycle.train.describe import LATER_BYTES, Description, attributes_of, checksum, resolved
 from onecycle.train.losses import loss_name
 from onecycle.train.metrics import metric_names
 from onecycle.train.snapshot import is_installed, restoring
@@ -158,7 +158,10 @@ class Signature:
             values["rows"] = len(dataset)
         values |= {key: getattr(loader, key) for key in ("shuffle", "drop_last", "pixel_scale") if hasattr(loader, key)}
         if isinstance(loader, InMemoryLoader):
-            return values | {"sha256": None if is_quick else partial(sha256_of, loader.tensors)}
+            if is_quick:
+                return values | {"sha256": None}
+            is_large = sum(tensor.nbytes for tensor in loader.tensors) >= LATER_BYTES
+            return values | {"sha256": partial(sha256_of, loader.tensors) if is_large else sha256_of(loader.tensors)}
         files: list[Any] = getattr(dataset, "files", [])  # of rows on the disk, with the checksums of their manifest
         if isinstance(loader, RowLoader) and files:
             return values | {"sha256": [file.sha256 for file in files]}
