@@ -636,8 +636,8 @@ class Learner(Predictor):
             return
         signature = plan.signature if plan is not None else None
         if signature is None:
-            given: Sequence[Any] = self.callbacks if plan is None else plan.resolved_callbacks or ()
-            callbacks = [callback for callback in given if isinstance(callback, Callback)]  # else the fit says so
+            given = self.callbacks if plan is None else plan.resolved_callbacks or ()
+            callbacks = [callback for callback in given if not isinstance(callback, type)]  # which the fit refuses
             signature = self._signature({}, callbacks, None if fit is None else fit.opt, is_quick=True)
         try:
             yield
