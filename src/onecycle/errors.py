@@ -14,7 +14,7 @@ Each message says where, what was found, what was expected and what to do.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 _MAX_NAME, _MAX_COMPARED = 100, 2_000  # characters and names: a comparison takes the square of the length
@@ -161,6 +161,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _normalized(name: str) -> str:
     """Return the name for comparing, which ignores leading dashes and case."""
     return name.lstrip("-").lower()
+
+
+def enumerate_first(texts: Sequence[str], most: int = 4) -> str:
+    """Return the first texts with semicolons between them, and how many more there are, if any."""
+    more = f"; and {len(texts) - most:,} more" if len(texts) > most else ""
+    return "; ".join(texts[:most]) + more
 
 
 def pluralize(count: int, noun: str, ending: str = "s") -> str:

@@ -196,7 +196,7 @@ class Predictor:
             >>> digit, index, probabilities = learn.predict(data.valid_ds[0][0])
         """
         one = self._one_row(row)
-        outputs, _ = self._outputs(one) if self.features is not None else self._run(self._row_batches(one))
+        outputs, _ = self._run(self._row_batches(one if self.features is None else self._as_rows(one)))
         preds = self._single_output(outputs)
         if (rows := count_rows(preds)) != 1:
             raise ModelError(f"the model returns {rows} rows for one row; use get_preds, which returns all of them")

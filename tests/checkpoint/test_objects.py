@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from durability.resume_cases import CASES, Stop, learner
-from onecycle import CheckpointConfig, Learner
+from durability.resume_cases import CASES, Stop, made, plain_and_resumed
+from onecycle import CheckpointConfig
 from onecycle.checkpoint.objects import Objects
 from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.core.trees import Packer, Unpacker
@@ -91,11 +91,6 @@ def test_a_damaged_path_changes_nothing():
     assert isinstance(whole.parts[0], Part)
 
 
-def made(name: str) -> Learner:
-    torch.manual_seed(0)
-    return learner(name)
-
-
 SAME = [
     *("callback Decay", "callback Eps", "callback Unfreeze", "callback FrozenNorm", "callback OwnGenerators"),
     *("callback OwnEMA", "callback Anchor", "callback Warms", "callback GradientMean", "callback of a closure"),
@@ -107,12 +102,7 @@ SAME = [
 @pytest.mark.parametrize("at", [13, 17])
 @pytest.mark.parametrize("name", SAME)
 def test_it_is_resumed_bit_for_bit(name: str, at: int, tmp_path: Path):
-    plain = made(name)
-    plain.fit(2, 1e-2)
-    Stop.at = at
-    made(name).fit(2, 1e-2, checkpoint=tmp_path)
-    Stop.at, resumed = None, made(name)
-    resumed.resume(tmp_path)
+    plain, resumed = plain_and_resumed(name, at, tmp_path)
     assert resumed.recorder.record.batch_losses == plain.recorder.record.batch_losses
     assert all(map(torch.equal, resumed.model.state_dict().values(), plain.model.state_dict().values()))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from durability.resume_cases import CASES, Base, Stop, learner
+from durability.resume_cases import CASES, Base, Stop, made, plain_and_resumed
 from onecycle import Callback, Learner
 from onecycle.errors import SettingError
 
@@ -17,11 +17,6 @@ KINDS = [
     *("lists of gradients", "global state", "attributes of the optimizer", "a lookahead around adam"),
     "a subclass of Adam with more",
 ]
-
-
-def made(name: str) -> Learner:
-    torch.manual_seed(0)
-    return learner(name)
 
 
 def everything(learn: Learner) -> dict[str, Any]:
@@ -63,12 +58,7 @@ def stop():
 @pytest.mark.parametrize("at", [5, 13, 17])
 @pytest.mark.parametrize("name", KINDS)
 def test_it_is_resumed_exactly(name: str, at: int, tmp_path: Path):
-    plain = made(name)
-    plain.fit(2, 1e-2)
-    Stop.at = at
-    made(name).fit(2, 1e-2, checkpoint=tmp_path)
-    Stop.at, resumed = None, made(name)
-    resumed.resume(tmp_path)
+    plain, resumed = plain_and_resumed(name, at, tmp_path)
     assert_equal(everything(resumed), everything(plain))
 
 

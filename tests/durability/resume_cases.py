@@ -6,6 +6,7 @@ import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,23 @@ def learner(name: str) -> Learner:
     callbacks = [*found.pop("callbacks", ()), Stop()]
     model = found.pop("model", None) or MLP(20, 8, 4)
     return Learner(data, model, silent=True, callbacks=callbacks, **found)
+
+
+def made(name: str) -> Learner:
+    """The same from the same weights."""
+    torch.manual_seed(0)
+    return learner(name)
+
+
+def plain_and_resumed(name: str, at: int, folder: Path) -> tuple[Learner, Learner]:
+    """A case trained without a stop, and one that is stopped after `at` steps and resumed by another learner."""
+    plain = made(name)
+    plain.fit(2, 1e-2)
+    Stop.at = at
+    made(name).fit(2, 1e-2, checkpoint=folder)
+    Stop.at, resumed = None, made(name)
+    resumed.resume(folder)
+    return plain, resumed
 
 
 # --- optimizers -------------------------------------------------------------------------------------------------------

@@ -13,14 +13,13 @@ from onecycle.checkpoint.writer import CheckpointConfig
 from onecycle.core.archives import describe_folder
 from onecycle.core.files import Lock, describe_special
 from onecycle.core.record import Record, decode_nonfinite, encode_nonfinite
-from onecycle.errors import FileError, SettingError, printable
+from onecycle.errors import FileError, SettingError, enumerate_first, printable
 from onecycle.optim.schedules import Schedule, schedule_from_dict
 from onecycle.train.fit import Position
 from onecycle.train.signals import FINISHED, RESUMABLE
 from onecycle.train.signature import Signature, callback_names
 
 _RESTORED = (("model", "frozen"), ("optimizer", "groups"))  # in descriptions of earlier versions
-_MAX_SHOWN = 4  # differences in a message
 _MAX_WIDTH = 60  # of a value in a message
 _ABSENT = object()
 
@@ -198,8 +197,7 @@ def _check_same_fit(
     differences += [f"callbacks: {name}, which the run does not have" for name in more]
     differences += _differences(saved, own, left_out)
     if differences:
-        rest = f"; and {len(differences) - _MAX_SHOWN:,} more" if len(differences) > _MAX_SHOWN else ""
-        message = f"{run} belongs to a different fit: {'; '.join(differences[:_MAX_SHOWN])}{rest}"
+        message = f"{run} belongs to a different fit: {enumerate_first(differences)}"
         if strict:
             expected = "the same data, model, settings and callbacks"
             if all(text.startswith("callbacks: ") for text in differences) and not missing and not more:

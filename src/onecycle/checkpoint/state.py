@@ -26,11 +26,10 @@ from onecycle.checkpoint.weights import (
 )
 from onecycle.core.record import Record, decode_nonfinite, encode_nonfinite, to_jsonable
 from onecycle.core.trees import Packer, Unpacker, check_numpy_state
-from onecycle.errors import FileError, SettingError
+from onecycle.errors import FileError, SettingError, enumerate_first
 from onecycle.train.callbacks.base import Callback
 from onecycle.train.fit import Fit, Position
 
-_MOST_NAMED = 4  # in a warning
 _PER_BATCH = ("lrs", "moms", "batch_losses", "losses")  # lists of the record that are stored as tensors
 
 
@@ -152,11 +151,10 @@ class Surroundings:
             found |= {path: f"{other} draws from it too" for path, other in shared.items()}
         if new := {path: why for path, why in found.items() if path not in self._told}:
             self._told |= new.keys()
-            more = f"; and {len(new) - _MOST_NAMED:,} more" if len(new) > _MOST_NAMED else ""
-            words = "; ".join(f"{path} ({why})" for path, why in [*new.items()][:_MOST_NAMED])
+            words = enumerate_first([f"{path} ({why})" for path, why in new.items()])
             warnings.warn(
                 "checkpoint: not everything that this fit may depend on can be saved; resumed, it may not be the same "
-                f"bit for bit: {words}{more}",
+                f"bit for bit: {words}",
                 stacklevel=2,
             )
 

@@ -18,9 +18,8 @@ from typing import Any
 from torch.utils.data import Subset
 
 from onecycle.core.record import encode_nonfinite
-from onecycle.errors import DataError, FileError, ModelError
+from onecycle.errors import DataError, FileError, ModelError, enumerate_first
 
-_MAX_SHOWN = 4  # differences in a message
 _ROUNDING = 1e-5  # standard deviations; statistics of the same rows differ by less, however they were added up
 
 
@@ -66,7 +65,6 @@ def check_meaning(saved: Any, own: dict[str, Any], source: Path) -> None:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise FileError(f"{source}: info is not a description of data that onecycle wrote ({error})") from error
     if differences:
-        more = f"; and {len(differences) - _MAX_SHOWN:,} more" if len(differences) > _MAX_SHOWN else ""
         fix = "the same, in the same order"
         if saved["features"] is not None or saved["target"] is not None:
             fix = (
@@ -74,8 +72,7 @@ def check_meaning(saved: Any, own: dict[str, Any], source: Path) -> None:
                 f"DataBunch.from_table(..., preprocessing={str(source)!r})"
             )
         raise ModelError(
-            f"{source}: its weights mean something else than this data: {'; '.join(differences[:_MAX_SHOWN])}{more}; "
-            f"expected {fix}"
+            f"{source}: its weights mean something else than this data: {enumerate_first(differences)}; expected {fix}"
         )
     for text in unknown:
         warnings.warn(f"{source}: {text}; it cannot be checked that they mean the same", stacklevel=4)
@@ -120,7 +117,7 @@ def preparation_difference(prepared: Any, source: Any, dataset: Any = None) -> s
             (features, target, None if classes is None else [*classes]),
         )
     )
-    return "; ".join([*_differences(theirs, ours)][:_MAX_SHOWN]) or None
+    return enumerate_first([*_differences(theirs, ours)]) or None
 
 
 def named_classes(dataset: Any) -> Any:

@@ -27,6 +27,8 @@ _TENSORS = (Tensor, nn.Parameter, nn.Buffer)
 _NUMBERS = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool complex64"
 _DTYPES = {getattr(torch, name) for name in (*_NUMBERS.split(), "float8_e4m3fn", "float8_e5m2")} | {*_VIEWED}
 _MISSING = object()
+GENERATORS = (torch.Generator, np.random.Generator, np.random.BitGenerator, np.random.RandomState, random.Random)
+"""The types of random generators."""
 
 
 class CannotPackError(ValueError):
@@ -338,8 +340,7 @@ def _unpack_atom(kind: Any, value: dict[str, Any]) -> Any:
 
 def is_generator(value: Any) -> bool:
     """Whether a value is a random generator whose state can be stored."""
-    kinds = (torch.Generator, np.random.Generator, np.random.BitGenerator, np.random.RandomState, random.Random)
-    return isinstance(value, kinds) and not isinstance(value, random.SystemRandom)
+    return isinstance(value, GENERATORS) and not isinstance(value, random.SystemRandom)
 
 
 def _generator_state(value: Any) -> dict[str, Any] | None:

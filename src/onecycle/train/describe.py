@@ -8,7 +8,6 @@ import datetime
 import enum
 import hashlib
 import json
-import random
 import sys
 import threading
 import weakref
@@ -32,6 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from onecycle.core.trees import GENERATORS
 from onecycle.data.loaders import sha256_of
 from onecycle.train.snapshot import global_names, is_installed
 
@@ -39,9 +39,8 @@ LATER_BYTES = 2**20  # tensors from this size on are hashed when the description
 _MAX_TEXT, _MAX_ITEMS, _MAX_DEPTH, _MAX_OBJECTS = 60, 20, 8, 200_000
 _SCALARS = frozenset({int, float, complex, bool, str, bytes, type(None)})
 _CONSTANTS = (torch.Size, torch.dtype, torch.layout, torch.memory_format, range, slice, enum.Enum)
-_GENERATORS = (torch.Generator, np.random.Generator, np.random.BitGenerator, np.random.RandomState, random.Random)
 # of which there is nothing to compare: where files are, state that is not a setting, what stands for something else
-_IGNORED = (PurePath, ModuleType, weakref.ReferenceType, type(threading.Lock()), type(threading.RLock()), *_GENERATORS)
+_IGNORED = (PurePath, ModuleType, weakref.ReferenceType, type(threading.Lock()), type(threading.RLock()), *GENERATORS)
 _TORCH_ATTRIBUTES = frozenset(vars(nn.Module()))
 _MANY_ITEMS = 1_000  # of a container: from here on there is no time to look at each
 _TABLES = ("pandas", "polars")

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
 
 from onecycle.data.loaders import InMemoryLoader, Loader, RowLoader, SeededGlobalRNG, TorchLoader, sha256_of
+from onecycle.errors import enumerate_first
 from onecycle.optim.optimizer import GroupedOptimizer
 from onecycle.train.callbacks.base import Callback
 from onecycle.train.describe import LATER_BYTES, Description, attributes_of, checksum, resolved
@@ -26,7 +27,6 @@ from onecycle.train.step import Objective
 
 VERSION = 1  # of what signatures contain; those of onecycle 0.1.0 have none
 _SAMPLED_ROWS = 8  # of a data set whose rows are not in memory
-_MAX_NAMED = 4  # in the line that names what is not compared
 _MAX_DEPTH, _MAX_SETS = 8, 1000  # of data sets within data sets
 _OF_OPTIMIZERS = ("state", "param_groups", "defaults")
 _OF_MODEL = "a tensor of the model"
@@ -95,9 +95,8 @@ class Signature:
         """Return a line that names what is not compared, or None if there is nothing."""
         if not self.unchecked:
             return None
-        more = f"; and {len(self.unchecked) - _MAX_NAMED:,} more" if len(self.unchecked) > _MAX_NAMED else ""
-        named = "; ".join(self.unchecked[:_MAX_NAMED])
-        return f"checkpoint: a change of what follows would not be noticed when the fit is resumed: {named}{more}"
+        named = enumerate_first(self.unchecked)
+        return f"checkpoint: a change of what follows would not be noticed when the fit is resumed: {named}"
 
     def _describe(self, is_quick: bool) -> dict[str, Part]:
         model, opt = self._model, None if self._opt is None else self._opt.torch_opt
