@@ -647,7 +647,7 @@ class Learner(Predictor):
 
     def _outputs(self, which: Any) -> tuple[Any, Any]:
         with self._noting_changes():
-            return super()._outputs(which)
+            return self._run_on(which)
 
     def _remember_data(self) -> None:
         """Remember how the rows were prepared that the model's weights are of."""

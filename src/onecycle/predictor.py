@@ -196,7 +196,7 @@ class Predictor:
             >>> digit, index, probabilities = learn.predict(data.valid_ds[0][0])
         """
         one = self._one_row(row)
-        outputs, _ = self._run(self._row_batches(one if self.features is None else self._as_rows(one)))
+        outputs, _ = self._run_on(one) if self.features is not None else self._run(self._row_batches(one))
         preds = self._single_output(outputs)
         if (rows := count_rows(preds)) != 1:
             raise ModelError(f"the model returns {rows} rows for one row; use get_preds, which returns all of them")
@@ -354,6 +354,10 @@ class Predictor:
 
     def _outputs(self, which: Any) -> tuple[Any, Any]:
         """Return the model's outputs and the targets for what `get_preds` takes."""
+        return self._run_on(which)
+
+    def _run_on(self, which: Any) -> tuple[Any, Any]:
+        """Return the same, also for one row."""
         rows = self._as_rows(which)
         return self._run(self._loader(which).epoch(0) if rows is None else self._row_batches(rows))
 
