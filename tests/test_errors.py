@@ -2,10 +2,12 @@
 
 import difflib
 from collections import Counter
+from typing import Any
 
 import pytest
+import torch
 
-from onecycle.errors import DataError, OutputError, did_you_mean, pluralize, printable
+from onecycle.errors import DataError, OutputError, did_you_mean, pluralize, printable, warn_user
 
 
 def test_counts_agree_with_their_nouns():
@@ -61,3 +63,12 @@ def test_suggestions_compare_few_names_and_none_that_is_long(monkeypatch: pytest
     compared.clear()
     assert not did_you_mean("ab" * 10_000, ["ba" * 10_000, "ab" * 10_001])
     assert compared["characters"] < 1_000_000
+
+
+def test_a_warning_names_the_line_that_called_the_library_however_deep_it_is() -> None:
+    inside: dict[str, Any] = {"__name__": "onecycle.deep", "warn_user": warn_user}
+    exec("def warn(depth):\n    warn(depth - 1) if depth else warn_user('a word', RuntimeWarning)", inside)
+    for depth in (0, 1, 7):
+        with pytest.warns(RuntimeWarning, match="^a word$") as caught:
+            torch.no_grad()(inside["warn"])(depth)
+        assert caught[0].filename == __file__

@@ -14,6 +14,8 @@ Each message says where, what was found, what was expected and what to do.
 """
 
 import re
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -172,3 +174,16 @@ def enumerate_first(texts: Sequence[str], most: int = 4) -> str:
 def pluralize(count: int, noun: str, ending: str = "s") -> str:
     """Return a count with its noun, such as "1 row", "2,000 rows" or, with ending "es", "3 batches"."""
     return f"{count:,} {noun}{ending if count != 1 else ''}"
+
+
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn with the line of the user's code that called the library, however deep in the library this is called."""
+    depth, frame = 1, sys._getframe()  # pyright: ignore[reportPrivateUsage] -- documented
+    while frame.f_back is not None and _is_inside(frame.f_globals.get("__name__", "")):
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=depth)
+
+
+def _is_inside(module: str) -> bool:
+    """Tell whether a frame of this module lies between the user and a warning: decorators leave some of theirs."""
+    return module.partition(".")[0] in ("onecycle", "torch", "contextlib")

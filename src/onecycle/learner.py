@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from onecycle.data.bunch import DataBunch
 from onecycle.data.disk_loader import DiskLoader
 from onecycle.data.loaders import Loader
 from onecycle.engine.engine import make_engine
-from onecycle.errors import DataError, FileError, SettingError, pluralize
+from onecycle.errors import DataError, FileError, SettingError, pluralize, warn_user
 from onecycle.export.bundle import BundleInfo
 from onecycle.optim.groups import LayerGroup, LayerGroups, Rate, freeze_groups, leaves, per_group, split_layers
 from onecycle.optim.optimizer import AdamW, GroupedOptimizer, OptFunc, optimizer_class
@@ -176,10 +175,9 @@ class Learner(Predictor):
             forward_in(precision),
         )
         if bunch is not None and (difference := preparation_difference(_TRAINED_ON.get(model), bunch)):
-            warnings.warn(
+            warn_user(
                 f"the model was trained on rows that were prepared in another way: {difference}; its weights mean "
                 "something else here: expected DataBunch.from_table(..., preprocessing=) of those, or a new model",
-                stacklevel=2,
             )
         self.opt_func, self.wd, self.true_wd, self.bn_wd = opt_func, wd, true_wd, bn_wd
         self.callbacks: list[Callback] = as_list(callbacks)
@@ -575,7 +573,7 @@ class Learner(Predictor):
         self._materialise()
         place = as_place(name, self.path / self.model_dir)
         if found := find_nan(self.model):
-            warnings.warn(f"{place_name(place)}: the weights that are saved contain NaN ({found})", stacklevel=2)
+            warn_user(f"{place_name(place)}: the weights that are saved contain NaN ({found})")
         save_checkpoint(place, self.model, self.opt if with_opt else None, self.epochs_trained, self._meaning())
         return place_name(place)
 

@@ -1,7 +1,6 @@
 """Predictor: a trained model that predicts rows, and how to load one from a bundle."""
 
 import reprlib
-import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from math import prod
@@ -23,7 +22,7 @@ from onecycle.core.nested import count_rows, leaves_by_path, map_leaves, map_ten
 from onecycle.data.arrays import as_tensor, is_in_memory
 from onecycle.data.bunch import DataBunch
 from onecycle.data.loaders import Loader, TorchLoader, as_batch
-from onecycle.errors import DataError, FileError, ModelError, OneCycleError, printable
+from onecycle.errors import DataError, FileError, ModelError, OneCycleError, printable, warn_user
 from onecycle.export.bundle import BundleInfo, RowSpec, export_bundle, read_bundle
 from onecycle.train.checks import materialise
 from onecycle.train.epoch_metrics import average_precision, f1_score, mae, mse, r2_score, rmse, roc_auc
@@ -163,11 +162,10 @@ class Predictor:
         target = self.target
         if not isinstance(outputs, Tensor):
             if target is not None and target.task == "regression":
-                warnings.warn(
+                warn_user(
                     f"the model returns a {type(outputs).__name__}, whose parts are as in training: standardised, not "
                     f"in the units of {printable(', '.join(target.names), one_line=True)}; "
                     "learn.target.inverse_transform converts them",
-                    stacklevel=3,
                 )
             return outputs
         preds = output_activation(self.loss_func)(outputs.float())
@@ -445,7 +443,7 @@ class Predictor:
             table, unseen = table_of_rows(which, features.inputs, features.text_columns), UnseenValues()
             x = None if table is None else torch.from_numpy(features.transform(table, unseen=unseen))
             for message in unseen.messages():
-                warnings.warn(message, stacklevel=4)
+                warn_user(message)
             return x
         if not isinstance(which, Tensor | np.ndarray | list | dict | tuple):
             return None

@@ -1,7 +1,6 @@
 """Find the newest intact checkpoint of a run, and check that it fits the learner that resumes it."""
 
 import json
-import warnings
 from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from onecycle.checkpoint.writer import CheckpointConfig
 from onecycle.core.archives import describe_folder
 from onecycle.core.files import Lock, describe_special
 from onecycle.core.record import Record, decode_nonfinite, encode_nonfinite
-from onecycle.errors import FileError, SettingError, enumerate_first, printable
+from onecycle.errors import FileError, SettingError, enumerate_first, printable, warn_user
 from onecycle.optim.schedules import Schedule, schedule_from_dict
 from onecycle.train.fit import Position
 from onecycle.train.signals import FINISHED, RESUMABLE
@@ -205,10 +204,10 @@ def _check_same_fit(
             if any(text.startswith("settings: seed ") for text in differences):
                 expected += f"; make the data with seed={saved['settings']['seed']}"
             raise SettingError(f"{message}; expected {expected}")
-        warnings.warn(printable(f"{message}; it is resumed all the same, since strict=False"), stacklevel=4)
+        warn_user(printable(f"{message}; it is resumed all the same, since strict=False"))
     if differences := _differences(*machine):
         text = f"{run}: {'; '.join(differences)}; the fit resumes, but not bit for bit as there"
-        warnings.warn(printable(text), stacklevel=4)
+        warn_user(printable(text))
 
 
 def _without(names: list[str], others: list[str]) -> list[str]:

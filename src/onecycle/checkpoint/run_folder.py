@@ -3,7 +3,6 @@
 import os
 import re
 import time
-import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ from onecycle.core.archives import (
 )
 from onecycle.core.files import Lock, describe_special, discard, read_json, sweep, unwritable, write_json
 from onecycle.core.record import Record, decode_nonfinite
-from onecycle.errors import FileError, OneCycleError, OutputError, SettingError
+from onecycle.errors import FileError, OneCycleError, OutputError, SettingError, warn_user
 
 KIND = "fit"  # of a checkpoint in a run
 RECORD, SETTINGS = "record.json", "settings"  # written by the command line beside the checkpoints
@@ -170,7 +169,7 @@ class RunFolder:
             try:
                 return name, self.read(name)
             except FileError as error:
-                warnings.warn(f"{error}; the next older checkpoint is used", stacklevel=4)
+                warn_user(f"{error}; the next older checkpoint is used")
         raise FileError(f"{self.path}: holds no checkpoint that can be used; expected some in {self.checkpoints}")
 
     def read_latest_state(self) -> dict[str, Any] | None:
@@ -200,7 +199,7 @@ class RunFolder:
                 try:
                     remove_folder(self.checkpoints / name, KIND)
                 except OutputError as error:
-                    warnings.warn(f"{error}; it stays", stacklevel=2)
+                    warn_user(f"{error}; it stays")
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

@@ -1,6 +1,5 @@
 """SaveBest: save the weights of the best epoch."""
 
-import warnings
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -10,6 +9,7 @@ from torch import nn
 from onecycle.checkpoint.weights import KIND, load_checkpoint, save_checkpoint
 from onecycle.core.archives import check_replaceable
 from onecycle.core.choices import Mode
+from onecycle.errors import warn_user
 from onecycle.train.callbacks.base import Callback
 from onecycle.train.callbacks.monitor import Monitor, warn_of_nan
 from onecycle.train.fit import Fit
@@ -85,10 +85,9 @@ class SaveBest(Callback):
         """Load the best weights; warn if they are of other parameters, or if no epoch had a number to compare."""
         if self.restore and self._has_weights:
             if not self._fits(fit.model):
-                warnings.warn(
+                warn_user(
                     f"SaveBest: the model has other parameters, or of other shapes, than in epoch {self.epoch}, the "
                     f"best, whose weights are in {self.folder} and were not loaded: it is as the last step left it",
-                    stacklevel=2,
                 )
             else:
                 load_checkpoint(self.folder, fit.model, None, fit.meaning())

@@ -2,7 +2,6 @@
 
 import json
 import random
-import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -26,7 +25,7 @@ from onecycle.checkpoint.weights import (
 )
 from onecycle.core.record import Record, decode_nonfinite, encode_nonfinite, to_jsonable
 from onecycle.core.trees import Packer, Unpacker, check_numpy_state
-from onecycle.errors import FileError, SettingError, enumerate_first
+from onecycle.errors import FileError, SettingError, enumerate_first, warn_user
 from onecycle.train.callbacks.base import Callback
 from onecycle.train.fit import Fit, Position
 
@@ -152,10 +151,9 @@ class Surroundings:
         if new := {path: why for path, why in found.items() if path not in self._told}:
             self._told |= new.keys()
             words = enumerate_first([f"{path} ({why})" for path, why in new.items()])
-            warnings.warn(
+            warn_user(
                 "checkpoint: not everything that this fit may depend on can be saved; resumed, it may not be the same "
                 f"bit for bit: {words}",
-                stacklevel=2,
             )
 
 

@@ -1,7 +1,6 @@
 """Save model weights and optimizer state to a folder, and load them."""
 
 import reprlib
-import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from onecycle.checkpoint.objects import DAMAGED, Objects
 from onecycle.core.archives import Place, place_name, read_archive, write_archive, write_folder
 from onecycle.core.meaning import check_meaning
 from onecycle.core.trees import TAG, CannotPackError, Packer, Unpacker
-from onecycle.errors import FileError, ModelError, SettingError
+from onecycle.errors import FileError, ModelError, SettingError, warn_user
 from onecycle.optim.optimizer import GroupedOptimizer
 
 KIND = "checkpoint"
@@ -70,7 +69,7 @@ def load_checkpoint(
         try:
             moments = unpack_optimizer(folder, state["optimizer"], tensors.get("optimizer", {}), opt, model)
         except SettingError as error:
-            warnings.warn(f"{folder}: only the weights are loaded; {error}", stacklevel=3)
+            warn_user(f"{folder}: only the weights are loaded; {error}")
     load_weights(model, tensors["model"], folder)
     if opt is not None and moments is not None:
         opt.load_moments(moments)
@@ -216,10 +215,9 @@ def warn_of_missing(source: Any, missing: list[str], action: str) -> None:
     """Warn that what was saved of these objects has no place in those that are here."""
     if missing:
         more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
-        warnings.warn(
+        warn_user(
             f"{source}: what was saved of {', '.join(missing[:3])}{more} has no place here: it is made later, or is "
             f"of another kind; after this {action} the numbers are not those of a fit that was never stopped",
-            stacklevel=5,
         )
 
 

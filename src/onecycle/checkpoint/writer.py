@@ -2,7 +2,6 @@
 
 import re
 import time
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from onecycle.core.checks import check_int
 from onecycle.core.choices import Mode
 from onecycle.core.files import Lock
 from onecycle.core.record import encode_nonfinite
-from onecycle.errors import OneCycleError, SettingError
+from onecycle.errors import OneCycleError, SettingError, warn_user
 from onecycle.train.callbacks.base import Callback
 from onecycle.train.callbacks.monitor import Monitor, warn_of_nan
 from onecycle.train.fit import Fit, Position
@@ -290,7 +289,7 @@ def acquire_run_lock(config: CheckpointConfig, start: Position | None = None) ->
             run.release(lock)
         raise
     if config.overwrite and (strangers := run.strangers()):
-        warnings.warn(f"{run.checkpoints}: {', '.join(strangers)}: not of onecycle; left alone", stacklevel=2)
+        warn_user(f"{run.checkpoints}: {', '.join(strangers)}: not of onecycle; left alone")
     return lock
 
 

@@ -8,7 +8,6 @@ compared where weights and data meet.
 import json
 import math
 import reprlib
-import warnings
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from torch.utils.data import Subset
 
 from onecycle.core.record import encode_nonfinite
-from onecycle.errors import DataError, FileError, ModelError, enumerate_first
+from onecycle.errors import DataError, FileError, ModelError, enumerate_first, warn_user
 
 _ROUNDING = 1e-5  # standard deviations; statistics of the same rows differ by less, however they were added up
 
@@ -54,10 +53,9 @@ def check_meaning(saved: Any, own: dict[str, Any], source: Path) -> None:
     names = _class_names(own)
     if saved is None:
         if own["features"] is not None or own["target"] is not None or names is not None:
-            warnings.warn(
+            warn_user(
                 f"{source}: written by an earlier version, without what columns, codes and classes mean; it cannot be "
                 "checked that they mean the same in this data: if they do, save it again",
-                stacklevel=4,
             )
         return
     try:
@@ -75,7 +73,7 @@ def check_meaning(saved: Any, own: dict[str, Any], source: Path) -> None:
             f"{source}: its weights mean something else than this data: {enumerate_first(differences)}; expected {fix}"
         )
     for text in unknown:
-        warnings.warn(f"{source}: {text}; it cannot be checked that they mean the same", stacklevel=4)
+        warn_user(f"{source}: {text}; it cannot be checked that they mean the same")
 
 
 def meaning_digests(meaning: dict[str, Any] | None) -> dict[str, str]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from onecycle.core.reading import MAX_BYTES, Budget, open_for_reading, read_unpacked
-from onecycle.errors import DataError, FileError, OneCycleError, UnsafeFileError
+from onecycle.errors import DataError, FileError, OneCycleError, UnsafeFileError, warn_user
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]  # what a file holds is only known when it is read
 ArrayLike: TypeAlias = Tensor | Array | Sequence[float] | Sequence[Sequence[float]]
@@ -199,7 +199,7 @@ def _rounded(array: Tensor, name: str) -> Tensor:
             )
             if is_target:
                 raise DataError(problem)
-            warnings.warn(problem, stacklevel=2)
+            warn_user(problem)
             break
     return rounded
 

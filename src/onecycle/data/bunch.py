@@ -1,6 +1,5 @@
 """DataBunch: training, validation and test batches that belong together."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +15,7 @@ from onecycle.core.device import default_seed, pick_device
 from onecycle.core.meaning import check_rows, named_classes
 from onecycle.data.arrays import ArrayLike, DatasetLike, as_dataset, is_in_memory
 from onecycle.data.loaders import Batch, InMemoryLoader, Loader, SeededGlobalRNG, TorchLoader
-from onecycle.errors import DataError, SettingError
+from onecycle.errors import DataError, SettingError, warn_user
 
 if TYPE_CHECKING:  # only a table needs them, and plots
     from matplotlib.figure import Figure
@@ -156,7 +155,7 @@ class DataBunch:
             raise DataError("train has no rows; expected a data set or a pair (x, y)")
         rows = len(train)
         if rows < bs:
-            warnings.warn(f"{rows} training rows are fewer than bs {bs}: an epoch is one batch of {rows}", stacklevel=2)
+            warn_user(f"{rows} training rows are fewer than bs {bs}: an epoch is one batch of {rows}")
 
         def loader(ds: Any, size: int, training: bool = False) -> Loader:
             drop_last = training and rows >= bs

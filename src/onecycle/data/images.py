@@ -2,7 +2,6 @@
 
 import math
 import os
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from onecycle.core.checks import check_int
 from onecycle.core.reading import open_for_reading, unreadable, utf8_text
-from onecycle.errors import DataError, FileError, SettingError, printable
+from onecycle.errors import DataError, FileError, SettingError, printable, warn_user
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -133,7 +132,7 @@ def _images_by_class(folder: Path) -> dict[str, list[Path]]:
     if left_out:
         more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
         message = f"{folder}: left out, not images of a class: {', '.join(left_out[:5])}{more}"
-        warnings.warn(printable(message), stacklevel=3)
+        warn_user(printable(message))
     return by_class
 
 

@@ -5,7 +5,6 @@ weights are beside them.
 """
 
 import reprlib
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,7 +17,7 @@ from onecycle.checkpoint.weights import load_weights
 from onecycle.core.archives import Place, check_replaceable, place_name, read_archive, write_archive
 from onecycle.core.device import preserve_rng_state
 from onecycle.core.models import architecture, build
-from onecycle.errors import DataError, FileError, ModelError, SettingError, printable
+from onecycle.errors import DataError, FileError, ModelError, SettingError, printable, warn_user
 from onecycle.export.traced_model import TracedModel
 
 if TYPE_CHECKING:  # only the model of a table needs them, and they import pyarrow
@@ -142,10 +141,9 @@ def _trace(path: Path, model: nn.Module, rows: Rows) -> tuple[dict[str, Any] | N
     try:
         return trace(model, rows())
     except (UntraceableError, DataError) as reason:
-        warnings.warn(
+        warn_user(
             f"{printable(str(path))}: only the weights of {type(model).__qualname__} are written, so that "
             f"load_predictor and load_learner will ask for its class: {reason}",
-            stacklevel=4,
         )
         return None, {}
 

@@ -4,6 +4,8 @@ import warnings
 from functools import cache
 from typing import TYPE_CHECKING
 
+from onecycle.errors import warn_user
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -72,9 +74,8 @@ def _installed() -> list[str]:
 
 @cache
 def _warn_once() -> None:
-    warnings.warn(
+    warn_user(
         "names in plots are drawn as boxes, because no installed font has their characters; for Chinese, Japanese "
         "and Korean install Noto Sans CJK (the package fonts-noto-cjk of Debian and Ubuntu, "
         "google-noto-sans-cjk-fonts of Fedora) and start again",
-        stacklevel=3,
     )

@@ -1,6 +1,5 @@
 """Columns of numbers: their statistics, and the encoder that standardises them."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -8,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from onecycle.errors import warn_user
 from onecycle.tables.json_reader import JsonReader
 from onecycle.tables.values import Array, as_numbers
 
@@ -120,16 +120,14 @@ class NumberStats:
         if 0 < spread < _SMALLEST:  # whose square is no float64
             std = spread / 4 or spread
         if self._beyond:
-            warnings.warn(
+            warn_user(
                 f'column "{self.name}": {self._beyond:,} of {self.rows:,} numbers are beyond ±{LARGEST:g}, and count '
                 "as that; divide the column first",
-                stacklevel=2,
             )
         if spread > 0 and np.spacing(max(-moments.low, moments.high)) > std * _COARSEST:
-            warnings.warn(
+            warn_user(
                 f'column "{self.name}" is from {moments.low:.17g} to {moments.high:.17g}: float64 hardly tells its '
                 "numbers apart; subtract what all have in common first, or drop the column",
-                stacklevel=2,
             )
         return NumberEncoder(self.name, moments.mean, std, fill, flag=0 < moments.count < self.rows)
 

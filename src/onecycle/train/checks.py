@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from onecycle.core.checks import unwrap_partial
 from onecycle.data.loaders import InMemoryLoader, Loader
-from onecycle.errors import DataError, ModelError, OneCycleError, SettingError
+from onecycle.errors import DataError, ModelError, OneCycleError, SettingError, warn_user
 from onecycle.optim.groups import LayerGroup
 from onecycle.train.losses import is_classification, loss_name
 from onecycle.train.metrics import Metric, metric_name
@@ -144,11 +144,10 @@ def _try_sets(
             with snapshot.trying():
                 _try_batch(model.eval(), objective, loader, name, is_trial)
         if snapshot.memory is not None and (unseen := snapshot.memory.unseen()):
-            warnings.warn(
+            warn_user(
                 f"the trial before the fit changed a tensor of shape {tuple(unseen[0].shape)} in a way that torch does "
                 "not show, so that it is not restored: write to tensors with torch's operators, in the same thread",
                 RuntimeWarning,
-                stacklevel=2,
             )
 
 

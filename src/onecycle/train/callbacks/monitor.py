@@ -1,12 +1,11 @@
 """Monitor: a number of each epoch's row that a callback watches, and which of two of its values is better."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any, get_args
 
 from onecycle.core.choices import Mode
-from onecycle.errors import SettingError, did_you_mean
+from onecycle.errors import SettingError, did_you_mean, warn_user
 from onecycle.train.epoch_metrics import average_precision, f1_score, mae, mse, r2_score, rmse, roc_auc
 from onecycle.train.fit import Fit
 from onecycle.train.metrics import (
@@ -117,9 +116,8 @@ class Monitor:
 
 def warn_of_nan(monitor: str, epochs: int, consequence: str) -> None:
     """Warn that a monitored number was NaN in all epochs, so that none was the best."""
-    warnings.warn(
+    warn_user(
         f"{monitor} was NaN after {'the only epoch' if epochs == 1 else f'each of {epochs:,} epochs'}, so that no "
         f"weights {consequence}; the model is as the last step left it: monitor another number, such as valid_loss, "
         "or give the validation set what the metric needs (for example rows of every class)",
-        stacklevel=3,
     )
