@@ -19,7 +19,7 @@ from onecycle.checkpoint.weights import find_nan, load_checkpoint, save_checkpoi
 from onecycle.checkpoint.writer import CheckpointConfig, CheckpointWriter, acquire_run_lock
 from onecycle.core.archives import as_place, place_name
 from onecycle.core.checks import as_list, check_int
-from onecycle.core.choices import EngineName, Precision, SetName
+from onecycle.core.choices import EngineName, Precision, SetName, ThreadCount
 from onecycle.core.device import pick_device, preserve_python_rng_states, versions
 from onecycle.core.files import Lock
 from onecycle.core.meaning import check_meaning, check_rows, describe_meaning, meaning_digests, preparation_difference
@@ -64,6 +64,7 @@ from onecycle.train.signals import FINISHED, INTERRUPTED, RESUMABLE
 from onecycle.train.signature import VERSION, Signature, machine
 from onecycle.train.snapshot import restoring
 from onecycle.train.step import LossFunc, Objective, forward_in
+from onecycle.train.threads import Threads, check_threads
 
 DEFAULT_LR = slice(3e-3)
 WeightDecay: TypeAlias = float | Sequence[float]
@@ -123,6 +124,8 @@ class Learner(Predictor):
         engine: "eager" runs every step in Python, "fast" captures the step, "auto" captures it on a CPU if there are
             enough steps. All give the same numbers (docs/engine.md).
         precision: "fp32", or "bf16" for bfloat16 autocast.
+        threads: CPU threads of a fit. "auto" takes as many as the model's operators can keep busy, at most torch's own
+            number and the cores that the process may use (docs/engine.md).
 
     Attributes:
         model: The model.
@@ -157,6 +160,7 @@ class Learner(Predictor):
         silent: bool | None = None,
         engine: EngineName = "auto",
         precision: Precision = "fp32",
+        threads: ThreadCount = "auto",
     ) -> None:
         if not isinstance(data, DataBunch | BundleInfo | None):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
             raise DataError(f"Learner takes a DataBunch, not a {type(data).__name__}; see DataBunch.create")
@@ -183,13 +187,14 @@ class Learner(Predictor):
         self.callbacks: list[Callback] = as_list(callbacks)
         self.callback_fns: list[CallbackFactory] = as_list(callback_fns)
         self.model_dir, self.silent, self.precision = Path(model_dir), silent, precision
-        self.engine = make_engine(engine)
+        self.engine, self.threads = make_engine(engine), check_threads(threads)
         self.layer_groups: list[LayerGroup] = LayerGroups([leaves(self.model)])
         self.opt: GroupedOptimizer | None = None
         self.recorder = Recorder()
         self.epochs_trained = 0
         self._last_fit: tuple[FitPlan, Fit] | None = None
         self._running: Fit | None = None
+        self._threads_used: int | None = None
         self._changed: set[tuple[str, str]] = set()  # what fits and validation have changed besides weights
 
     def __repr__(self) -> str:
@@ -340,6 +345,7 @@ class Learner(Predictor):
                     first_epoch=self.epochs_trained,
                     total_steps=num_it,
                     generators=generators,
+                    threads=self._threads(),
                 )
             )
         if fit.stop_reason == INTERRUPTED:
@@ -360,7 +366,7 @@ class Learner(Predictor):
         Example:
             >>> loss, accuracy = learn.validate()
         """
-        with self._noting_changes(), evaluating(self.model):
+        with self._noting_changes(), evaluating(self.model), self._threads_of_last_fit():
             return evaluate(self.model, self._loader(which), self._objective)
 
     # --- earlier fits ------------------------------------------------------------------------------------------------
@@ -624,6 +630,7 @@ class Learner(Predictor):
                     self._run_fit(run)
             finally:
                 plan.resume_point = None  # the point holds all tensors of the checkpoint
+                self._threads_used = run.threads.number
                 self.epochs_trained = run.first_epoch + (run.fit.epoch + 1 if run.fit.iteration else 0)
 
     @contextmanager
@@ -644,7 +651,7 @@ class Learner(Predictor):
             self._changed |= signature.left_out
 
     def _outputs(self, which: Any) -> tuple[Any, Any]:
-        with self._noting_changes():
+        with self._noting_changes(), self._threads_of_last_fit():
             return self._run_on(which)
 
     def _remember_data(self) -> None:
@@ -697,7 +704,17 @@ class Learner(Predictor):
             checkpointer=self._make_checkpointer(plan, fit, callbacks, first_epoch, surroundings),
             start=plan.start,
             generators=generators,
+            threads=self._threads(plan.resume_point),
         )
+
+    def _threads(self, point: ResumePoint | None = None) -> Threads:
+        """Return the threads of a fit; those of the run, if it is resumed."""
+        saved = None if point is None else point.threads
+        return Threads(check_threads(self.threads if saved is None else saved), is_used=self.device.type == "cpu")
+
+    def _threads_of_last_fit(self) -> Threads:
+        """Return as many threads, so that its numbers come out again; torch's own before a fit."""
+        return Threads(self._threads_used) if self._threads_used else Threads(is_used=False)
 
     def _surroundings(self, fit: Fit, callbacks: list[Callback]) -> Surroundings:
         """Return what else the steps depend on. Objects that an earlier fit changed are not as the user made them."""

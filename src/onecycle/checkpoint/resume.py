@@ -12,11 +12,12 @@ from onecycle.checkpoint.writer import CheckpointConfig
 from onecycle.core.archives import describe_folder
 from onecycle.core.files import Lock, describe_special
 from onecycle.core.record import Record, decode_nonfinite, encode_nonfinite
-from onecycle.errors import FileError, SettingError, enumerate_first, printable, warn_user
+from onecycle.errors import FileError, SettingError, enumerate_first, pluralize, printable, warn_user
 from onecycle.optim.schedules import Schedule, schedule_from_dict
 from onecycle.train.fit import Position
 from onecycle.train.signals import FINISHED, RESUMABLE
 from onecycle.train.signature import Signature, callback_names
+from onecycle.train.threads import usable_cores
 
 _RESTORED = (("model", "frozen"), ("optimizer", "groups"))  # in descriptions of earlier versions
 _MAX_WIDTH = 60  # of a value in a message
@@ -31,6 +32,7 @@ class ResumePoint:
         first_epoch: Epochs that the learner had trained before the fit.
         blocks: How the rows were read from the disk, by the memory that was free then; None if they were in memory.
         ended: Why the fit is over, or None if it was killed.
+        threads: CPU threads of the fit, or None if it had none or did not say.
         signature: That of the learner that resumes.
     """
 
@@ -45,6 +47,7 @@ class ResumePoint:
     first_epoch: int
     ended: str | None
     blocks: tuple[int, int] | None
+    threads: int | None = None
     signature: Signature | None = None
 
     @classmethod
@@ -80,7 +83,7 @@ class ResumePoint:
             signature = sign()
             signature.continue_from(values.get("changed", {}))
             _check_same_fit(run.path, values, signature, callbacks, strict)
-            point = replace(point, signature=signature)
+            point = replace(point, signature=signature, threads=_threads(run.path, point.record, values))
             if point.position.num_batch > batches or len(point.schedule(0)[0]) != groups:
                 raise FileError(f"{run.checkpoints / name}: not the checkpoint of a fit of {batches:,} batches")
             run.quarantine_newer(name)
@@ -189,6 +192,7 @@ def _check_same_fit(
             ("callbacks", name) for name in saved.get("callbacks", {}).keys() ^ own.get("callbacks", {}).keys()
         }
         left_out.add(("callbacks", "order"))
+    saved.get("machine", {}).pop("threads", None)  # the fit resumes with as many
     machine = {"machine": saved.pop("machine", {})}, {"machine": own.pop("machine", {})}
     if machine[0]["machine"].get("python") != machine[1]["machine"].get("python"):  # whose code is another
         left_out |= {(part, name) for part, named in own.items() for name in named if name.startswith("code of ")}
@@ -208,6 +212,17 @@ def _check_same_fit(
     if differences := _differences(*machine):
         text = f"{run}: {'; '.join(differences)}; the fit resumes, but not bit for bit as there"
         warn_user(printable(text))
+
+
+def _threads(run: Path, record: Record, values: dict[str, Any]) -> int | None:
+    """Return how many threads the fit had, or as many as there are cores, with a warning, if these are fewer."""
+    then = record.settings.get("threads", values.get("about", {}).get("machine", {}).get("threads"))  # of 0.1.0
+    if type(then) is not int or then < 1:
+        return None
+    if then > (cores := usable_cores()):
+        text = f"{run}: trained with {then} threads, and this process may use {pluralize(cores, 'core')}"
+        warn_user(printable(f"{text}; the fit resumes with {cores}, but not bit for bit as there"))
+    return min(then, cores)
 
 
 def _without(names: list[str], others: list[str]) -> list[str]:

@@ -157,7 +157,7 @@ def predict(
 
 
 @app.command()
-@takes_settings(without=("lr", "hidden", "wd", "precision", "engine", "device"))
+@takes_settings(without=("lr", "hidden", "wd", "precision", "engine", "threads", "device"))
 def inspect(settings: TrainSettings, as_json: Json = False) -> Job:
     """Show the columns of a file, and what training would do.
 

@@ -1,7 +1,6 @@
 """`onecycle doctor`: what onecycle runs on, and whether everything it needs is there."""
 
 import json
-import os
 import platform
 import re
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -14,6 +13,7 @@ from onecycle.core.config import Config
 from onecycle.core.device import pick_device
 from onecycle.data.datasets import mnist_arrays
 from onecycle.errors import OneCycleError
+from onecycle.train.threads import usable_cores
 
 _NOT_FOR_USERS = ("dev", "notebook")  # extras that the library itself never imports
 
@@ -29,7 +29,7 @@ def doctor(as_json: bool) -> int:
     facts |= {name: _version(name) or "MISSING; install onecycle again" for name in needed}
     facts |= {name: _version(name) or "not installed (optional)" for name in optional}
     facts |= {"devices": ", ".join(_devices()), "default device": _default_device()}
-    facts["threads"] = f"{torch.get_num_threads()} of {os.cpu_count()} CPUs"
+    facts["threads"] = f"{torch.get_num_threads()} of {usable_cores()} cores; a fit uses what its model keeps busy"
     facts |= {"home": str(Config().home()), "data": str(Config().data_path())}
     facts["embedded mnist"] = _check_mnist()
     if as_json:

@@ -259,6 +259,15 @@ def train_settings(
     wd: Annotated[float, option("NUMBER", "Weight decay.", parser=weight_decay)] = 1e-2,
     precision: Annotated[Precision, choice_option(Precision, "Number format of the forward pass.")] = "fp32",
     engine: Annotated[EngineName, choice_option(EngineName, "What runs the steps.")] = "auto",
+    threads: Annotated[
+        int | None,
+        option(
+            "N|auto",
+            "CPU threads; auto takes as many as the model keeps busy.",
+            parser=or_auto(whole(1, ", or auto")),
+            auto=True,
+        ),
+    ] = None,
     seed: Annotated[
         int, option("N", "Decides split, weights and batch order: same seed, same run.", parser=whole(0))
     ] = 42,
@@ -284,7 +293,7 @@ def train_settings(
     )
     return TrainSettings(
         source, table, image_size, memory_limit, bs, epochs, lr, _model(model, hidden, source), wd, engine, precision,
-        device,
+        device, threads,
     )  # fmt: skip
 
 

@@ -236,6 +236,7 @@ def _check_settings(values: dict[str, Any]) -> None:
         "wd": is_number(values["wd"]),
         "engine": values["engine"] in get_args(EngineName),
         "precision": values["precision"] in get_args(Precision),
+        "threads": values["threads"] is None or is_count(values["threads"]),
         "device": values["device"] is None or is_name(values["device"]),
         "lr": values["lr"] is None or is_number(values["lr"]),
         "peak lr": values["peak lr"] is None or is_number(values["peak lr"]),

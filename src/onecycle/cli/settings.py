@@ -48,6 +48,7 @@ class TrainSettings:
         engine: Which engine runs the steps.
         precision: Number format of the forward pass.
         device: Name of the device; None to choose it.
+        threads: CPU threads; None to choose them by the model's work.
     """
 
     source: str
@@ -62,6 +63,7 @@ class TrainSettings:
     engine: EngineName = "auto"
     precision: Precision = "fp32"
     device: str | None = None
+    threads: int | None = None
 
     @property
     def is_dataset(self) -> bool:

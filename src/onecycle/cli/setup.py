@@ -187,6 +187,7 @@ def build_learner(setup: Setup, settings: TrainSettings) -> Learner:
         wd=settings.wd,
         engine=settings.engine,
         precision=settings.precision,
+        threads=settings.threads or "auto",
     )
 
 

@@ -45,14 +45,13 @@ def versions(device: torch.device) -> dict[str, str]:
     from onecycle import __version__
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
     return {
         "onecycle": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "platform": platform.platform(terse=True),
-        "device": f"{device} ({name}{threads})",
+        "device": f"{device} ({name})",
     }
 
 

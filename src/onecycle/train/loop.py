@@ -16,7 +16,7 @@ same numbers of finished batches.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice, pairwise
 from typing import Any, Protocol
@@ -31,7 +31,7 @@ from onecycle.core.device import (
 )
 from onecycle.core.display import Display
 from onecycle.core.process import raise_malloc_trim_threshold
-from onecycle.data.loaders import Batch, Loader
+from onecycle.data.loaders import Batch, InMemoryLoader, Loader
 from onecycle.optim.schedules import Rates
 from onecycle.train.callbacks.base import are_own
 from onecycle.train.checks import FAILURES, explain
@@ -41,6 +41,7 @@ from onecycle.train.generators import GeneratorUse
 from onecycle.train.recorder import Recorder
 from onecycle.train.signals import handle_signals
 from onecycle.train.step import Gradients, Objective
+from onecycle.train.threads import Threads
 
 READ_SECONDS = 0.25  # interval of reading losses from the device, for the display and to find NaN
 _DROPOUT_STREAM = 2  # derives the seed of dropout and the like, apart from the seed of the batch order
@@ -67,6 +68,7 @@ class Run:
         total_steps: Steps to show in the display, if a callback ends the fit early.
         generators: What the fit does with torch's generators.
         shown: Changes of what is trained that were shown.
+        threads: torch's threads while the fit runs.
     """
 
     fit: Fit
@@ -84,6 +86,7 @@ class Run:
     total_steps: int | None = None
     generators: GeneratorUse = field(default_factory=GeneratorUse)
     shown: set[str] = field(default_factory=set[str])
+    threads: Threads = field(default_factory=Threads)
 
 
 @dataclass
@@ -154,7 +157,8 @@ def run_fit(run: Run) -> None:
     is_finished = run.start is not None and (position.epoch >= fit.epochs or fit.stop_reason)
     if not is_finished:
         run.display.start(recorder.record.column_names, run.total_steps or fit.epochs * fit.batches, fit.batches)
-    with run.generators.restoring(fit.device), handle_signals(fit, checkpointer.request if checkpointer else None):
+    handling = handle_signals(fit, checkpointer.request if checkpointer else None)
+    with run.generators.restoring(fit.device), handling, run.threads:
         try:
             fit.opt.set_rates(*fit.schedule(fit.iteration))
             fit.opt.note_rates()
@@ -215,6 +219,10 @@ def _train_epoch(epoch: Epoch) -> None:
     """Train an epoch; between steps save checkpoints, read losses for the display, and stop if asked to."""
     run, fit, is_watched = epoch.run, epoch.run.fit, epoch.is_watched
     recorder, checkpointer = run.recorder, run.checkpointer
+    loader = run.train_dl
+    if isinstance(loader, InMemoryLoader):  # else the first step knows a batch
+        _settle_threads(run, lambda: loader.peek(loader.batch_size)[0])
+    run.threads.begin_epoch()
     lrs = [rates.lrs[-1] for rates in epoch.rates]
     moms = [fit.opt.momentum if rates.mom is None else rates.mom for rates in epoch.rates]
     next_read = time.perf_counter() + READ_SECONDS
@@ -242,6 +250,8 @@ def _train_epoch(epoch: Epoch) -> None:
                 run.display.update(fit.epoch, done, recorder.losses[-1])
                 next_read = time.perf_counter() + READ_SECONDS
     finally:
+        if waiting := run.threads.waiting():
+            run.display.message(waiting)
         if not is_watched:
             fit.opt.note_rates()
         recorder.read(fit.num_batch, lrs, moms)  # waits for the device, once an epoch
@@ -266,6 +276,8 @@ def eager_steps(epoch: Epoch, gradients: Gradients) -> Iterator[int]:
         opt.set_rates(*epoch.rates[i])
         try:
             _call(hooks["on_batch_begin"], fit)
+            if i == first:
+                _settle_threads(run, lambda: fit.xb)
             loss = fit.loss = gradients(fit.xb, fit.yb)
             if is_watched or i == first:  # the first forward pass may have created layers
                 _follow_model(run)
@@ -284,6 +296,13 @@ def eager_steps(epoch: Epoch, gradients: Gradients) -> Iterator[int]:
             opt.note_rates()
         _call(hooks["on_batch_end"], fit)
         yield i + 1
+
+
+def _settle_threads(run: Run, inputs: Callable[[], Any]) -> None:
+    """Decide how many threads the fit uses, once that can be known, and record it."""
+    run.threads.settle(run.fit.model, run.objective.forward, inputs)
+    if run.threads.number is not None:
+        run.fit.record.settings = {**run.fit.record.settings, "threads": run.threads.number}
 
 
 def _follow_model(run: Run) -> None:

@@ -249,7 +249,6 @@ def _sampled_rows(dataset: Any, datasets: list[Any]) -> str | None:
 def machine() -> Part:
     """Return what the last bits of a fit depend on besides its settings."""
     return {
-        "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "matmul precision": torch.get_float32_matmul_precision(),

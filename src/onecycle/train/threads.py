@@ -1,0 +1,225 @@
+"""How many CPU threads a fit uses: as many as its operators can keep busy, by a rule that measures no time.
+
+torch's threads wait for one another after every operator. On idle cores that takes microseconds; where another process
+has one of the cores, the others wait until the system gives it back, which takes milliseconds, for each small operator.
+So a thread must have enough to do in an operator. `weigh` runs the model once on a batch and adds up the work of its
+operators, from their shapes; `number_for` makes the number of threads of it. Both depend on nothing but model, batch
+and cores, so that a fit does too. docs/engine.md has the measurements behind the rule.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode  # the documented way in, private by name only
+
+from onecycle.core.checks import check_int
+from onecycle.core.choices import ThreadCount
+from onecycle.core.nested import map_tensors, tensors_in
+from onecycle.errors import SettingError
+from onecycle.train.snapshot import restoring
+from onecycle.train.step import Forward
+
+WORK_PER_THREAD = 16e6  # floating point operations of an operator that are worth a thread
+_PER_ELEMENT = 64  # floating point operations in the time of reading and writing one number
+_LEAST_SECONDS, _MOST_WAITING = 1.0, 0.2  # of an epoch; the share of it that threads wait for a core
+
+_LOCK = threading.Lock()
+_UNDER_WAY: list["Threads"] = []
+
+
+def check_threads(threads: Any) -> ThreadCount:
+    """Return the setting. Raises SettingError if it is neither "auto" nor a number of at least 1."""
+    if threads == "auto":
+        return "auto"
+    if isinstance(threads, str):
+        raise SettingError(f'threads is "{threads}"; expected "auto" or a number of at least 1')
+    return check_int(threads, "threads", least=1)
+
+
+class Threads:
+    """The threads of one fit: a number, or the rule, which needs a batch. Entered for the time of the fit.
+
+    Args:
+        asked: The number, or "auto".
+        is_used: Whether the fit computes on the CPU; otherwise torch's threads are left alone.
+
+    Attributes:
+        number: How many, or None as long as that is not known.
+        outer: How many torch had before the fit.
+        thread: The thread of Python that runs the fit.
+    """
+
+    def __init__(self, asked: ThreadCount = "auto", is_used: bool = True) -> None:
+        self.number: int | None = None
+        self.outer, self.thread = 1, 0
+        self._asked, self._is_settled, self._has_told, self._before = asked, not is_used, False, 1
+        self._waited, self._since = 0.0, 0.0
+
+    def __enter__(self) -> Self:
+        """Note torch's number, and set that which was asked for; the rule is applied by `settle`."""
+        with _LOCK:
+            self._before = torch.get_num_threads()
+            # a new thread of Python begins with the number that a fit of another thread has set for itself
+            self.outer = next((each.outer for each in _UNDER_WAY if each.number == self._before), self._before)
+            self.thread = threading.get_ident()
+            if all(each.thread != self.thread for each in _UNDER_WAY):
+                self._before = self.outer
+            _UNDER_WAY.append(self)
+        if isinstance(self._asked, int):
+            self._set(self._asked)
+        elif self._most() == 1:
+            self._set(1)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Put torch's number back, unless the user has set another one during the fit."""
+        with _LOCK:
+            _UNDER_WAY.remove(self)
+        if self.number is not None and torch.get_num_threads() == self.number:
+            torch.set_num_threads(self._before)
+
+    def settle(self, model: nn.Module, forward: Forward, inputs: Callable[[], Any]) -> None:
+        """Apply the rule, if it is asked for and was not applied yet, to the model's work on the inputs of a batch."""
+        if not self._is_settled:
+            self._set(number_for(weigh(model, forward, inputs()), self._most()))
+
+    def begin_epoch(self) -> None:
+        """Note the time, for `waiting`."""
+        self._waited, self._since = seconds_waited(), time.perf_counter()
+
+    def waiting(self) -> str | None:
+        """Return a line, once, if the threads of this epoch spent much of it waiting for a core."""
+        seconds = time.perf_counter() - self._since
+        if self._has_told or self.number in (None, 1) or seconds < _LEAST_SECONDS:
+            return None
+        share = (seconds_waited() - self._waited) / seconds
+        if share < _MOST_WAITING:
+            return None
+        self._has_told = True
+        return (
+            f"threads: the fit's {self.number} threads waited {share:.0%} of the epoch for cores that other processes "
+            "use; with threads=1 (--threads 1) none waits for another"
+        )
+
+    def _most(self) -> int:
+        return min(self.outer, usable_cores())
+
+    def _set(self, number: int) -> None:
+        if not self._is_settled:
+            self.number, self._is_settled = number, True
+            torch.set_num_threads(number)
+
+
+class Work(TorchDispatchMode):
+    """Adds up the work of the operators that are called in its block, in floating point operations.
+
+    Attributes:
+        total: That of all.
+        squares: The sum of their squares.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = self.squares = 0.0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # otherwise torch imports torch.compile for nothing, which takes half a second
+
+    @property
+    def typical(self) -> float:
+        """The work of an operator, as a mean that is weighted by the work: the size at which most of it is done."""
+        return self.squares / self.total if self.total else 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        times, work = operator_work(func, args, result)
+        self.total += times * work
+        self.squares += times * work**2
+        return result
+
+
+def operator_work(func: Any, args: Any, result: Any) -> tuple[int, float]:
+    """Return how many steps an operator takes one after another, and the work of one of them."""
+    name = getattr(func, "_schema", None) and func._schema.name.removeprefix("aten::")
+    if name in ("mm", "bmm", "addmm", "baddbmm"):
+        return 1, 2.0 * result.numel() * args[-1].shape[-2]
+    if name == "convolution":
+        x, weight, is_transposed = args[0], args[1], args[6]
+        return 1, 2.0 * (x if is_transposed else result).numel() * prod(weight.shape[1:])
+    if name == "mkldnn_rnn_layer":  # a time step after the other
+        x, weights = args[0], args[1:3]
+        return x.shape[0], 2.0 * x.shape[1] * sum(weight.numel() for weight in weights)
+    if name and name.startswith("_scaled_dot_product"):
+        query, key = args[:2]
+        return 1, 4.0 * query.numel() * key.shape[-2]
+    is_view = getattr(func, "is_view", False)  # which takes no time
+    return 1, 0.0 if is_view else _PER_ELEMENT * float(sum(tensor.numel() for tensor in tensors_in(result)))
+
+
+def weigh(model: nn.Module, forward: Forward, xb: Any) -> Work | None:
+    """Run the model on a batch in train mode, and return its work; None if it cannot be run without a trace."""
+    work = Work()
+    with suppress(Exception):  # the step raises it again, where it belongs
+        device = next((tensor.device for tensor in tensors_in(xb)), torch.device("cpu"))
+        with torch.no_grad(), restoring(model, generators=device, is_trial=True) as snapshot:
+            if snapshot.is_complete:
+                with snapshot.trying(), work:
+                    forward(model.train(), map_tensors(Tensor.clone, xb))
+                return work
+    return None
+
+
+def number_for(work: Work | None, most: int) -> int:
+    """Return how many threads the work of a batch keeps busy, from 1 to `most`; `most` if it is not known."""
+    return most if work is None else max(1, min(most, int(work.typical / WORK_PER_THREAD)))
+
+
+def usable_cores() -> int:
+    """Return how many cores the process may use, by its affinity and by the quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(cores, _quota())))
+
+
+def _quota() -> float:
+    """Return how many cores the control groups of the process (of Linux, version 1 or 2) let it use."""
+    found = [float("inf")]
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            root = Path("/sys/fs/cgroup" + ("" if not controllers else "/cpu"))
+            if not controllers or "cpu" in controllers.split(","):
+                group = root / path.lstrip("/")
+                found += [_quota_of(folder) for folder in (group, *group.parents) if folder.is_relative_to(root)]
+    return min(found)
+
+
+def _quota_of(folder: Path) -> float:
+    with suppress(OSError, ValueError):
+        if (file := folder / "cpu.max").exists():
+            quota, period = file.read_text().split()
+        else:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        if quota != "max" and int(quota) > 0:
+            return int(quota) / int(period)
+    return float("inf")
+
+
+def seconds_waited() -> float:
+    """Return how long the threads of the process were ready to run and had no core; 0 where that is not known."""
+    waited = 0
+    with suppress(OSError, ValueError, IndexError):
+        for task in Path("/proc/self/task").iterdir():
+            with suppress(OSError):  # it has ended
+                waited += int((task / "schedstat").read_text().split()[1])
+    return waited / 1e9

@@ -1,0 +1,412 @@
+"""The CPU threads of a fit: the rule, what is recorded, and that torch's number is put back."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import onecycle.train.threads as threads_module
+from conftest import Net, seeded, toy_arrays
+from onecycle import Callback, DataBunch, Learner, accuracy
+from onecycle.errors import SettingError
+from onecycle.train.fit import Fit
+from onecycle.train.step import plain_forward
+from onecycle.train.threads import WORK_PER_THREAD, Work, usable_cores, weigh
+
+WIDE = 8192  # its layer is worth several threads at batch 256
+
+
+@pytest.fixture(autouse=True)
+def four_threads(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """Torch has four threads, and the machine as many cores."""
+    monkeypatch.setattr(threads_module, "usable_cores", lambda: 4)
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(1)
+
+
+class Sees(Callback):
+    """Notes how many threads torch has at each step, and acts at one of them."""
+
+    def __init__(self, act: Callable[[], Any] | None = None, at: int = 2) -> None:
+        self.seen: list[int] = []
+        self._act, self._at = act, at
+
+    def resume_settings(self) -> dict[str, Any]:
+        return {}
+
+    def on_batch_end(self, fit: Fit) -> None:
+        self.seen.append(torch.get_num_threads())
+        if self._act is not None and fit.iteration == self._at:
+            self._act()
+
+
+def small(**settings: Any) -> Learner:
+    data = DataBunch.create(toy_arrays(), toy_arrays(50, seed=1), bs=16, seed=1)
+    return Learner(data, seeded(Net()), metrics=accuracy, silent=True, **settings)
+
+
+def wide(**settings: Any) -> Learner:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(512, 64, generator=generator), torch.arange(512) % 4
+    data = DataBunch.create((x, y), bs=256, seed=1, device="cpu")
+    return Learner(
+        data, seeded(nn.Sequential(nn.Linear(64, WIDE), nn.ReLU(), nn.Linear(WIDE, 4))), silent=True, **settings
+    )
+
+
+def weights(learn: Learner) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in learn.model.parameters()]
+
+
+def same(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
+
+
+# --- the rule ---------------------------------------------------------------------------------------------------------
+
+
+def work_of(function: Callable[[], Any]) -> Work:
+    with torch.no_grad(), Work() as work:
+        function()
+    return work
+
+
+def test_the_work_of_products_is_counted_in_floating_point_operations():
+    a, b, c = torch.rand(3, 5), torch.rand(5, 7), torch.rand(7)
+    assert work_of(lambda: a @ b).total == 2 * 3 * 5 * 7
+    assert work_of(lambda: torch.addmm(c, a, b)).total == 2 * 3 * 5 * 7
+    assert work_of(lambda: torch.bmm(torch.ones(2, 3, 5), torch.ones(2, 5, 7)) is None).total >= 2 * 2 * 3 * 5 * 7
+    x = torch.rand(2, 4, 9, 9)
+    assert work_of(lambda: nn.functional.conv2d(x, torch.ones(6, 4, 3, 3))).total >= 2 * (2 * 6 * 7 * 7) * (4 * 3 * 3)
+    conv = nn.ConvTranspose2d(4, 6, 3).requires_grad_(False)
+    assert work_of(lambda: conv(x)).total == 2 * (2 * 4 * 9 * 9) * (6 * 3 * 3)
+    grouped = nn.Conv2d(4, 8, 3, groups=2).requires_grad_(False)
+    assert work_of(lambda: grouped(x)).total == 2 * (2 * 8 * 7 * 7) * (2 * 3 * 3)
+
+
+def test_views_are_no_work_and_other_operators_count_what_they_write():
+    x = torch.rand(6, 8)
+    assert work_of(lambda: x.t().view(48) if x.t().is_contiguous() else x.view(2, 24)[0].unsqueeze(0)).total == 0
+    assert work_of(lambda: x + 1).total == work_of(lambda: x.relu()).total == threads_module._PER_ELEMENT * 48
+    assert work_of(lambda: x.add_(1)).total == threads_module._PER_ELEMENT * 48
+
+
+def test_the_steps_of_a_recurrent_layer_are_small_however_long_the_sequence():
+    lstm = nn.LSTM(8, 16, batch_first=True).requires_grad_(False)
+    short, long = (weigh(lstm, lambda model, x: model(x), torch.rand(4, steps, 8)) for steps in (5, 500))
+    assert short is not None
+    assert long is not None
+    assert long.total > 50 * short.total
+    product = 2 * 4 * (4 * 16 * 8 + 4 * 16 * 16)
+    assert short.typical < 5 * product
+    assert long.typical < 100 * short.typical
+
+
+def test_one_large_operator_counts_more_than_many_small_ones():
+    small_, large = torch.rand(4, 4), torch.rand(512, 512)
+    work = work_of(lambda: [large @ large, *(small_ @ small_ for _ in range(100))])
+    assert work.typical > 0.99 * 2 * 512**3
+
+
+@pytest.mark.parametrize(
+    ("typical", "most", "expected"), [(0.5, 4, 1), (1.0, 4, 1), (2.5, 4, 2), (99, 4, 4), (99, 1, 1)]
+)
+def test_each_thread_must_have_enough_to_do(typical: float, most: int, expected: int):
+    work = Work()
+    work.total, work.squares = 1.0, typical * WORK_PER_THREAD
+    assert threads_module.number_for(work, most) == expected
+    assert threads_module.number_for(None, most) == most
+
+
+def test_weighing_leaves_no_trace():
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bn, self.calls = nn.BatchNorm1d(20), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            x.add_(1)
+            return nn.functional.dropout(self.bn(x))
+
+    model, x = Counts().eval(), torch.rand(8, 20)
+    before, random = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    original = x.clone()
+    assert weigh(model, plain_forward, x) is not None
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert torch.equal(random, torch.get_rng_state())
+    assert torch.equal(x, original)
+    assert model.calls == 0
+    assert not model.bn.training
+
+
+def test_a_model_that_cannot_be_tried_has_all_threads():
+    learn = small()
+    learn.model.rows = iter(range(1000))  # whose state cannot be restored
+    learn.fit(1, 1e-2)
+    assert learn.recorder.record.settings["threads"] == 4
+
+
+# --- the cores --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_the_affinity_of_the_process_limits_the_cores():
+    code = (
+        "import os; core = min(os.sched_getaffinity(0)); os.sched_setaffinity(0, [core]);"
+        "from onecycle.train.threads import usable_cores; print(usable_cores())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
+    assert usable_cores() >= 1
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, float("inf")),
+        ({"cpu.cfs_quota_us": "400000\n", "cpu.cfs_period_us": "100000\n"}, 4.0),
+        ({"cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n"}, float("inf")),
+        ({"cpu.max": "what\n"}, float("inf")),
+        ({}, float("inf")),
+    ],
+)
+def test_the_quota_of_a_control_group_is_read(tmp_path: Path, files: dict[str, str], cores: float):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    assert threads_module._quota_of(tmp_path) == cores
+
+
+# --- in a fit ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["eager", "fast"])
+def test_a_small_network_has_one_thread_and_a_large_one_several(engine: str):
+    for learn, number in ((small(engine=engine), 1), (wide(engine=engine), 4)):
+        sees = Sees()
+        learn.fit(2, 1e-2, callbacks=sees)
+        assert {*sees.seen} == {number}
+        assert learn.recorder.record.settings["threads"] == number
+        assert torch.get_num_threads() == 4
+
+
+def test_torchs_own_number_is_the_most():
+    torch.set_num_threads(2)
+    learn = wide()
+    learn.fit(1, 1e-2)
+    assert learn.recorder.record.settings["threads"] == 2
+
+
+def test_a_number_that_is_asked_for_is_taken():
+    sees, learn = Sees(), small(threads=3)
+    learn.fit(1, 1e-2, callbacks=sees)
+    assert {*sees.seen} == {3}
+    assert learn.recorder.record.settings["threads"] == 3
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.parametrize("threads", [0, -1, True, 1.5, "two", None])
+def test_what_is_no_number_of_threads_is_refused(threads: Any):
+    with pytest.raises(SettingError, match=r'threads is .*; expected ("auto" or )?a (whole )?number of at least 1'):
+        small(threads=threads)
+
+
+def test_the_numbers_are_those_of_as_many_threads():
+    results = []
+    for threads in ("auto", 4, 1):
+        learn = wide(threads=threads)
+        learn.fit(3, 1e-2)
+        results.append(weights(learn))
+    assert same(results[0], results[1])
+    alone = small(threads=1)
+    alone.fit_one_cycle(3, 1e-2)
+    learn = small()
+    learn.fit_one_cycle(3, 1e-2)
+    assert same(weights(alone), weights(learn))
+
+
+def test_a_loader_of_torch_is_known_at_its_first_batch():
+    x, y = toy_arrays()
+    sees, learn = Sees(), Learner(DataBunch(DataLoader(TensorDataset(x, y), 16)), seeded(Net()), silent=True)
+    learn.fit(1, 1e-2, callbacks=sees)
+    assert {*sees.seen} == {1}
+    assert learn.recorder.record.settings["threads"] == 1
+
+
+def test_the_finder_and_validation_follow_the_rule():
+    seen = SimpleQueue[int]()  # which the finder does not restore
+
+    class Looks(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.put(torch.get_num_threads())
+            return super().forward(x)
+
+    data = DataBunch.create(toy_arrays(), toy_arrays(50, seed=1), bs=16, seed=1)
+    learn = Learner(data, seeded(Looks()), silent=True, engine="eager", callbacks=Sees())
+    learn.lr_find(num_it=5)
+    assert [seen.get() for _ in range(seen.qsize())][-5:] == [1] * 5
+    learn.fit(1, 1e-2)
+    [seen.get() for _ in range(seen.qsize())]
+    row = learn.recorder.record.val_losses[-1]
+    assert learn.validate()[0] == row
+    learn.get_preds()
+    assert {seen.get() for _ in range(seen.qsize())} == {1}
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_torchs_number_is_put_back_after_an_error(error: type[BaseException]):
+    def act() -> None:
+        raise error("at this step")
+
+    learn = small()
+    with pytest.raises(error, match="at this step"):
+        learn.fit(2, 1e-2, callbacks=Sees(act))
+    assert torch.get_num_threads() == 4
+
+
+def test_torchs_number_is_put_back_after_ctrl_c():
+    learn = small()
+    learn.fit(2, 1e-2, callbacks=Sees(lambda: os.kill(os.getpid(), signal.SIGINT)))
+    assert learn.recorder.record.stopped
+    assert torch.get_num_threads() == 4
+
+
+def test_what_the_user_sets_during_the_fit_stays():
+    learn = small()
+    sees = Sees(lambda: torch.set_num_threads(3))
+    learn.fit(2, 1e-2, callbacks=sees)
+    assert sees.seen[-1] == torch.get_num_threads() == 3
+
+
+def test_a_fit_within_a_fit_has_its_own_number():
+    inner = Sees()
+    outer, large = Sees(lambda: wide().fit(1, 1e-2, callbacks=inner)), small()
+    large.fit(2, 1e-2, callbacks=outer)
+    assert {*inner.seen} == {4}
+    assert {*outer.seen} == {1}
+    assert torch.get_num_threads() == 4
+
+
+def test_fits_in_several_threads_of_python_have_their_own_numbers():
+    inside, ended, seen = threading.Barrier(4), threading.Barrier(4), dict[int, list[int]]()
+
+    def train(number: int) -> None:
+        sees = Sees(inside.wait)  # all are under way at once
+        learn = small(threads=number) if number < 4 else small()
+        learn.fit(4, 1e-2, callbacks=sees)
+        seen[number] = [*sees.seen, learn.recorder.record.settings["threads"]]
+        ended.wait()
+
+    workers = [threading.Thread(target=train, args=(number,)) for number in (1, 2, 3, 4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert {number: {*found} for number, found in seen.items()} == {1: {1}, 2: {2}, 3: {3}, 4: {1}}
+    later = list[int]()
+    worker = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    worker.start()
+    worker.join()
+    assert later == [torch.get_num_threads()] == [4]
+
+
+def test_a_fit_that_starts_while_another_runs_knows_how_many_threads_torch_had():
+    entered, go_on, found = threading.Event(), threading.Event(), list[Any]()
+
+    def first() -> None:
+        small().fit(2, 1e-2, callbacks=Sees(lambda: (entered.set(), go_on.wait(60))))
+
+    def second() -> None:
+        learn = wide()
+        learn.fit(1, 1e-2)
+        found.append(learn.recorder.record.settings["threads"])
+
+    worker = threading.Thread(target=first)
+    worker.start()
+    assert entered.wait(60)
+    other = threading.Thread(target=second)
+    other.start()
+    other.join()
+    go_on.set()
+    worker.join()
+    assert found == [4]
+
+
+# --- resumed ----------------------------------------------------------------------------------------------------------
+
+
+def interrupted(folder: Path, **settings: Any) -> None:
+    interrupts = Sees(lambda: os.kill(os.getpid(), signal.SIGINT))
+    wide(**settings).fit(3, 1e-2, checkpoint=folder, callbacks=interrupts)
+
+
+@pytest.mark.parametrize(("now", "cores"), [(1, 4), (4, 4), (4, 2)])
+def test_a_resumed_fit_has_the_threads_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: int, cores: int
+):
+    whole = wide(threads=2)
+    whole.fit(3, 1e-2, callbacks=Sees())
+    interrupted(tmp_path / "run", threads=2)
+    torch.set_num_threads(now)
+    monkeypatch.setattr("onecycle.checkpoint.resume.usable_cores", lambda: cores)
+    sees, learn = Sees(), wide()
+    learn.resume(tmp_path / "run", callbacks=sees)
+    assert sees.seen[-3:] == [2, 2, 2]
+    assert learn.recorder.record.settings["threads"] == 2
+    assert same(weights(learn), weights(whole))
+    assert learn.recorder.record.batch_losses == whole.recorder.record.batch_losses
+    assert torch.get_num_threads() == now
+
+
+def test_a_run_of_more_threads_than_there_are_cores_resumes_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    interrupted(tmp_path / "run", threads=4)
+    monkeypatch.setattr("onecycle.checkpoint.resume.usable_cores", lambda: 1)
+    sees, learn = Sees(), wide()
+    with pytest.warns(UserWarning, match="trained with 4 threads, and this process may use 1 core; the fit resumes wi"):
+        learn.resume(tmp_path / "run", callbacks=sees)
+    assert {*sees.seen[-3:]} == {1}
+    assert learn.recorder.record.settings["threads"] == 1
+
+
+# --- threads that wait ------------------------------------------------------------------------------------------------
+
+
+def test_threads_that_wait_for_cores_are_said_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    waited = iter(range(0, 10_000, 1000))
+    monkeypatch.setattr(threads_module, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(threads_module, "seconds_waited", lambda: float(next(waited)))
+    for threads, lines in ((2, 1), (1, 0)):
+        learn = small(threads=threads)
+        learn.silent = False
+        learn.fit(3, 1e-2)
+        said = capsys.readouterr()
+        assert (said.out + said.err).count("with threads=1 (--threads 1) none waits for another") == lines
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the system does not count it")
+def test_the_system_counts_how_long_threads_wait():
+    code = (
+        "import os, threading; core = min(os.sched_getaffinity(0)); os.sched_setaffinity(0, [core]);"
+        "from onecycle.train.threads import seconds_waited; before = seconds_waited();"
+        "import time; end = time.thread_time() + 0.3;"
+        "work = lambda: [None for _ in iter(lambda: time.thread_time() > end, True)];"
+        "import subprocess, sys;"
+        "busy = subprocess.Popen([sys.executable, '-c', 'while True: pass']); work(); busy.kill(); busy.wait();"
+        "print(seconds_waited() - before)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0.05 < float(result.stdout) < 30
