@@ -1,6 +1,6 @@
 """One thread or many: epochs of small and large networks, on idle cores and beside busy processes.
 
-    python benchmarks/threads.py [--rounds 5] [--seconds 0.4] [--out benchmarks]
+    python benchmarks/threads.py [--rounds 5] [--seconds 0.4] [--only TEXT] [--out benchmarks]
 
 Each network is trained with 1, 2, 4, … threads up to all cores, alone and beside 1, 2 and 4 processes that keep a core
 busy each. The rounds of all of these are interleaved. Written are threads.json and threads.md: medians, relative to one
@@ -13,7 +13,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 NEIGHBOURS = (0, 1, 2, 4)
 
 
-class Sequence(nn.Module):
+class Recurrent(nn.Module):
     """An LSTM over the 28 rows of an image, and a linear layer on its last output."""
 
     def __init__(self, width: int) -> None:
@@ -84,8 +84,8 @@ CASES: dict[str, tuple[Any, tuple[int, ...], int]] = {
     "conv 32-64-128, batch 256": (lambda: conv(32, 64, 128), (1, 28, 28), 256),
     "TabularModel, batch 64": (Table, (16,), 64),
     "TabularModel, batch 1,024": (Table, (16,), 1024),
-    "LSTM 64, batch 64": (lambda: Sequence(64), (28, 28), 64),
-    "LSTM 256, batch 256": (lambda: Sequence(256), (28, 28), 256),
+    "LSTM 64, batch 64": (lambda: Recurrent(64), (28, 28), 64),
+    "LSTM 256, batch 256": (lambda: Recurrent(256), (28, 28), 256),
 }
 
 
@@ -105,32 +105,39 @@ class Case:
     """A network with data for it, trained again and again."""
 
     def __init__(self, name: str, seconds: float) -> None:
-        make, shape, bs = CASES[name]
+        make, self.shape, self.bs = CASES[name]
         torch.manual_seed(0)
-        self.steps = 0
-        x = torch.rand(bs * 100, *shape)
-        y = torch.randint(0, 10, (len(x),))
-        self.learn = Learner(DataBunch.create((x, y), bs=bs, device="cpu"), make(), silent=True, engine="fast")
-        self.learn.threads = 1
-        self.epoch()
-        self.repeats = max(1, round(seconds / self.epoch()))
-        self.work = weigh(self.learn.model, plain_forward, x[:bs])
+        self.model, self.seconds = make(), seconds
+        self.learn = self.learner(10)
+        self.learn.fit(1, 1e-3)
+        self.steps = max(10, min(200, round(seconds / 5 / self.epoch() * 10)))
+        self.learn = self.learner(self.steps)
+        self.learn.fit(1, 1e-3)
+        self.work = weigh(self.model, plain_forward, torch.rand(self.bs, *self.shape))
+
+    def learner(self, steps: int) -> Learner:
+        """Return a learner with that many steps in an epoch."""
+        x = torch.rand(self.bs * steps, *self.shape)
+        data = DataBunch.create((x, torch.randint(0, 10, (len(x),))), bs=self.bs, device="cpu")
+        return Learner(data, self.model, silent=True, engine="fast", threads=1)
 
     def epoch(self) -> float:
-        """Return the seconds of 100 steps."""
+        """Return the seconds of an epoch."""
         self.learn.fit(1, 1e-3)
         return self.learn.recorder.record.seconds[-1]
 
     def measured(self, threads: int) -> float:
-        """Return the mean seconds of 100 steps."""
-        self.learn.threads = threads
-        return statistics.mean(self.epoch() for _ in range(self.repeats))
+        """Return the mean milliseconds of a step, from as many epochs as take the time that was given."""
+        self.learn.threads, found = threads, list[float]()
+        while sum(found) < self.seconds:
+            found.append(self.epoch())
+        return statistics.mean(found) / self.steps * 1000
 
 
-def measure(seconds: float, rounds: int, numbers: list[int]) -> list[dict[str, Any]]:
+def measure(names: Sequence[str], seconds: float, rounds: int, numbers: list[int]) -> list[dict[str, Any]]:
     """Return a row for each network: medians by neighbours and threads, and what the rule says."""
     rows: list[dict[str, Any]] = []
-    for name in CASES:
+    for name in names:
         case = Case(name, seconds)
         found: dict[tuple[int, int], list[float]] = {(n, t): [] for n in NEIGHBOURS for t in numbers}
         for _ in range(rounds):
@@ -144,11 +151,12 @@ def measure(seconds: float, rounds: int, numbers: list[int]) -> list[dict[str, A
             "name": name,
             "million operations": case.work.typical / 1e6,
             "rule": number_for(case.work, numbers[-1]),
-            "ms a step": base * 10,
+            "ms a step": base,
             "ratios": {f"{n}/{t}": statistics.median(times) / base for (n, t), times in found.items()},
         }
         rows.append(row)
-        print(name, f"{row['million operations']:.1f}", row["rule"], row["ratios"], flush=True)
+        print(name, f"{row['million operations']:.1f}", row["rule"], f"{base:.2f} ms", flush=True)
+        print({key: round(ratio, 2) for key, ratio in row["ratios"].items()}, flush=True)
     return rows
 
 
@@ -171,11 +179,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.4, help="of one measurement on one idle core")
+    parser.add_argument("--only", default="", help="networks whose names hold this text")
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args()
     cores = usable_cores()
     numbers = sorted({1, cores, *(2**i for i in range(1, 10) if 2**i < cores)})
-    rows = measure(options.seconds, options.rounds, numbers)
+    names = [name for name in CASES if options.only in name]
+    rows = measure(names, options.seconds, options.rounds, numbers)
     about = {"torch": torch.__version__, "cores": cores, "rounds": options.rounds, "neighbours": NEIGHBOURS}
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "threads.json").write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
