@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: demo test check lint torture notebooks bench bench-lesson gpu clean
+.PHONY: demo test check lint versions torture notebooks bench bench-lesson gpu clean
 
 demo: $(STAMP)  ## the main job: MNIST, finder, one cycle, report in runs/mnist/
 	$(BIN)/onecycle train mnist --lr auto --out runs/mnist --force
@@ -19,6 +19,9 @@ lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+versions: $(STAMP)  ## the fast tests on the lowest and the newest versions of Python, torch and the rest
+	$(BIN)/python tests/versions.py
 
 torture: $(STAMP)  ## 10,000 generated models; kill -9, full disks, flipped bits, signals: the figures of docs/reliability.md
 	$(BIN)/python tests/engine/torture.py
@@ -61,4 +64,4 @@ benchmarks/.venv/.ready: pyproject.toml constraints.txt benchmarks/requirements.
 	touch $@
 
 clean:  ## remove the environments and what runs wrote
-	rm -rf .venv benchmarks/.venv runs
+	rm -rf .venv .venv-lowest .venv-newest benchmarks/.venv runs

@@ -134,7 +134,7 @@ def workload(name: str, scale: float, peers: list[str]) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, HERE / "workloads.py", name, str(scale * part), folder]
         subprocess.run(command, check=True)
-        measured = side_by_side(name, peers, Path(folder), rounds, 1, limit)
+        measured = side_by_side(name, peers, Path(folder), rounds, 1, limit, busy=False)
     return {
         peer: {key: found[key] for key in ("name", "missing", "epochs", "fresh", "accuracy", "gpu_mb") if key in found}
         for peer, found in measured.items()

@@ -1,4 +1,4 @@
-"""The measurements: fresh processes, and epochs of all peers in turn."""
+"""The measurements: fresh processes, and epochs of all peers in turn, on idle cores and beside a busy process."""
 
 import json
 import os
@@ -6,7 +6,8 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,18 @@ class GoneError(Exception):
 def say(text: str) -> None:
     """Progress, on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def beside(count: int = 1) -> Generator[None]:
+    """Keep as many cores busy in the block as there are processes."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 class Worker:
@@ -82,11 +95,11 @@ def bare_torch() -> dict[str, float]:
 
 
 def side_by_side(
-    workload: str, peers: Iterable[str], folder: Path, rounds: int, fresh_rounds: int, limit: float
+    workload: str, peers: Iterable[str], folder: Path, rounds: int, fresh_rounds: int, limit: float, busy: bool = True
 ) -> dict[str, dict[str, Any]]:
-    """Each peer's fresh processes, then steady epochs, the peers in turn in every round."""
+    """Each peer's fresh processes, then steady epochs, the peers in turn in every round; the same beside a process."""
     found: dict[str, dict[str, Any]] = {
-        peer: {"name": peer, "fresh": [], "peak_mb": [], "first_accuracy": [], "epochs": [], "accuracy": []}
+        peer: {"name": peer, "fresh": [], "peak_mb": [], "first_accuracy": [], "epochs": [], "busy": [], "accuracy": []}
         for peer in peers
     }
     for number in range(fresh_rounds):
@@ -102,8 +115,14 @@ def side_by_side(
                     continue
                 if peer not in workers:  # one after another: starting takes all cores
                     workers[peer] = Worker(peer, workload, folder, limit)
-                _steady(workers[peer], figures, counted=number > 0)
+                _steady(workers[peer], figures, "epochs" if number else None)
                 say(f"{workload}, round {number} of {rounds}: {_last(figures, 'epochs')}")
+        with beside():
+            for number in range(rounds if busy else 0):
+                for peer, figures in found.items():
+                    if "missing" not in figures:
+                        _steady(workers[peer], figures, "busy")
+                        say(f"{workload}, busy round {number + 1} of {rounds}: {_last(figures, 'busy')}")
     finally:
         for worker in workers.values():
             worker.close()
@@ -157,15 +176,15 @@ def _fresh(worker: Worker, figures: dict[str, Any]) -> None:
         worker.close()
 
 
-def _steady(worker: Worker, figures: dict[str, Any], counted: bool) -> None:
+def _steady(worker: Worker, figures: dict[str, Any], key: str | None) -> None:
     try:
         answer = worker.epoch()
     except GoneError as error:
         figures |= {"missing": str(error), "name": worker.name}
         worker.close()
         return
-    if counted:
-        figures["epochs"].append(answer["seconds"])
+    if key:
+        figures[key].append(answer["seconds"])
         figures["accuracy"].append(answer["accuracy"])
 
 

@@ -22,8 +22,9 @@ def markdown(results: dict[str, Any]) -> str:
         f"{about['date']}, {about['cores']} cores, {about['gpu'] or 'no GPU'}, {about['machine']}. {packages}.",
         "The ratios matter, not the seconds. Epoch times are medians of "
         f"{about['rounds']} rounds. In each round every peer ran one epoch, one after the other, each in a process of "
-        "its own. One warm-up round is not counted. Times of fresh processes are medians of "
-        f"{about['fresh']}. An epoch is training and validation with accuracy, without a display. Peak memory is that "
+        "its own. One warm-up round is not counted. Busy rounds are the same beside a process that keeps a core busy. "
+        f"Times of fresh processes are medians of {about['fresh']}. An epoch is training and validation with accuracy, "
+        "without a display. Peak memory is that "
         "of the process (not of the GPU) after its first epoch. "
         f"`import torch` alone takes {torch['seconds']:.2f} s and {torch['peak_mb']:.0f} MB.",
     ]
@@ -39,13 +40,14 @@ def _table(workload: dict[str, Any], torch_mb: float) -> str:
     peers = workload["peers"]
     done = {key: peer for key, peer in peers.items() if "missing" not in peer}
     base = {key: median(peer["epochs"]) for key, peer in done.items()}
+    busy = {key: median(peer["busy"]) for key, peer in done.items() if peer.get("busy")}
     fresh = {key: median(peer["fresh"]) for key, peer in done.items()}
     best = min((fresh[key] for key in OURS if key in fresh), default=None)
     data_mb = next((peer["data_mb"] for peer in done.values()), 0.0)
     lines = [
-        "| | epoch s | min-max | / eager | / fast | / floor | fresh process s | / onecycle "
-        "| accuracy, 1st epoch | last epoch | peak MB | / (data + torch) |",
-        "|---|" + "---:|" * 11,
+        "| | epoch s | min-max | / eager | / fast | / floor | busy s | / quiet | / fast, busy | fresh process s "
+        "| / onecycle | accuracy, 1st epoch | last epoch | peak MB | / (data + torch) |",
+        "|---|" + "---:|" * 14,
     ]
     for key, peer in sorted(done.items(), key=lambda item: base[item[0]]):
         seconds, peak = base[key], max(peer["peak_mb"])
@@ -53,6 +55,9 @@ def _table(workload: dict[str, Any], torch_mb: float) -> str:
             f"{seconds:.3f}",
             f"{min(peer['epochs']):.3f}-{max(peer['epochs']):.3f}",
             *(_ratio(seconds, base.get(other)) for other in (*OURS, "floor")),
+            f"{busy[key]:.3f}" if key in busy else "-",
+            _ratio(busy.get(key), seconds),
+            _ratio(busy.get(key), busy.get("onecycle_fast")),
             f"{fresh[key]:.2f}",
             _ratio(fresh[key], best),
             _accuracy(peer["first_accuracy"]),
@@ -97,8 +102,8 @@ def cost_by_rows(workload: dict[str, Any]) -> dict[str, dict[int, float]]:
     return costs
 
 
-def _ratio(value: float, base: float | None) -> str:
-    return f"{value / base:.2f}" if base else "-"
+def _ratio(value: float | None, base: float | None) -> str:
+    return f"{value / base:.2f}" if value is not None and base else "-"
 
 
 def _accuracy(values: list[float | None]) -> str:

@@ -11,15 +11,13 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+from measure import beside
 from torch import Tensor, nn
 
 from onecycle import DataBunch, Learner
@@ -87,18 +85,6 @@ CASES: dict[str, tuple[Any, tuple[int, ...], int]] = {
     "LSTM 64, batch 64": (lambda: Recurrent(64), (28, 28), 64),
     "LSTM 256, batch 256": (lambda: Recurrent(256), (28, 28), 256),
 }
-
-
-@contextmanager
-def beside(count: int) -> Iterator[None]:
-    """Keep as many cores busy in the block as there are processes."""
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for process in busy:
-            process.kill()
-            process.wait()
 
 
 class Case:

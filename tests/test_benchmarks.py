@@ -55,12 +55,31 @@ def test_the_changes_to_the_process():
     assert all(float(cell) > 0 for cells in found.values() for cell in cells)
 
 
+def test_one_thread_or_many(tmp_path: Path):
+    printed("threads.py", "--rounds", "1", "--seconds", "0.01", "--only", "(lesson)", "--out", str(tmp_path))
+    found = json.loads((tmp_path / "threads.json").read_text())
+    (row,) = found["rows"]
+    assert row["rule"] == 1
+    assert row["million operations"] == pytest.approx(4.23, abs=0.1)
+    assert row["ratios"].keys() >= {"0/1", "4/1"}
+    assert all(ratio > 0 for ratio in row["ratios"].values())
+    assert "| MLP 784-50-10, batch 64 (lesson) |" in (tmp_path / "threads.md").read_text()
+
+
+def test_many_fits():
+    lines = printed("many_fits.py", "--rounds", "1", "--epochs", "1").splitlines()
+    assert lines[0].startswith("one fit: ")
+    assert lines[0].endswith(", 1.00")
+    assert len(lines) == 3
+
+
 def test_a_smoke_run_beside_the_floor(tmp_path: Path):
     peers = "onecycle_eager,onecycle_fast,floor"
     printed("run.py", "--quick", "--workloads", "lesson,rows", "--peers", peers, "--out", str(tmp_path))
     stem = next(tmp_path.glob("*.json")).stem
     results = json.loads((tmp_path / f"{stem}.json").read_text())
-    assert all(peer["epochs"][0] > 0 for peer in results["workloads"]["lesson"]["peers"].values())
+    peers_found = results["workloads"]["lesson"]["peers"].values()
+    assert all(peer["epochs"][0] > 0 and peer["busy"][0] > 0 for peer in peers_found)
     text = (tmp_path / f"{stem}.md").read_text()
     assert re.search(r"\| onecycle, fast \| \d", text)
     assert (tmp_path / f"{stem}.png").stat().st_size > 10_000
