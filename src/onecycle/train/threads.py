@@ -27,7 +27,7 @@ from onecycle.errors import SettingError
 from onecycle.train.snapshot import restoring
 from onecycle.train.step import Forward
 
-WORK_PER_THREAD = 16e6  # floating point operations of an operator that are worth a thread
+WORK_PER_THREAD = 32e6  # floating point operations of an operator that are worth a thread
 _PER_ELEMENT = 64  # floating point operations in the time of reading and writing one number
 _LEAST_SECONDS, _MOST_WAITING = 1.0, 0.2  # of an epoch; the share of it that threads wait for a core
 
