@@ -1,7 +1,12 @@
-"""Programs as Python let go of what they no longer use."""
+"""Programs as Python: they take TorchScript's place, and let go of what they no longer use."""
 
+import json
+import os
+import subprocess
+import sys
 import weakref
 
+import pytest
 import torch
 
 from onecycle.engine.program import _with_dels, as_python
@@ -58,3 +63,52 @@ def test_a_step_holds_no_tensor_longer_than_it_has_to():
     as_python(source, "run")(torch.ones(2).as_subclass(Watched))
     assert len(alive) == 21
     assert max(alive) == 2
+
+
+def test_python_calls_the_overload_that_a_comment_names(monkeypatch: pytest.MonkeyPatch):
+    def resolves(*_: object, **__: object) -> None:
+        raise AssertionError("the overload was looked for")
+
+    source = "def run(x: Tensor) -> Tensor:\n    v0 = torch.ops.aten.mul(x, 2)  # Tensor\n    return v0\n"
+    run = as_python(source, "run")
+    monkeypatch.setattr(type(torch.ops.aten.mul), "__call__", resolves)
+    assert run(torch.ones(1)).item() == 2
+
+
+FITS = """
+import hashlib, json, warnings
+from functools import partial
+import torch
+import onecycle
+
+warnings.simplefilter("error")
+torch.set_num_threads(1)
+found = []
+g = torch.Generator().manual_seed(0)
+arrays = torch.randn(320, 6, generator=g), torch.randint(0, 3, (320,), generator=g)
+for opt_func in (torch.optim.AdamW, partial(torch.optim.SGD, momentum=0.9, nesterov=True), torch.optim.SGD):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.BatchNorm1d(8), torch.nn.GELU(), torch.nn.Linear(8, 3))
+    data = onecycle.DataBunch.create(arrays, arrays, bs=8, seed=1)
+    learn = onecycle.Learner(data, model, opt_func=opt_func, wd=0.1, metrics=onecycle.accuracy, engine="fast", silent=True)
+    learn.fit_one_cycle(2, 1e-2)
+    assert learn.engine.captured is not None and learn.engine.fallback_reason is None
+    weights = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
+    found.append([hashlib.sha256(weights).hexdigest(), learn.recorder.val_losses])
+print(json.dumps(found))
+"""
+
+
+def fits(simulated: str | None) -> list[object]:
+    environment = os.environ | ({"ONECYCLE_TORCHSCRIPT": simulated} if simulated else {})
+    command = [sys.executable, "-c", FITS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_without_torchscript_python_takes_over_and_no_bit_changes():
+    with_torchscript = fits(None)
+    for simulated in ("does not compile", "does not run"):
+        assert fits(simulated) == with_torchscript

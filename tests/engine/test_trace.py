@@ -116,8 +116,8 @@ def test_any_operation_gives_the_same_in_torchscript_and_python(
 def test_the_text_holds_calls_and_numbers_only():
     trace = traced(lambda x: nn.functional.gelu(x * 0.5, approximate="tanh"), torch.rand(3))
     assert [op_source(op) for op in trace.ops] == [
-        "v1 = torch.ops.aten.mul(x0, 0.5)",
-        "v2 = torch.ops.aten.gelu(v1, approximate='tanh')",
+        "v1 = torch.ops.aten.mul(x0, 0.5)  # Tensor",
+        "v2 = torch.ops.aten.gelu(v1, approximate='tanh')  # default",
     ]
 
 

@@ -1,7 +1,8 @@
 """The optimizer's step as lines of a program, so that many steps run without Python between them.
 
-The lines call the kernels that the optimizer itself calls. In them the gradients are g0, g1, …, the tensors of call k
-are `groups[k]`, and the numbers of step i are `numbers[i]`: the learning rate of each call, and the momentum last.
+The lines call the kernels that the optimizer itself calls; a comment names the overload. In them the gradients are g0,
+g1, …, the tensors of call k are `groups[k]`, and the numbers of step i are `numbers[i]`: the learning rate of each
+call, and the momentum last.
 """
 
 from collections.abc import Collection, Sequence
@@ -85,7 +86,7 @@ class OptimizerProgram:
             f"torch.ops.aten.{kernel}(groups[{k}][0], {grads}, groups[{k}][1], groups[{k}][2], none, groups[{k}][3], "
             f"lr=numbers[i][{k}], beta1=numbers[i][-1], beta2={float(settings['betas'][1])!r}, "
             f"weight_decay={float(settings['weight_decay'])!r}, eps={float(settings['eps'])!r}, "
-            "amsgrad=False, maximize=False)",
+            "amsgrad=False, maximize=False)  # default",
         ]
         self.adam.append(call)
         counts = [call.steps[0]] * len(call.steps)
@@ -96,18 +97,20 @@ class OptimizerProgram:
         k = len(self.groups)
         lines = [f"d{k} = {grads}"]
         if call.decoupled:
-            lines.insert(0, f"torch.ops.aten._foreach_mul_(groups[{k}][0], 1 - {call.decoupled!r} * numbers[i][{k}])")
+            lines.insert(
+                0, f"torch.ops.aten._foreach_mul_(groups[{k}][0], 1 - {call.decoupled!r} * numbers[i][{k}])  # Scalar"
+            )
         if call.wd:
-            lines.append(f"d{k} = torch.ops.aten._foreach_add(d{k}, groups[{k}][0], alpha={call.wd!r})")
+            lines.append(f"d{k} = torch.ops.aten._foreach_add(d{k}, groups[{k}][0], alpha={call.wd!r})  # List")
         if call.buffers:
             lines += [
-                f"torch.ops.aten._foreach_mul_(groups[{k}][1], numbers[i][-1])",
-                f"torch.ops.aten._foreach_add_(groups[{k}][1], d{k}, alpha={1 - call.dampening!r})",
-                f"d{k} = torch.ops.aten._foreach_add(d{k}, groups[{k}][1], alpha=numbers[i][-1])"
+                f"torch.ops.aten._foreach_mul_(groups[{k}][1], numbers[i][-1])  # Scalar",
+                f"torch.ops.aten._foreach_add_(groups[{k}][1], d{k}, alpha={1 - call.dampening!r})  # List",
+                f"d{k} = torch.ops.aten._foreach_add(d{k}, groups[{k}][1], alpha=numbers[i][-1])  # List"
                 if call.nesterov
                 else f"d{k} = groups[{k}][1]",
             ]
-        lines.append(f"torch.ops.aten._foreach_add_(groups[{k}][0], d{k}, alpha=-numbers[i][{k}])")
+        lines.append(f"torch.ops.aten._foreach_add_(groups[{k}][0], d{k}, alpha=-numbers[i][{k}])  # List")
         self.add(call.layer, lines, [detached(call.params), call.buffers])
 
     @torch.no_grad()

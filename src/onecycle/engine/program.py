@@ -4,9 +4,12 @@ The same text serves both. It contains calls of torch's operators on named tenso
 """
 
 import math
+import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
+from types import BuiltinFunctionType
 from typing import Any
 
 import torch
@@ -14,6 +17,7 @@ import torch
 from onecycle.engine.trace import CannotCaptureError, Op, Trace, Value, values_in
 
 Function = Callable[..., Any]
+_OPERATOR = re.compile(r"torch\.ops\.(\w+)\.(\w+)(\(.*\))  # (\w+)$", re.MULTILINE)
 
 
 def step_source(trace: Trace) -> str:
@@ -62,15 +66,34 @@ def scores_source(trace: Trace, casts: Sequence[str]) -> str:
 
 
 def compiled(source: str, name: str) -> Function:
-    """Compile the function `name` of `source` with TorchScript, or as Python if that is not possible."""
+    """Compile the function `name` of `source` with TorchScript, or as Python where that fails."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TorchScript is deprecated, which docs/engine.md accounts for
-            script = getattr(torch.jit.CompilationUnit(source), name)
-    except Exception:  # TorchScript is gone, or lacks an operator: the same text is Python too
+        return _scripted(source, name) if _has_torchscript() else as_python(source, name)
+    except Exception:  # it lacks an operator: the same text is Python too
         return as_python(source, name)
 
+
+@cache
+def _has_torchscript() -> bool:
+    """Whether TorchScript, which is deprecated, still compiles and runs a program."""
+    try:
+        return _scripted("def twice(number: int) -> int:\n    return number + number\n", "twice")(2) == 4
+    except Exception:
+        return False
+
+
+def _scripted(source: str, name: str) -> Function:
+    """Compile with TorchScript: all programs come by here. ONECYCLE_TORCHSCRIPT simulates a torch without it."""
+    simulated = os.environ.get("ONECYCLE_TORCHSCRIPT")
+    if simulated == "does not compile":
+        raise RuntimeError(f"TorchScript {simulated}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, which docs/engine.md accounts for
+        script = getattr(torch.jit.CompilationUnit(source), name)
+
     def unoptimized(*args: Any) -> Any:
+        if simulated == "does not run":
+            raise RuntimeError(f"TorchScript {simulated}")
         # optimized, addmm would be split in two: slower, and rounded differently
         with torch.jit.optimized_execution(False):  # pyright: ignore[reportPrivateImportUsage] -- documented under this name
             return script(*args)
@@ -79,9 +102,21 @@ def compiled(source: str, name: str) -> Function:
 
 
 def as_python(source: str, name: str) -> Function:
-    """Return the function `name` of `source` as Python."""
+    """Return the function `name` of `source` as Python.
+
+    It calls torch's own function of the operator's name, if there is one, which takes half as long to call as the
+    overload that the comment names.
+    """
     names: dict[str, Any] = {"torch": torch, "List": list, "Tensor": torch.Tensor}
-    exec(_with_dels(source), names)  # source made in this file from names of operators and numbers
+
+    def direct(call: re.Match[str]) -> str:
+        namespace, operator, arguments, overload = call.groups()
+        function, own = f"{namespace}_{operator}_{overload}", getattr(torch, operator, None)
+        is_own = namespace == "aten" and isinstance(own, BuiltinFunctionType)
+        names[function] = own if is_own else getattr(getattr(getattr(torch.ops, namespace), operator), overload)
+        return function + arguments
+
+    exec(_with_dels(_OPERATOR.sub(direct, source)), names)  # source made here from names of operators and numbers
     return names[name]
 
 
@@ -114,7 +149,7 @@ def op_source(op: Op) -> str:
     args = [_text(value, op, i) for i, value in enumerate(op.args)]
     args += [f"{name}={_text(value, op, names.index(name))}" for name, value in op.kwargs.items()]
     namespace, _, name = op.func._schema.name.partition("::")
-    call = f"torch.ops.{namespace}.{name}({', '.join(args)})"
+    call = f"torch.ops.{namespace}.{name}({', '.join(args)})  # {op.func._schema.overload_name or 'default'}"
     results: list[Any] = list(op.results) if isinstance(op.results, tuple) else [op.results]
     if any(isinstance(result, list) for result in results) and len(results) > 1:
         raise CannotCaptureError(f"the operation {name} returns several lists")
