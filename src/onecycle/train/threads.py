@@ -88,7 +88,7 @@ class Threads:
 
     def settle(self, model: nn.Module, forward: Forward, inputs: Callable[[], Any]) -> None:
         """Apply the rule, if it is asked for and was not applied yet, to the model's work on the inputs of a batch."""
-        if not self._is_settled:
+        if not self._is_settled and self in _UNDER_WAY:
             self._set(number_for(weigh(model, forward, inputs()), self._most()))
 
     def begin_epoch(self) -> None:
