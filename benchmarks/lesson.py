@@ -20,6 +20,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
+from measure import beside
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -118,25 +119,12 @@ def import_costs(*modules: str, rounds: int = 9) -> list[float]:
     return [statistics.median(found) for found in costs]
 
 
-def main() -> None:
-    """Run the rounds and print the table."""
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--rounds", type=int, default=7, help="counted rounds (at least 5)")
-    arguments.add_argument("--json", type=Path, help="also write the figures to this file")
-    options = arguments.parse_args()
-    os.environ["CI"] = "1"  # rows, no live bar: the output goes to a buffer
-    data = onecycle.mnist(bs=BS, seed=0)
-    contestants = {
-        "onecycle": with_onecycle(data),
-        "plain PyTorch loop": with_plain_loop(data.train_ds, data.valid_ds),
-        "fastai 2": with_fastai(data.train_ds, data.valid_ds),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name, run in contestants.items() if run}
-    accuracies: dict[str, list[float]] = {name: [] for name in seconds}
-    for number in range(options.rounds + 1):
+def measure(contestants: dict[str, Run], rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Run each contestant once a round, in turn; return the seconds and the accuracies, without the first round's."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    accuracies: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(rounds + 1):
         for name, run in contestants.items():
-            if run is None:
-                continue
             with redirect_stdout(io.StringIO()):
                 started = time.perf_counter()
                 accuracy = run()
@@ -144,20 +132,38 @@ def main() -> None:
             if number:
                 seconds[name].append(spent)
                 accuracies[name].append(accuracy)
-        print(f"round {number} of {options.rounds}", file=sys.stderr)
-    ours = statistics.median(seconds["onecycle"])
-    print(f"{'one epoch of the lesson':26}{'median s':>10}{'min':>8}{'max':>8}{'ratio':>8}{'accuracy':>10}")
-    figures: dict[str, dict[str, float]] = {}
-    for name, found in seconds.items():
-        median, accuracy = statistics.median(found), statistics.mean(accuracies[name])
-        figures[name] = {"median": median, "ratio": median / ours, "accuracy": accuracy}
-        print(f"{name:26}{median:10.3f}{min(found):8.3f}{max(found):8.3f}{median / ours:8.2f}{accuracy:10.4f}")
+        print(f"round {number} of {rounds}", file=sys.stderr)
+    return seconds, accuracies
+
+
+def main() -> None:
+    """Run the rounds, on idle cores and beside a process that keeps a core busy, and print the tables."""
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--rounds", type=int, default=7, help="counted rounds (at least 5)")
+    arguments.add_argument("--json", type=Path, help="also write the figures to this file")
+    options = arguments.parse_args()
+    os.environ["CI"] = "1"  # rows, no live bar: the output goes to a buffer
+    data = onecycle.mnist(bs=BS, seed=0)
+    fastai = with_fastai(data.train_ds, data.valid_ds)
+    contestants = {"onecycle": with_onecycle(data), "plain PyTorch loop": with_plain_loop(data.train_ds, data.valid_ds)}
+    contestants |= {"fastai 2": fastai} if fastai else {}
+    figures: dict[str, dict[str, dict[str, float]]] = {}
+    for kind, neighbours in (("idle cores", 0), ("one core busy", 1)):
+        with beside(neighbours):
+            seconds, accuracies = measure(contestants, options.rounds)
+        ours = statistics.median(seconds["onecycle"])
+        print(f"{'one epoch, ' + kind:26}{'median s':>10}{'min':>8}{'max':>8}{'ratio':>8}{'accuracy':>10}")
+        figures[kind] = {}
+        for name, found in seconds.items():
+            median, accuracy = statistics.median(found), statistics.mean(accuracies[name])
+            figures[kind][name] = {"median": median, "ratio": median / ours, "accuracy": accuracy}
+            print(f"{name:26}{median:10.3f}{min(found):8.3f}{max(found):8.3f}{median / ours:8.2f}{accuracy:10.4f}")
     torch_cost, own_cost = import_costs("torch", "torch, onecycle")
     ratio = own_cost / torch_cost
-    figures["import"] = {"torch": torch_cost, "torch and onecycle": own_cost, "ratio": ratio}
     print(f"CPU to import: torch {torch_cost:.2f} s, torch and onecycle {own_cost:.2f} s, ratio {ratio:.2f}")
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1))
+        imports = {"torch": torch_cost, "torch and onecycle": own_cost, "ratio": ratio}
+        options.json.write_text(json.dumps({**figures, "import": imports}, indent=1))
 
 
 if __name__ == "__main__":

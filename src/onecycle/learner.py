@@ -381,7 +381,7 @@ class Learner(Predictor):
         """Resume a fit from the newest intact checkpoint of a run. A fit that is finished is only loaded.
 
         With a learner set up like the one of the run, the result equals a fit that was never stopped, bit for bit on
-        the same device with the same number of threads.
+        the same device. It has as many CPU threads as the run.
 
         Args:
             folder: The folder that the fit had as `checkpoint`.

@@ -79,7 +79,7 @@ def test_options_that_a_command_leaves_out_keep_their_defaults() -> None:
 def test_saved_settings_are_loaded_as_they_were(here: Path) -> None:
     settings = parsed(
         *(str(here), "--target", "a", "--drop", "b,c", "--kind", "x=category", "--task", "classes", "--valid", "7"),
-        *("--image-size", "8x9", "--model", "mlp:3,2", "--epochs", "2", "--split", "random"),
+        *("--image-size", "8x9", "--model", "mlp:3,2", "--epochs", "2", "--split", "random", "--threads", "3"),
     )
     RunFolder("run").write("0000000001", {}, {})
     save_settings(Path("run"), settings, "30 s", 0.1, None)

@@ -29,6 +29,15 @@ def small_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onecycle.cli.setup.mnist", mnist)
 
 
+def test_the_threads_that_are_asked_for(here: Path) -> None:
+    before = torch.get_num_threads()
+    assert run(["train", "mnist", "--threads", "3", "--lr", "0.01"]) == 0
+    assert Record.load("runs/mnist/record.json").settings["threads"] == 3
+    assert torch.get_num_threads() == before
+    report = Path("runs/mnist/report.html").read_text()
+    assert "<dt>threads</dt><dd>3</dd>" in report
+
+
 def test_the_main_job(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -50,6 +59,7 @@ def test_the_main_job(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert record.settings["max_lr"] == record.lr_curve["suggestion"]
     assert record.settings["lr_choice"] == "suggested by the finder"
     assert (record.settings["data"], record.settings["hidden"], record.settings["seed"]) == ("mnist", [30, 20], 42)
+    assert record.settings["threads"] == 1
     for name in FILES:
         if name.endswith(".png"):
             assert Path("runs/mnist", name).read_bytes().startswith(b"\x89PNG")

@@ -158,6 +158,23 @@ def test_a_model_that_cannot_be_tried_has_all_threads():
     assert learn.recorder.record.settings["threads"] == 4
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["function", "method"])
+def test_a_model_that_torch_compiles_is_not_compiled_for_this(way: str):
+    learn, compiled = small(), []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        compiled.append(torch.is_grad_enabled())
+        return graph.forward
+
+    if way == "function":
+        learn.model = torch.compile(learn.model, backend=backend)
+    else:
+        learn.model.compile(backend=backend)
+    assert weigh(learn.model, plain_forward, torch.rand(16, 20)) is None
+    assert compiled == []
+
+
 # --- the cores --------------------------------------------------------------------------------------------------------
 
 

@@ -168,7 +168,12 @@ def operator_work(func: Any, args: Any, result: Any) -> tuple[int, float]:
 
 
 def weigh(model: nn.Module, forward: Forward, xb: Any) -> Work | None:
-    """Run the model on a batch in train mode, and return its work; None if it cannot be run without a trace."""
+    """Run the model on a batch in train mode, and return its work; None if it cannot be run without a trace.
+
+    Nor is a model run that torch compiles, which would compile it once more.
+    """
+    if any(hasattr(each, "_orig_mod") or getattr(each, "_compiled_call_impl", None) for each in model.modules()):
+        return None
     work = Work()
     with suppress(Exception):  # the step raises it again, where it belongs
         device = next((tensor.device for tensor in tensors_in(xb)), torch.device("cpu"))
