@@ -15,23 +15,24 @@ def write(results: dict[str, Any], stem: Path) -> None:
 
 def markdown(results: dict[str, Any]) -> str:
     """The tables."""
-    about, torch = results["about"], results["bare_torch"]
-    packages = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     parts = [
         "# onecycle compared with its peers",
-        f"{about['date']}, {about['cores']} cores, {about['gpu'] or 'no GPU'}, {about['machine']}. {packages}.",
-        "The ratios matter, not the seconds. Epoch times are medians of "
-        f"{about['rounds']} rounds. In each round every peer ran one epoch, one after the other, each in a process of "
-        "its own. One warm-up round is not counted. Busy rounds are the same beside a process that keeps a core busy. "
-        f"Times of fresh processes are medians of {about['fresh']}. An epoch is training and validation with accuracy, "
-        "without a display. Peak memory is that "
-        "of the process (not of the GPU) after its first epoch. "
-        f"`import torch` alone takes {torch['seconds']:.2f} s and {torch['peak_mb']:.0f} MB.",
+        "The ratios matter, not the seconds. Epoch times are medians of several rounds. In each round every peer ran "
+        "one epoch, one after the other, each in a process of its own. One warm-up round is not counted. Busy rounds are "
+        "the same beside a process that keeps a core busy. An epoch is training and validation with accuracy, without "
+        "a display. Peak memory is that of the process (not of the GPU) after its first epoch.",
     ]
-    if about["scale"] != 1:
-        parts.append(f"**A smoke run: {about['scale']:g} of the rows. Nothing here is a measurement.**")
     for name, workload in results["workloads"].items():
+        about, torch = workload["about run"], workload["bare_torch"]
+        packages = ", ".join(f"{package} {number}" for package, number in about["versions"].items())
         parts.append(f"## {name}: {workload['about']}")
+        parts.append(
+            f"{about['date']}, {about['cores']} cores, {about['gpu'] or 'no GPU'}, {about['machine']}. {packages}. "
+            f"{about['rounds']} rounds; medians of {about['fresh']} fresh processes. `import torch` alone takes "
+            f"{torch['seconds']:.2f} s and {torch['peak_mb']:.0f} MB."
+        )
+        if about["scale"] != 1:
+            parts.append(f"**A smoke run: {about['scale']:g} of the rows. Nothing here is a measurement.**")
         parts.append(_rows_table(workload) if "cases" in workload else _table(workload, torch["peak_mb"]))
     return "\n\n".join(parts) + "\n"
 

@@ -3,8 +3,8 @@
     python benchmarks/run.py [--workloads lesson,wide,conv,rows] [--rounds 5] [--quick]
 
 Writes results.json, and from it results.md and results.png (results-peers-gpu.* where there is a GPU, which all peers
-that can then use); `--report` only writes the last two again. What counts are the ratios within one run, not the
-seconds.
+that can then use). Workloads that are not asked for stay in it, with the date and the versions of their run. `--report`
+only writes the last two again. What counts are the ratios within one run, not the seconds.
 """
 
 import argparse
@@ -96,10 +96,13 @@ def main() -> None:
     file = opts.out / f"{stem}.json"
     if not opts.report:
         opts.out.mkdir(parents=True, exist_ok=True)
-        results: dict[str, Any] = {"about": about(opts), "bare_torch": bare_torch(), "workloads": {}}
+        before: dict[str, Any] = json.loads(file.read_text())["workloads"] if file.exists() else {}
+        run = {"about run": about(opts), "bare_torch": bare_torch()}
         for name in opts.workloads:
-            results["workloads"][name] = measured(name, opts)
-            file.write_text(json.dumps(results, indent=1))
+            before[name] = measured(name, opts) | run
+            file.write_text(
+                json.dumps({"workloads": {key: before[key] for key in WORKLOADS if key in before}}, indent=1)
+            )
     write(json.loads(file.read_text()), opts.out / stem)
     say(f"written: {file}, {stem}.md and {stem}.png beside it")
 
