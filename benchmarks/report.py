@@ -18,9 +18,9 @@ def markdown(results: dict[str, Any]) -> str:
     parts = [
         "# onecycle compared with its peers",
         "The ratios matter, not the seconds. Epoch times are medians of several rounds. In each round every peer ran "
-        "one epoch, one after the other, each in a process of its own. One warm-up round is not counted. Busy rounds are "
-        "the same beside a process that keeps a core busy. An epoch is training and validation with accuracy, without "
-        "a display. Peak memory is that of the process (not of the GPU) after its first epoch.",
+        "one epoch, one after the other, each in a process of its own. One warm-up round is not counted. Busy rounds "
+        "are the same beside a process that keeps a core busy. An epoch is training and validation with accuracy, "
+        "without a display. Peak memory is that of the process (not of the GPU) after its first epoch.",
     ]
     for name, workload in results["workloads"].items():
         about, torch = workload["about run"], workload["bare_torch"]
