@@ -21,7 +21,7 @@ def main() -> None:
     plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
     figure, axes = plt.subplots(1, 4, figsize=(13, 3), layout="constrained", dpi=110)
     axes[0].plot(result.lrs[10:-5], result.losses[10:-5])
-    suggested = int(np.argmin(np.abs(np.log(result.lrs) - np.log(result.suggestion or 1e-2))))
+    suggested = int(np.argmin(np.abs(np.log(result.lrs) - np.log(result.suggestion))))
     axes[0].plot(result.lrs[suggested], result.losses[suggested], "o", color="tab:red")
     axes[0].set(xscale="log", xlabel="learning rate", title="1  find the learning rate")
     axes[1].plot(record.lrs)

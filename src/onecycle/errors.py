@@ -186,4 +186,4 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
 
 def _is_inside(module: str) -> bool:
     """Tell whether a frame of this module lies between the user and a warning: decorators leave some of theirs."""
-    return module.partition(".")[0] in ("onecycle", "torch", "contextlib")
+    return module.partition(".")[0] in ("onecycle", "torch", "contextlib", "functools")

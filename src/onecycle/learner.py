@@ -22,6 +22,7 @@ from onecycle.core.checks import as_list, check_int
 from onecycle.core.choices import EngineName, Precision, SetName, ThreadCount
 from onecycle.core.device import pick_device, preserve_python_rng_states, versions
 from onecycle.core.files import Lock
+from onecycle.core.lr_curve import DEFAULT_RATE
 from onecycle.core.meaning import check_meaning, check_rows, describe_meaning, meaning_digests, preparation_difference
 from onecycle.core.models import TabularModel
 from onecycle.core.record import Record
@@ -66,7 +67,7 @@ from onecycle.train.snapshot import restoring
 from onecycle.train.step import LossFunc, Objective, forward_in
 from onecycle.train.threads import Threads, check_threads
 
-DEFAULT_LR = slice(3e-3)
+DEFAULT_LR = slice(DEFAULT_RATE)
 WeightDecay: TypeAlias = float | Sequence[float]
 _TRAINED_ON = WeakKeyDictionary[nn.Module, Any]()  # how the rows of a table were prepared, by the model they trained
 CallbackFactory: TypeAlias = "Callable[[Learner], Callback]"

@@ -210,7 +210,10 @@ def test_lr_find(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         *(f"learning rate, {name}" for name in ("valley", "steep", "minimum")),
         "learning rate",
     ]
-    assert err.splitlines()[-1] == f"learning rate: {float(out):.2e} (valley)"
+    assert (
+        err.splitlines()[-1]
+        == f"learning rate: {float(out):.2e} (valley: where the loss is half way down from its highest point to its lowest)"
+    )
     assert (here / "deep" / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert run(["lr-find", "mnist", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

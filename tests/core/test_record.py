@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from onecycle import Record
 from onecycle.core.files import with_checksum
-from onecycle.core.record import LRCurve, Smoother, format_value
+from onecycle.core.record import Smoother, format_value
 from onecycle.errors import FileError, OutputError, SettingError
 
 NUMBERS = st.lists(st.floats(), max_size=5)
@@ -119,16 +119,6 @@ def test_smoothing_is_carried_on():
     whole, parts = Smoother(), Smoother()
     assert whole.add([1.0, 2.0, 3.0]) == parts.add([1.0]) + parts.add([2.0, 3.0])
     assert Smoother().add([3.0]) == pytest.approx([3.0])
-
-
-def test_suggestions_of_a_curve_whose_shape_is_known():
-    lrs = [10 ** (i / 10 - 6) for i in range(61)]  # flat, a fall from 1e-3 to 1e-1, then up
-    losses = [2.0 if i < 30 else 2.0 - (i - 30) * 0.09 if i <= 50 else 0.2 + (i - 50) for i in range(61)]
-    found = LRCurve(lrs, losses).suggestions()
-    assert found["minimum"] == pytest.approx(1e-2)
-    assert 1e-3 < found["valley"] < 1e-1
-    assert 1e-3 <= found["steep"] <= 1e-1
-    assert LRCurve(lrs[:4], losses[:4]).suggestions() == {}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import pytest
 
 from conftest import Net, seeded
 from onecycle import DataBunch, Learner, Record, accuracy, error_rate
-from onecycle.core.record import LRCurve
+from onecycle.core.lr_curve import LRCurve
 from onecycle.errors import SettingError
 from onecycle.show.plots import as_image, plot_confusion_matrix, plot_lr_find, plot_metrics
 

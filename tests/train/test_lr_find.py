@@ -2,16 +2,18 @@
 
 import os
 import signal
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from conftest import Net, seeded
-from onecycle import Callback, DataBunch, Learner, accuracy
+from onecycle import Callback, DataBunch, Learner, accuracy, r2_score
 from onecycle.errors import SettingError
 
 MESSAGE = "LR Finder is complete, type {learner_name}.recorder.plot() to see the graph."
@@ -232,12 +234,36 @@ def test_suggestions_come_by_name(toy: DataBunch):
     names = result.suggestions()
     assert set(names) == {"valley", "steep", "minimum"}
     assert result.suggestion == names["valley"]
-    assert names["minimum"] == pytest.approx(result.lrs[result.losses.index(min(result.losses[5:]))] / 10)
+    assert names["minimum"] == pytest.approx(result.lrs[result.losses.index(min(result.losses[25:]))] / 10)
     assert 1e-4 < result.suggestion < 1
 
 
 def test_too_short_to_suggest(toy: DataBunch):
-    assert learner(toy).lr_find(num_it=3).suggestion is None
+    result = learner(toy).lr_find(num_it=3)
+    with pytest.warns(
+        UserWarning, match="lr_find: 3 learning rates with a finite loss are too few to suggest one; 0.00"
+    ):
+        assert result.suggestion == 3e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_a_table_whose_curve_is_noise_trains_all_the_same(seed: int):
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(1000, 6))
+    y = x[:, 0] + 0.5 * x[:, 1] + 1.5 * random.normal(size=1000)
+    table = {f"x{i}": x[:, i].tolist() for i in range(6)} | {"y": y.tolist()}
+    torch.manual_seed(seed)
+    learn = Learner(DataBunch.from_table(table, target="y", seed=seed), metrics=r2_score, silent=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = learn.lr_find().suggestion
+    assert 1e-4 < found < 1e-1
+    assert [str(warning.message) for warning in caught] == (
+        [] if found.is_certain else [f"lr_find: {found.why}; look at plot(), or give a learning rate of your own"]
+    )
+    learn.fit_one_cycle(8, found)
+    assert learn.recorder.record.metrics[-1][0] > 0.2
 
 
 @pytest.mark.parametrize("num_it", [0, 1.5, True])

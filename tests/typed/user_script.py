@@ -45,18 +45,21 @@ def spread(preds: Tensor, targets: Tensor) -> float:
 
 
 def train(folder: Path) -> tuple[Recorder, list[float]]:
-    x, y = torch.rand(256, 8), torch.arange(256) % 4
+    x = torch.rand(256, 8)
+    y = x[:, :4].argmax(1)
     data = DataBunch.create((x, y), (x, y), bs=32, seed=1)
     model: nn.Module = MLP(8, 16, 4)
     learn = Learner(
         data, model, metrics=[accuracy, spread], opt_func=AdamW, engine="auto", precision="fp32", path=folder
     )
-    result: LRFindResult = learn.lr_find(num_it=20)
-    rate: float | None = result.suggestion
+    result: LRFindResult = learn.lr_find(num_it=60)
+    rate: float = result.suggestion
+    reason: str = result.suggestion.why
+    assert reason
     config = CheckpointConfig(folder / "run", every="1 epoch")
     warm = Warm()
     callbacks = [warm, EarlyStopping(patience=2), SaveBest(folder / "best")]
-    learn.fit_one_cycle(2, rate or 1e-2, callbacks=callbacks, checkpoint=config)
+    learn.fit_one_cycle(2, rate, callbacks=callbacks, checkpoint=config)
     assert warm.batches == 16
     probabilities, targets = learn.get_preds("valid")
     assert targets is not None

@@ -14,7 +14,8 @@ from onecycle.cli.settings import ImageSize, ModelChoice, ModelKind, TrainSettin
 from onecycle.core.archives import check_replaceable, read_folder, read_manifest, remove_folder, write_folder
 from onecycle.core.choices import ColumnKind, EngineName, Precision, Task
 from onecycle.core.files import Lock, atomic_write, unwritable
-from onecycle.core.record import LRCurve, decode_nonfinite, encode_nonfinite
+from onecycle.core.lr_curve import LRCurve
+from onecycle.core.record import decode_nonfinite, encode_nonfinite
 from onecycle.errors import FileError, OutputError, SettingError
 from onecycle.export.bundle import check_bundle_path
 from onecycle.tables.spec import TableSpec

@@ -36,17 +36,15 @@ from onecycle.cli.setup import Setup, build_learner, build_setup
 from onecycle.cli.terminal import print_lines
 from onecycle.core.choices import SetName
 from onecycle.core.device import pick_device
-from onecycle.core.record import LRCurve, Record
-from onecycle.errors import FileError, NonFiniteLossError, SettingError
+from onecycle.core.lr_curve import LRCurve
+from onecycle.core.record import Record
+from onecycle.errors import FileError, NonFiniteLossError
 from onecycle.learner import Learner
 from onecycle.show.interpret import summarize_errors
 from onecycle.show.report import WHEN_STOPPED, drawable, write_report
 from onecycle.tables.cache.sizes import parse_memory_limit
 from onecycle.train.lr_find import LRFindResult
 from onecycle.train.metrics import metric_name
-
-_MIN_CREDIBLE_LR = 1e-4  # a lower suggestion of the finder is taken for noise
-_FALLBACK_LR = 3e-3  # the default of `fit_one_cycle`
 
 
 def train(settings: TrainSettings, out: Path, force: bool, as_json: bool, every: str | None = None) -> int:
@@ -66,8 +64,9 @@ def train(settings: TrainSettings, out: Path, force: bool, as_json: bool, every:
             delete_settings(out, SETTINGS)
         with redirect_stdout(sys.stderr):  # the learner shows its progress on stdout, which is for data here
             setup, learn = _prepare(settings, device)
-            curve = None if settings.lr is not None else _find(learn)
-            lr = settings.lr if settings.lr is not None else _suggest(curve, settings)
+            curve = _find(learn) if settings.lr is None else None
+            lr = _suggest(curve) if curve is not None else settings.lr
+            assert lr is not None  # it is given, or the curve suggests it
             run.prune(set())  # of an earlier training, which --force replaces
             run.delete_failure()
             delete_settings(out, SETTINGS)
@@ -119,12 +118,13 @@ def find_lr(settings: TrainSettings, out: Path | None, as_json: bool) -> int:
         if out is not None:
             check_writable(out)
         curve = _find(_prepare(settings, device)[1])
-        suggestion = _suggest(curve, settings)
+        suggestion = _suggest(curve)
         if out is not None:
             write_figure(curve.plot(), out)
     if as_json:
-        suggestions = {"suggestion": suggestion, "suggestions": curve.suggestions(), "plot": str(out) if out else None}
-        print(json.dumps({**suggestions, "lrs": curve.lrs, "losses": [_finite(loss) for loss in curve.losses]}))
+        found = {"suggestion": suggestion, "why": curve.choice.why, "suggestions": curve.suggestions()}
+        found |= {"plot": str(out) if out else None}
+        print(json.dumps({**found, "lrs": curve.lrs, "losses": [_finite(loss) for loss in curve.losses]}))
     else:
         print(f"{suggestion:.3g}")
     return 0
@@ -147,24 +147,11 @@ def _find(learn: Learner) -> LRFindResult:
     return curve
 
 
-def _suggest(curve: LRCurve | None, settings: TrainSettings) -> float:
-    """Return the learning rate to train with, the finder's valley, and print why.
-
-    Small batches of a table can make a curve whose valley is noise, at a rate that would train nothing: then a tenth of
-    the rate at the curve's minimum is taken, or the default of `fit_one_cycle`.
-    """
-    suggestions = curve.suggestions() if curve is not None else {}
-    valley, minimum = suggestions.get("valley"), suggestions.get("minimum")
-    if settings.is_dataset and valley is None:
-        raise SettingError("the finder saw too few losses to suggest a learning rate; give one with --lr")
-    if valley is not None and (settings.is_dataset or valley >= _MIN_CREDIBLE_LR):
-        lr, reason = valley, "valley"
-    elif minimum is not None and minimum >= _MIN_CREDIBLE_LR:
-        lr, reason = minimum, f"minimum; the valley is below {_MIN_CREDIBLE_LR:g}"
-    else:
-        lr, reason = _FALLBACK_LR, "the finder's curve is too noisy to tell; --lr sets another"
-    print(f"learning rate: {lr:.2e} ({reason})", file=sys.stderr)
-    return lr
+def _suggest(curve: LRCurve) -> float:
+    """Return the learning rate to train with, and print why."""
+    lr = curve.choice
+    print(f"learning rate: {lr:.2e} ({lr.why})", file=sys.stderr)
+    return float(lr)
 
 
 @contextmanager
@@ -193,7 +180,7 @@ def _finish(
         has_test_rows = setup.data.test_ds is not None and not settings.is_dataset
         test_scores = _score(learn, "test", "test") if has_test_rows else {}
         record = learn.recorder.record
-        record.settings = {**_describe_settings(settings, setup), **record.settings}
+        record.settings = {**_describe_settings(settings, setup, curve), **record.settings}
         if record.stopped:  # the last epoch has no row: without this, nothing would say how good the model is
             record.settings |= {f"{name}{WHEN_STOPPED}": value for name, value in scores.items()}
         record.settings |= {f"{name} on test rows": value for name, value in test_scores.items()}
@@ -223,7 +210,7 @@ def _score(learn: Learner, which: SetName, name: str) -> dict[str, Any]:
     return {f"{which}_loss": _finite(loss)} | {metric: _finite(value) for metric, value in scores.items()}
 
 
-def _describe_settings(settings: TrainSettings, setup: Setup) -> dict[str, Any]:
+def _describe_settings(settings: TrainSettings, setup: Setup, curve: LRCurve | None) -> dict[str, Any]:
     """Return the settings for the record, except those that the learner writes down itself."""
     data = setup.data
     described: dict[str, Any] = {"data": settings.source}
@@ -234,7 +221,9 @@ def _describe_settings(settings: TrainSettings, setup: Setup) -> dict[str, Any]:
         described |= {"train rows": len(data.train_ds), "valid rows": len(data.valid_ds)}
         dropped = [column.name for column in data.columns if column.kind == "dropped"]
         described |= {"dropped": dropped} if dropped else {}
-    lr_choice = "given" if settings.lr is not None else "suggested by the finder"
+    lr_choice = "given"
+    if curve is not None:
+        lr_choice = "suggested by the finder" if curve.choice.is_certain else curve.choice.why
     return described | {"hidden": model_facts(setup)["hidden"], "lr_choice": lr_choice}
 
 

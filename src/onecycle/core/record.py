@@ -8,13 +8,10 @@ from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from onecycle.core.files import read_json, write_json
 from onecycle.errors import FileError, SettingError
 
-MIN_SKIPPED = 5  # of the LR finder's points, and how many it must have besides
-MIN_POINTS = 5
+SMOOTHING = 0.98  # of the training loss
 _SMALLEST_FIXED = 5e-7  # numbers below are shown in scientific notation
 _PER_BATCH = ("lrs", "moms", "batch_losses", "losses")
 _PER_EPOCH = ("epochs", "nb_batches", "val_losses", "metrics", "seconds")
@@ -185,7 +182,7 @@ class Record:
 class Smoother:
     """The lesson's smoothing of the training loss: `m = .98 m + .02 loss`, `smooth = m / (1 - .98^n)`."""
 
-    def __init__(self, beta: float = 0.98) -> None:
+    def __init__(self, beta: float = SMOOTHING) -> None:
         self.beta, self.mean, self.count = beta, 0.0, 0
 
     def add(self, losses: Iterable[float]) -> list[float]:
@@ -196,54 +193,6 @@ class Smoother:
             self.mean = self.beta * self.mean + (1 - self.beta) * loss
             smoothed.append(self.mean / (1 - self.beta**self.count))
         return smoothed
-
-
-@dataclass(frozen=True, repr=False)
-class LRCurve:
-    """The smoothed loss at each learning rate that the LR finder tried.
-
-    Attributes:
-        lrs: Learning rates.
-        losses: Smoothed training losses.
-    """
-
-    lrs: list[float]
-    losses: list[float]
-
-    def __repr__(self) -> str:
-        suggestions = ", ".join(f"{name} {lr:.2e}" for name, lr in self.suggestions().items())
-        return f"{type(self).__name__}({len(self.lrs)} learning rates; {suggestions or 'no suggestion'})"
-
-    def suggestions(self) -> dict[str, float]:
-        """Return learning rates worth trying, by name.
-
-        - `valley`: the first from which on the loss is at most half way down from its highest point to its lowest.
-        - `steep`: the one at which the loss falls fastest over log lr.
-        - `minimum`: a tenth of the one at which the loss is lowest.
-
-        Returns:
-            The learning rates; empty if there are too few points to tell.
-        """
-        lrs, losses = np.array(self.lrs), np.array(self.losses)
-        usable = np.isfinite(losses)
-        usable[:MIN_SKIPPED] = False  # the first smoothed losses are too noisy to rank
-        lrs, losses = lrs[usable], losses[usable]
-        if len(losses) < MIN_POINTS or losses.argmin() == 0:
-            return {}  # too short to tell, or the loss only rises
-        slope = np.gradient(losses, np.log(lrs))
-        return {
-            "valley": float(lrs[_valley(losses)]),
-            "steep": float(lrs[slope.argmin()]),
-            "minimum": float(lrs[losses.argmin()] / 10),
-        }
-
-
-def _valley(losses: np.ndarray[Any, np.dtype[np.float64]]) -> int:
-    """Return the index from which on losses stay at most half way down from the highest before the lowest."""
-    bottom = int(losses.argmin())
-    top = int(losses[:bottom].argmax())
-    level = (losses[top] + losses[bottom]) / 2
-    return int(np.flatnonzero(losses[:bottom] > level)[-1]) + 1  # the last crossing: noise makes dips before it
 
 
 def _is_number_or_none(value: Any) -> bool:

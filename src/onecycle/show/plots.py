@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from onecycle.core.record import LRCurve, Record
+from onecycle.core.lr_curve import LRCurve
+from onecycle.core.record import Record
 from onecycle.errors import SettingError, printable
 from onecycle.show.fonts import add_fallback_fonts
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def plot_lr_find(curve: LRCurve, skip_start: int = 10, skip_end: int = 5, suggestion: bool = False) -> "Figure":
-    """Plot loss over learning rate (log scale) without the first and last points; `suggestion` marks the valley."""
+    """Plot loss over learning rate (log scale) without the first and last points; `suggestion` marks that to take."""
     from matplotlib import pyplot as plt
     from matplotlib.ticker import FormatStrFormatter
 
@@ -28,10 +29,13 @@ def plot_lr_find(curve: LRCurve, skip_start: int = 10, skip_end: int = 5, sugges
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(FormatStrFormatter("%.0e"))
     ax.set(xlabel="Learning Rate", ylabel="Loss")
-    valley = curve.suggestions().get("valley") if suggestion else None
-    if valley is not None:
-        loss = curve.losses[int(np.argmin(np.abs(np.log(curve.lrs) - np.log(valley))))]
-        ax.plot(valley, loss, "o", color="tab:red", markersize=8, label=f"suggestion {valley:.2e}")
+    if suggestion:
+        lr = curve.choice
+        if lr.is_certain:
+            loss = curve.losses[int(np.argmin(np.abs(np.log(curve.lrs) - np.log(lr))))]
+            ax.plot(lr, loss, "o", color="tab:red", markersize=8, label=f"suggestion {lr:.2e}")
+        else:  # which no point of the curve says
+            ax.axvline(lr, color="tab:gray", linestyle="--", label=f"default {lr:.2e}: the curve says nothing")
         ax.legend()
     return finish_figure(figure)
 

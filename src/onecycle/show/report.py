@@ -12,8 +12,9 @@ import numpy as np
 from markupsafe import Markup
 
 from onecycle.core.files import write_text
+from onecycle.core.lr_curve import LRCurve
 from onecycle.core.reading import utf8_text
-from onecycle.core.record import LRCurve, Record, format_value
+from onecycle.core.record import Record, format_value
 from onecycle.errors import printable
 from onecycle.show.interpret import plot_predictions
 from onecycle.show.plots import plot_confusion_matrix, plot_losses, plot_lr, plot_lr_find, plot_metrics

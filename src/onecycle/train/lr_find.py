@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from onecycle.core.checks import check_int
-from onecycle.core.record import LRCurve, Smoother
+from onecycle.core.lr_curve import LRCurve
+from onecycle.core.record import Smoother
 from onecycle.train.callbacks.base import Callback
 from onecycle.train.fit import Fit
 
@@ -24,17 +25,14 @@ class LRFindResult(LRCurve):
     Attributes:
         lrs: The learning rate of each step (of the last layer group).
         losses: The smoothed training loss after each step.
+        suggestion: The learning rate to train with, a float with the attribute `why`. Where the curve says nothing, it
+            is 3e-3, with a warning.
 
     Example:
         >>> result = learn.lr_find()
         >>> result.plot()
         >>> learn.fit_one_cycle(1, result.suggestion)
     """
-
-    @property
-    def suggestion(self) -> float | None:
-        """The learning rate to try, the valley of `suggestions()`; None if there are too few points."""
-        return self.suggestions().get("valley")
 
     def plot(self, skip_start: int = 10, skip_end: int = 5, suggestion: bool = True) -> Figure:
         """Plot the loss over the learning rate.

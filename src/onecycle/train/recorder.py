@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from onecycle.core.record import LRCurve, Record, Smoother
+from onecycle.core.lr_curve import LRCurve
+from onecycle.core.record import Record, Smoother
 from onecycle.errors import NonFiniteLossError, SettingError
 
 if TYPE_CHECKING:
