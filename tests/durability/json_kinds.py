@@ -258,13 +258,15 @@ def may_be(name: str, at: str, new: Any) -> bool:
 _ANY = ("null", "bool", "number", "text", "list", "object")
 OTHER_KINDS: dict[str, dict[str, tuple[str, ...]]] = {
     "bundle of a program": {"program.calls": ("null",)},  # a layer without bias, for one
-    "run": {"checkpoints.best": ("text",)},
+    "run": {"checkpoints.best": ("text",), "ended": ("text",)},
     "cache": {  # what `onecycle cache` shows of the settings
         **{f"manifest.spec.{name}": ("text", "list") for name in ("target", "drop", "split")},
         **{f"manifest.{name}": _ANY for name in ("spec.kinds", "spec.task", "features", "columns")},
     },
     "settings": {
-        **{f"settings.{name}": ("null", "number") for name in ("lr", "bs", "epochs")},
+        **{f"settings.{name}": ("null", "number") for name in ("lr", "bs", "epochs", "threads")},
+        "every": ("null", "text"),
+        "lr": ("null", "number"),
         **{f"settings.{name}": ("null", "text") for name in ("device", "memory_limit", "table.task")},
         **{f"settings.table.{name}": ("text", "list") for name in ("target", "drop")},
         "settings.model.hidden": ("null", "list"),

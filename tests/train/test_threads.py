@@ -317,7 +317,7 @@ def test_a_fit_within_a_fit_has_its_own_number():
 
 
 def test_fits_in_several_threads_of_python_have_their_own_numbers():
-    inside, ended, seen = threading.Barrier(4), threading.Barrier(4), dict[int, list[int]]()
+    inside, ended, seen = threading.Barrier(4, timeout=60), threading.Barrier(4, timeout=60), dict[int, list[int]]()
 
     def train(number: int) -> None:
         sees = Sees(inside.wait)  # all are under way at once

@@ -138,6 +138,8 @@ def _check_types(values: dict[str, Any]) -> None:
     if not all(type(count) is int and 0 <= count < 2**62 for count in counts):
         raise ValueError("position, epochs or first_epoch are not counts")
     wd = values["wd"] if isinstance(values["wd"], list) else [values["wd"]]
+    if not wd:
+        raise ValueError("wd is an empty list")
     for name, number in [("position.seconds", position["seconds"]), *(("wd", number) for number in wd)]:
         if type(number) not in (int, float) or not 0 <= number < 1e300:
             raise ValueError(f"{name} is not a number of at least 0")
@@ -158,11 +160,19 @@ def _check_types(values: dict[str, Any]) -> None:
         raise ValueError("about is not a description")
     objects = {**values.get("objects", {})}
     objects.pop("globals", None)
-    if not all(isinstance(held, dict) for part in objects.values() for held in dict(part).values()):
+    if not all(
+        isinstance(part, dict) and all(isinstance(held, dict) for held in part.values()) for part in objects.values()
+    ):
         raise ValueError("objects is not a description of objects")
     changed = values.get("changed", {})
-    if not (isinstance(changed, dict) and all(isinstance(names, list) for names in changed.values())):
+    if not (isinstance(changed, dict) and all(map(_are_texts, changed.values()))):
         raise ValueError("changed is not a list of names by part")
+    if not _are_texts(values.get("evaluating", [])):
+        raise ValueError("evaluating is not a list of names")
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def _check_same_fit(
@@ -206,7 +216,7 @@ def _check_same_fit(
             if all(text.startswith("callbacks: ") for text in differences) and not missing and not more:
                 expected += "; what changes nothing, such as a time, is left out by the callback's resume_settings()"
             if any(text.startswith("settings: seed ") for text in differences):
-                expected += f"; make the data with seed={saved['settings']['seed']}"
+                expected += f"; make the data with seed={saved['settings'].get('seed')}"
             raise SettingError(f"{message}; expected {expected}")
         warn_user(printable(f"{message}; it is resumed all the same, since strict=False"))
     if differences := _differences(*machine):

@@ -272,6 +272,8 @@ def unpack_optimizer(
         for name, index in zip(own_names, group["params"], strict=True):
             if entry := entries.get(index):
                 parameter = parameters[name]
+                if of_torch and group.get("amsgrad") and "max_exp_avg_sq" not in entry:
+                    raise FileError(f"{folder}: the optimizer's state has amsgrad, and {name} has no max_exp_avg_sq")
                 state[parameter] = {k: _placed(v, parameter) if f"{index}/{k}" in flat else v for k, v in entry.items()}
     names = {id(parameter): name for name, parameter in parameters.items()}
     held = [(names[id(p)], entry) for p, entry in [*state.items(), *resting.items(), *others] if id(p) in names]

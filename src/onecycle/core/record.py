@@ -175,6 +175,8 @@ class Record:
         names = values["metric_names"]
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError("metric_names is not a list of names")
+        if any(len(row) != len(names) for row in self.metrics):
+            raise ValueError(f"metrics does not have {len(names)} values an epoch")
         if not isinstance(values["stopped"], str | None):
             raise ValueError("stopped is not text")
 
