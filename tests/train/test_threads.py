@@ -353,6 +353,38 @@ def test_a_loader_of_torch_is_known_at_its_first_batch():
     assert learn.recorder.record.settings["threads"] == 1
 
 
+@pytest.mark.parametrize("model", ["small", "wide"])
+def test_the_first_batch_of_a_loader_of_torch_is_made_with_one_thread(model: str):
+    made: list[int] = []
+
+    class Rows(TensorDataset):
+        def __getitem__(self, index: int) -> Any:
+            made.append(torch.get_num_threads())
+            return super().__getitem__(index)
+
+    x, y = torch.rand(512, 64), torch.arange(512) % 4
+    net = nn.Linear(64, 4) if model == "small" else wide().model
+    learn = Learner(DataBunch(DataLoader(Rows(x, y), 256)), net, silent=True)
+    made.clear()  # a row was looked at
+    learn.fit(1, 1e-2)
+    assert {*made[-512:-256]} == {1}
+    assert made[-1] == learn.recorder.record.settings["threads"] == (1 if model == "small" else 4)
+    assert torch.get_num_threads() == 4
+
+
+def test_torchs_number_is_put_back_if_the_first_batch_cannot_be_loaded():
+    class Rows(TensorDataset):
+        def __getitem__(self, index: int) -> Any:
+            if index:  # the first row is looked at before the fit
+                raise KeyError("no such row")
+            return super().__getitem__(index)
+
+    learn = Learner(DataBunch(DataLoader(Rows(*toy_arrays()), 16)), seeded(Net()), silent=True)
+    with pytest.raises(KeyError, match="no such row"):
+        learn.fit(1, 1e-2)
+    assert torch.get_num_threads() == 4
+
+
 def test_the_finder_and_validation_follow_the_rule():
     seen = SimpleQueue[int]()  # which the finder does not restore
 

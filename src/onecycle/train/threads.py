@@ -91,11 +91,22 @@ class Threads:
         """
         if self._is_settled or _under_way() is not self:
             return
-        if (now := torch.get_num_threads()) != self._before:
+        now = torch.get_num_threads()
+        if now != (self.number or self._before):
             self._before = now
             self._set(now)
         else:
+            set_threads(self._before)
             self._set(number_for(weigh(model, forward, inputs()), self._most()))
+
+    def begin_loading(self) -> None:
+        """Have one thread, as most fits will, until a first batch is loaded and `settle` is called.
+
+        So what a data set computes for that batch does not depend on the number that torch had before.
+        """
+        if not self._is_settled and _under_way() is self and torch.get_num_threads() == self._before:
+            self.number = 1
+            set_threads(1)
 
     def begin_epoch(self) -> None:
         """Note the time, for `waiting`."""
