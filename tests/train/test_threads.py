@@ -267,6 +267,28 @@ def test_a_function_that_torch_compiles_is_compiled_by_the_first_step_as_ever(is
     assert learn.recorder.record.settings["threads"] == 1
 
 
+@pytest.mark.slow
+def test_weighing_in_several_threads_of_python_leaves_torch_compiles_setting():
+    function = torch.compile(lambda x: x * 2, backend=lambda graph, inputs: graph.forward)
+
+    class Doubles(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            inside.wait(60)
+            return function(super().forward(input))
+
+    compiled = sys.modules["torch._dynamo"].eval_frame
+    before, inside = compiled._stance, threading.Barrier(2)
+    for _ in range(3):
+        workers = [
+            threading.Thread(target=weigh, args=(Doubles(20, 4), plain_forward, torch.rand(8, 20))) for _ in range(2)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    assert compiled._stance is before
+
+
 # --- the cores --------------------------------------------------------------------------------------------------------
 
 
