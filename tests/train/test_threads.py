@@ -273,19 +273,20 @@ def test_weighing_in_several_threads_of_python_leaves_torch_compiles_setting():
 
     class Doubles(nn.Linear):
         def forward(self, input: Tensor) -> Tensor:
-            inside.wait(60)
+            if threading.current_thread() is second:
+                both.set()
+                go_on.wait(60)
+            else:
+                second.start()
+                both.wait(60)
             return function(super().forward(input))
 
-    compiled = sys.modules["torch._dynamo"].eval_frame
-    before, inside = compiled._stance, threading.Barrier(2)
-    for _ in range(3):
-        workers = [
-            threading.Thread(target=weigh, args=(Doubles(20, 4), plain_forward, torch.rand(8, 20))) for _ in range(2)
-        ]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+    compiled, both, go_on = sys.modules["torch._dynamo"].eval_frame, threading.Event(), threading.Event()
+    before, arguments = compiled._stance, (plain_forward, torch.rand(8, 20))
+    second = threading.Thread(target=weigh, args=(Doubles(20, 4), *arguments))
+    assert weigh(Doubles(20, 4), *arguments) is not None
+    go_on.set()  # the second ends after the first
+    second.join()
     assert compiled._stance is before
 
 
