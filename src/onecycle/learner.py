@@ -714,8 +714,9 @@ class Learner(Predictor):
         return Threads(check_threads(self.threads if saved is None else saved), is_used=self.device.type == "cpu")
 
     def _threads_of_last_fit(self) -> Threads:
-        """Return as many threads, so that its numbers come out again; torch's own before a fit."""
-        return Threads(self._threads_used) if self._threads_used else Threads(is_used=False)
+        """Return as many threads, so that its numbers come out again; torch's own before a fit and within one."""
+        used = None if self._running is not None else self._threads_used
+        return Threads(is_used=False) if used is None else Threads(used)
 
     def _surroundings(self, fit: Fit, callbacks: list[Callback]) -> Surroundings:
         """Return what else the steps depend on. Objects that an earlier fit changed are not as the user made them."""

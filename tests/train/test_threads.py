@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 import onecycle.train.threads as threads_module
@@ -151,6 +153,65 @@ def test_weighing_leaves_no_trace():
     assert not model.bn.training
 
 
+def test_weighing_leaves_no_trace_in_the_batch_whatever_it_is():
+    class Graph:
+        def __init__(self, x: Tensor) -> None:
+            self.x, self.layers = x, 0
+
+    def forward(model: nn.Module, graph: Graph) -> Tensor:
+        graph.layers += 1
+        return model(graph.x.mul_(2))
+
+    graph = Graph(torch.ones(8, 20))
+    assert weigh(nn.Linear(20, 4), forward, graph) is not None
+    assert graph.layers == 0
+    assert torch.equal(graph.x, torch.ones(8, 20))
+    scaled, rows = torch.ones(8, 20, requires_grad=True) * 2, {"rows": iter([torch.ones(8, 20)])}
+    assert weigh(nn.Linear(20, 4), plain_forward, scaled) is not None
+    assert weigh(nn.Linear(20, 4), lambda model, xb: model(next(xb["rows"])), rows) is not None
+    assert len([*rows["rows"]]) == 1
+
+
+def test_a_model_that_needs_gradients_is_weighed():
+    class Slope(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.requires_grad_()
+            return super().forward(x) + torch.autograd.grad(super().forward(x).sum(), x, create_graph=True)[0][:, :1]
+
+    data = DataBunch(DataLoader(TensorDataset(*toy_arrays()), 16))
+    learn = Learner(data, seeded(Slope()), silent=True)
+    learn.fit(1, 1e-2)
+    assert learn.recorder.record.settings["threads"] == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_reentrant_checkpoints_do_not_warn_when_they_are_weighed():
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(20, 8), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return checkpoint(self.second, self.first(x), use_reentrant=True)  # pyright: ignore[reportReturnType]
+
+    assert weigh(Checkpointed(), plain_forward, torch.rand(8, 20)) is not None
+
+
+@pytest.mark.parametrize(("large", "seen"), [(1e12, [1, 1]), (1.0, [1, 4])])
+def test_only_a_large_model_is_weighed_with_all_threads(monkeypatch: pytest.MonkeyPatch, large: float, seen: list[int]):
+    found = SimpleQueue[int]()  # which is not restored
+
+    class Looks(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            found.put(torch.get_num_threads())
+            return super().forward(input)
+
+    monkeypatch.setattr(threads_module, "_LARGE", large)
+    assert weigh(nn.Sequential(Looks(20, 20), Looks(20, 20)), plain_forward, torch.rand(8, 20)) is not None
+    assert [found.get() for _ in range(found.qsize())] == seen
+    assert torch.get_num_threads() == 4
+
+
 def test_a_model_that_cannot_be_tried_has_all_threads():
     learn = small()
     learn.model.rows = iter(range(1000))  # whose state cannot be restored
@@ -173,6 +234,60 @@ def test_a_model_that_torch_compiles_is_not_compiled_for_this(way: str):
         learn.model.compile(backend=backend)
     assert weigh(learn.model, plain_forward, torch.rand(16, 20)) is None
     assert compiled == []
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # torch.compile raises some
+@pytest.mark.parametrize("is_in_memory", [True, False])
+def test_a_function_that_torch_compiles_is_compiled_by_the_first_step_as_ever(is_in_memory: bool):
+    compiled: list[bool] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        compiled.append(torch.is_grad_enabled())
+        return graph.forward
+
+    activation = torch.compile(lambda x: torch.relu(x) * 2, backend=backend)
+
+    class Activated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(20, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return activation(self.layer(x))
+
+    data = (
+        DataBunch.create(toy_arrays(), bs=16, seed=1)
+        if is_in_memory
+        else DataBunch(DataLoader(TensorDataset(*toy_arrays()), 16))
+    )
+    learn = Learner(data, seeded(Activated()), silent=True, engine="eager")
+    learn.fit(1, 1e-2)
+    assert compiled[:1] == [True]
+    assert learn.recorder.record.settings["threads"] == 1
+
+
+@pytest.mark.slow
+def test_weighing_in_several_threads_of_python_leaves_torch_compiles_setting():
+    function = torch.compile(lambda x: x * 2, backend=lambda graph, inputs: graph.forward)
+
+    class Doubles(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            if threading.current_thread() is second:
+                both.set()
+                go_on.wait(60)
+            else:
+                second.start()
+                both.wait(60)
+            return function(super().forward(input))
+
+    compiled, both, go_on = sys.modules["torch._dynamo"].eval_frame, threading.Event(), threading.Event()
+    before, arguments = compiled._stance, (plain_forward, torch.rand(8, 20))
+    second = threading.Thread(target=weigh, args=(Doubles(20, 4), *arguments))
+    assert weigh(Doubles(20, 4), *arguments) is not None
+    go_on.set()  # the second ends after the first
+    second.join()
+    assert compiled._stance is before
 
 
 # --- the cores --------------------------------------------------------------------------------------------------------
@@ -261,6 +376,38 @@ def test_a_loader_of_torch_is_known_at_its_first_batch():
     assert learn.recorder.record.settings["threads"] == 1
 
 
+@pytest.mark.parametrize("model", ["small", "wide"])
+def test_the_first_batch_of_a_loader_of_torch_is_made_with_one_thread(model: str):
+    made: list[int] = []
+
+    class Rows(TensorDataset):
+        def __getitem__(self, index: int) -> Any:
+            made.append(torch.get_num_threads())
+            return super().__getitem__(index)
+
+    x, y = torch.rand(512, 64), torch.arange(512) % 4
+    net = nn.Linear(64, 4) if model == "small" else wide().model
+    learn = Learner(DataBunch(DataLoader(Rows(x, y), 256)), net, silent=True)
+    made.clear()  # a row was looked at
+    learn.fit(1, 1e-2)
+    assert {*made[-512:-256]} == {1}
+    assert made[-1] == learn.recorder.record.settings["threads"] == (1 if model == "small" else 4)
+    assert torch.get_num_threads() == 4
+
+
+def test_torchs_number_is_put_back_if_the_first_batch_cannot_be_loaded():
+    class Rows(TensorDataset):
+        def __getitem__(self, index: int) -> Any:
+            if index:  # the first row is looked at before the fit
+                raise KeyError("no such row")
+            return super().__getitem__(index)
+
+    learn = Learner(DataBunch(DataLoader(Rows(*toy_arrays()), 16)), seeded(Net()), silent=True)
+    with pytest.raises(KeyError, match="no such row"):
+        learn.fit(1, 1e-2)
+    assert torch.get_num_threads() == 4
+
+
 def test_the_finder_and_validation_follow_the_rule():
     seen = SimpleQueue[int]()  # which the finder does not restore
 
@@ -305,6 +452,29 @@ def test_what_the_user_sets_during_the_fit_stays():
     sees = Sees(lambda: torch.set_num_threads(3))
     learn.fit(2, 1e-2, callbacks=sees)
     assert sees.seen[-1] == torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_epoch_begin"])
+@pytest.mark.parametrize("threads", ["auto", 2])
+def test_what_the_user_sets_before_the_first_batch_stays(hook: str, threads: Any):
+    def sets(self: Sees, fit: Fit) -> None:
+        torch.set_num_threads(3)
+
+    sees, learn = type("Sets", (Sees,), {hook: sets})(), small(threads=threads)
+    learn.fit(1, 1e-2, callbacks=sees)
+    assert {*sees.seen} == {3}
+    assert torch.get_num_threads() == 3
+    if threads == "auto":
+        assert learn.recorder.record.settings["threads"] == 3
+
+
+def test_validation_in_a_callback_has_the_threads_of_its_fit():
+    seen, learn = list[int](), small()
+    learn.fit(1, 1e-2)
+    learn.threads = 3
+    learn.metrics = [lambda preds, target: seen.append(torch.get_num_threads()) or torch.tensor(0.0)]
+    learn.fit(1, 1e-2, callbacks=Sees(lambda: (seen.clear(), learn.validate(), seen.append(0)), at=7))
+    assert {*seen[: seen.index(0)]} == {3}
 
 
 def test_a_fit_within_a_fit_has_its_own_number():
@@ -361,6 +531,36 @@ def test_a_fit_that_starts_while_another_runs_knows_how_many_threads_torch_had()
     assert found == [4]
 
 
+def test_threads_of_python_that_start_during_a_fit_have_torchs_own_number():
+    entered, go_on = threading.Event(), threading.Event()
+    fit = threading.Thread(target=lambda: small().fit(2, 1e-2, callbacks=Sees(lambda: (entered.set(), go_on.wait(60)))))
+    with ThreadPoolExecutor(1) as pool:
+        fit.start()
+        assert entered.wait(60)
+        assert pool.submit(torch.get_num_threads).result() == 4
+        go_on.set()
+        fit.join()
+        learn = wide()
+        pool.submit(learn.fit, 1, 1e-2).result()
+        assert learn.recorder.record.settings["threads"] == 4
+        assert pool.submit(torch.get_num_threads).result() == 4
+
+
+def test_the_users_number_is_not_taken_for_that_of_another_fit():
+    entered, go_on = threading.Event(), threading.Event()
+    other = threading.Thread(
+        target=lambda: small(threads=2).fit(2, 1e-2, callbacks=Sees(lambda: (entered.set(), go_on.wait(60))))
+    )
+    other.start()
+    assert entered.wait(60)
+    torch.set_num_threads(2)
+    learn = wide()
+    learn.fit(1, 1e-2)
+    go_on.set()
+    other.join()
+    assert learn.recorder.record.settings["threads"] == torch.get_num_threads() == 2
+
+
 # --- resumed ----------------------------------------------------------------------------------------------------------
 
 
@@ -411,7 +611,8 @@ def test_threads_that_wait_for_cores_are_said_once(monkeypatch: pytest.MonkeyPat
         learn.silent = False
         learn.fit(3, 1e-2)
         said = capsys.readouterr()
-        assert (said.out + said.err).count("with threads=1 (--threads 1) none waits for another") == lines
+        assert (said.out + said.err).count("threads=1 (--threads 1) none waits for another") == lines
+        assert (said.out + said.err).count("s the fit's 2 threads waited 1000.0 s in all for cores that other") == lines
 
 
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the system does not count it")

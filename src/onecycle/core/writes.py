@@ -1,5 +1,7 @@
 """Which memory torch's operators write to, so that it can be copied before it changes."""
 
+import sys
+import threading
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -14,6 +16,9 @@ from onecycle.core.nested import tensors_in
 
 _DISPATCH = "__torch_dispatch__"  # a class that has its own has memory of its own kind
 _RUNNING = ("running_mean", "running_var")  # written by batch_norm, whose schema does not say so
+
+_LOCK = threading.Lock()
+_eager, _blocks = ExitStack(), 0  # how many blocks of `uncompiled` are under way
 
 
 def written_tensors(func: Any, args: Any, kwargs: Any) -> Iterable[Tensor]:
@@ -62,6 +67,7 @@ class WatchedMemory:
             for array in sorted(self._arrays, key=_is_owner):  # the owners last: writable again before their views
                 stack.callback(array.setflags, write=True)
                 array.setflags(write=False)
+            stack.enter_context(uncompiled())
             stack.enter_context(_Escapes(self))
             stack.enter_context(_Writes(self))
             yield
@@ -93,6 +99,30 @@ class WatchedMemory:
         for array in self._arrays:
             if id(array) in self._array_copies:
                 np.copyto(array, self._array_copies[id(array)])
+
+
+@contextmanager
+def uncompiled() -> Generator[None]:
+    """In the block, run functions that torch.compile compiles as they were written.
+
+    torch cannot compile while a dispatch mode watches the operators, and would not compile such a function afterwards
+    either. The setting is one of the process: it ends with the last block, whichever thread that is in.
+    """
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and the import takes half a second
+        yield
+        return
+    global _blocks
+    with _LOCK:
+        if not _blocks:
+            _eager.enter_context(torch.compiler.set_stance("force_eager"))
+        _blocks += 1
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _blocks -= 1
+            if not _blocks:
+                _eager.close()
 
 
 class _Writes(TorchDispatchMode):

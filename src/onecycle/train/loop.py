@@ -220,8 +220,10 @@ def _train_epoch(epoch: Epoch) -> None:
     run, fit, is_watched = epoch.run, epoch.run.fit, epoch.is_watched
     recorder, checkpointer = run.recorder, run.checkpointer
     loader = run.train_dl
-    if isinstance(loader, InMemoryLoader):  # else the first step knows a batch
+    if isinstance(loader, InMemoryLoader):
         _settle_threads(run, lambda: loader.peek(loader.batch_size)[0])
+    else:  # the first step knows a batch
+        run.threads.begin_loading()
     run.threads.begin_epoch()
     lrs = [rates.lrs[-1] for rates in epoch.rates]
     moms = [fit.opt.momentum if rates.mom is None else rates.mom for rates in epoch.rates]

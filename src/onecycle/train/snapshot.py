@@ -251,6 +251,8 @@ class Snapshot:
                 continue
             self._undo.append(partial(setattr, cell, "cell_contents", held[-1]))
         names = function.__globals__
+        if is_installed(names.get("__name__")):  # a decorator of a package, with the name of the user's function
+            return held
         for name in global_names(function.__code__):
             if name in names:
                 self._undo.append(partial(names.__setitem__, name, names[name]))

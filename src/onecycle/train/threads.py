@@ -12,27 +12,29 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from math import prod
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode  # the documented way in, private by name only
 
 from onecycle.core.checks import check_int
 from onecycle.core.choices import ThreadCount
-from onecycle.core.nested import map_tensors, tensors_in
+from onecycle.core.nested import tensors_in
 from onecycle.errors import SettingError
 from onecycle.train.snapshot import restoring
 from onecycle.train.step import Forward
 
 WORK_PER_THREAD = 32e6  # floating point operations of an operator that are worth a thread
 _PER_ELEMENT = 64  # floating point operations in the time of reading and writing one number
+_LARGE = 10e9  # floating point operations, about a second of one thread: a model of more is weighed with all threads
 _LEAST_SECONDS, _MOST_WAITING = 1.0, 0.2  # of an epoch; the share of it that threads wait for a core
 
 _LOCK = threading.Lock()
-_UNDER_WAY: list["Threads"] = []
+_LOCAL = threading.local()  # its `threads` are those of the fit that this thread of Python runs
 
 
 def check_threads(threads: Any) -> ThreadCount:
@@ -53,26 +55,23 @@ class Threads:
 
     Attributes:
         number: How many, or None as long as that is not known.
-        outer: How many torch had before the fit.
-        thread: The thread of Python that runs the fit.
+        outer: How many torch had before the fit, and before the fits that it is nested in.
     """
 
     def __init__(self, asked: ThreadCount = "auto", is_used: bool = True) -> None:
         self.number: int | None = None
-        self.outer, self.thread = 1, 0
-        self._asked, self._is_settled, self._has_told, self._before = asked, not is_used, False, 1
+        self.outer = self._before = 1
+        self._around: Threads | None = None
+        self._asked, self._is_settled, self._has_told = asked, not is_used, False
         self._waited, self._since = 0.0, 0.0
 
     def __enter__(self) -> Self:
         """Note torch's number, and set that which was asked for; the rule is applied by `settle`."""
-        with _LOCK:
-            self._before = torch.get_num_threads()
-            # a new thread of Python begins with the number that a fit of another thread has set for itself
-            self.outer = next((each.outer for each in _UNDER_WAY if each.number == self._before), self._before)
-            self.thread = threading.get_ident()
-            if all(each.thread != self.thread for each in _UNDER_WAY):
-                self._before = self.outer
-            _UNDER_WAY.append(self)
+        self._before = torch.get_num_threads()
+        self._around = _under_way()
+        is_of_fit = self._around is not None and self._around.number == self._before
+        self.outer = self._around.outer if self._around is not None and is_of_fit else self._before
+        _LOCAL.threads = self
         if isinstance(self._asked, int):
             self._set(self._asked)
         elif self._most() == 1:
@@ -81,15 +80,33 @@ class Threads:
 
     def __exit__(self, *error: object) -> None:
         """Put torch's number back, unless the user has set another one during the fit."""
-        with _LOCK:
-            _UNDER_WAY.remove(self)
+        _LOCAL.threads = self._around
         if self.number is not None and torch.get_num_threads() == self.number:
-            torch.set_num_threads(self._before)
+            set_threads(self._before)
 
     def settle(self, model: nn.Module, forward: Forward, inputs: Callable[[], Any]) -> None:
-        """Apply the rule, if it is asked for and was not applied yet, to the model's work on the inputs of a batch."""
-        if not self._is_settled and self in _UNDER_WAY:
+        """Apply the rule, if it is asked for and was not applied yet, to the model's work on the inputs of a batch.
+
+        If the user has set torch's number since the fit began, it is that.
+        """
+        if self._is_settled or _under_way() is not self:
+            return
+        now = torch.get_num_threads()
+        if now != (self.number or self._before):
+            self._before = now
+            self._set(now)
+        else:
+            set_threads(self._before)
             self._set(number_for(weigh(model, forward, inputs()), self._most()))
+
+    def begin_loading(self) -> None:
+        """Have one thread, as most fits will, until a first batch is loaded and `settle` is called.
+
+        So what a data set computes for that batch does not depend on the number that torch had before.
+        """
+        if not self._is_settled and _under_way() is self and torch.get_num_threads() == self._before:
+            self.number = 1
+            set_threads(1)
 
     def begin_epoch(self) -> None:
         """Note the time, for `waiting`."""
@@ -100,13 +117,13 @@ class Threads:
         seconds = time.perf_counter() - self._since
         if self._has_told or self.number in (None, 1) or seconds < _LEAST_SECONDS:
             return None
-        share = (seconds_waited() - self._waited) / seconds
-        if share < _MOST_WAITING:
+        waited = seconds_waited() - self._waited
+        if waited < _MOST_WAITING * seconds:
             return None
         self._has_told = True
         return (
-            f"threads: the fit's {self.number} threads waited {share:.0%} of the epoch for cores that other processes "
-            "use; with threads=1 (--threads 1) none waits for another"
+            f"threads: in an epoch of {seconds:.1f} s the fit's {self.number} threads waited {waited:.1f} s in all for "
+            "cores that other processes use; with threads=1 (--threads 1) none waits for another"
         )
 
     def _most(self) -> int:
@@ -115,11 +132,41 @@ class Threads:
     def _set(self, number: int) -> None:
         if not self._is_settled:
             self.number, self._is_settled = number, True
-            torch.set_num_threads(number)
+            set_threads(number)
+
+
+def set_threads(number: int) -> None:
+    """Set torch's number of threads for this thread of Python.
+
+    torch's threads belong to a thread of Python: another one has the number that was set last in any of them when it
+    first uses torch, and keeps it. That number stays what it was.
+    """
+    if number == torch.get_num_threads():
+        return
+    with _LOCK:
+        others = _in_new_thread(torch.get_num_threads)
+        torch.set_num_threads(number)
+        _in_new_thread(lambda: torch.set_num_threads(others))
+
+
+def _in_new_thread(function: Callable[[], Any]) -> Any:
+    found = list[Any]()
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def _under_way() -> Threads | None:
+    """Return the threads of the innermost fit that this thread of Python runs."""
+    return getattr(_LOCAL, "threads", None)
 
 
 class Work(TorchDispatchMode):
     """Adds up the work of the operators that are called in its block, in floating point operations.
+
+    Args:
+        on_large: Called once, when it is much.
 
     Attributes:
         total: That of all.
@@ -128,9 +175,10 @@ class Work(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
-    def __init__(self) -> None:
+    def __init__(self, on_large: Callable[[], object] = lambda: None) -> None:
         super().__init__()
         self.total = self.squares = 0.0
+        self._on_large, self._is_large = on_large, False
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -146,6 +194,9 @@ class Work(TorchDispatchMode):
         times, work = operator_work(func, args, result)
         self.total += times * work
         self.squares += times * work**2
+        if self.total > _LARGE and not self._is_large:
+            self._is_large = True
+            self._on_large()
         return result
 
 
@@ -170,19 +221,29 @@ def operator_work(func: Any, args: Any, result: Any) -> tuple[int, float]:
 def weigh(model: nn.Module, forward: Forward, xb: Any) -> Work | None:
     """Run the model on a batch in train mode, and return its work; None if it cannot be run without a trace.
 
-    Nor is a model run that torch compiles, which would compile it once more.
+    Nor is a model run that torch compiles, which would compile it once more. Gradients are recorded as in a step, for
+    models that need them in the forward pass. Unless the model is large, it runs with one thread, which waits for none.
     """
     if any(hasattr(each, "_orig_mod") or getattr(each, "_compiled_call_impl", None) for each in model.modules()):
         return None
-    work = Work()
-    with suppress(Exception):  # the step raises it again, where it belongs
-        device = next((tensor.device for tensor in tensors_in(xb)), torch.device("cpu"))
-        with torch.no_grad(), restoring(model, generators=device, is_trial=True) as snapshot:
-            if snapshot.is_complete:
-                with snapshot.trying(), work:
-                    forward(model.train(), map_tensors(Tensor.clone, xb))
-                return work
-    return None
+    threads = torch.get_num_threads()
+    work = Work(lambda: set_threads(threads))
+    set_threads(1)
+    try:
+        tensors = tensors_in(xb)
+        device = tensors[0].device if tensors else torch.device("cpu")
+        with restoring(model, generators=device, is_trial=True) as snapshot:
+            if not snapshot.is_complete:
+                return None
+            copies = {id(tensor): tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in tensors}
+            inputs = deepcopy(xb, copies)  # the model may write to it, whatever it is
+            with snapshot.trying(), work:
+                forward(model.train(), inputs)
+        return work
+    except Exception:  # the step raises it again, where it belongs
+        return None
+    finally:
+        set_threads(threads)
 
 
 def number_for(work: Work | None, most: int) -> int:
