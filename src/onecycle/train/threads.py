@@ -10,6 +10,7 @@ and cores, so that a fit does too. docs/engine.md has the measurements behind th
 import os
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
@@ -170,14 +171,14 @@ class Work(TorchDispatchMode):
 
     Attributes:
         total: That of all.
-        squares: The sum of their squares.
+        by_size: That of operators of a size, by the size.
     """
 
     supports_higher_order_operators = True
 
     def __init__(self, on_large: Callable[[], object] = lambda: None) -> None:
         super().__init__()
-        self.total = self.squares = 0.0
+        self.total, self.by_size = 0.0, defaultdict[float, float](float)
         self._on_large, self._is_large = on_large, False
 
     @classmethod
@@ -186,14 +187,19 @@ class Work(TorchDispatchMode):
 
     @property
     def typical(self) -> float:
-        """The work of an operator, as a mean that is weighted by the work: the size at which most of it is done."""
-        return self.squares / self.total if self.total else 0.0
+        """The size of operator up to which half of the work is done: many small ones count as one large one."""
+        done = 0.0
+        for size in sorted(self.by_size):
+            done += self.by_size[size]
+            if done >= self.total / 2:
+                return size
+        return 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         times, work = operator_work(func, args, result)
         self.total += times * work
-        self.squares += times * work**2
+        self.by_size[work] += times * work
         if self.total > _LARGE and not self._is_large:
             self._is_large = True
             self._on_large()
