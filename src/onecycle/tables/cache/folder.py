@@ -184,6 +184,10 @@ class Manifest:
             raise ValueError("a count is none")
         if not all(file.shape for file in files):
             raise ValueError("a shape is empty")
+        for file in files:
+            np.dtype(file.dtype)  # raises TypeError if there is no such dtype
+        if not all(isinstance(names, str | list | tuple) for names in (self.spec.target, self.spec.drop)):
+            raise ValueError("target or drop is no list of names")
         if type(self.spec.valid) not in (int, float) or not isinstance(self.spec.split, str | list):
             raise ValueError("the split is none")
 
