@@ -36,6 +36,7 @@ from onecycle.cli.setup import Setup, build_learner, build_setup
 from onecycle.cli.terminal import print_lines
 from onecycle.core.choices import SetName
 from onecycle.core.device import pick_device
+from onecycle.core.files import unwritable
 from onecycle.core.lr_curve import LRCurve
 from onecycle.core.record import Record
 from onecycle.errors import FileError, NonFiniteLossError
@@ -229,7 +230,10 @@ def _describe_settings(settings: TrainSettings, setup: Setup, curve: LRCurve | N
 
 def _write(learn: Learner, record: Record, out: Path) -> list[Path]:
     """Write the files of a run; those of an earlier run are replaced, or removed if this one has no such plot."""
-    (out / RECORD).unlink(missing_ok=True)  # else a kill would leave it beside another run's model
+    try:
+        (out / RECORD).unlink(missing_ok=True)  # else a kill would leave it beside another run's model
+    except OSError as error:
+        raise unwritable(out / RECORD, error) from error
     learn.export((out / MODEL).absolute(), overwrite=True)
     record.save(out / RECORD)
     files = [out / MODEL, out / RECORD]

@@ -114,7 +114,7 @@ def check_replaceable(path: Path, kind: str, replace: bool) -> None:
         own = {MANIFEST, *read_manifest(path, kind)}
     except FileError as error:
         raise OutputError(f"{path} exists and is not a {kind} that onecycle wrote; give another name") from error
-    if foreign := sorted({entry.name for entry in path.iterdir()} - own):
+    if foreign := sorted(entry.name for entry in path.iterdir() if entry.name not in own or entry.is_dir()):
         raise OutputError(f"{path}: holds {foreign[0]!a}, which onecycle did not write; move it away")
 
 

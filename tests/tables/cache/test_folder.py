@@ -180,6 +180,34 @@ def test_clearing_removes_only_what_is_ours_and_unused(file: Path):
     assert TableCache().clear() == (0, 0)
 
 
+def test_what_others_put_into_an_entry_is_not_deleted(file: Path):
+    entry = converted(file)
+    folder = cache_path() / release(entry)
+    shutil.rmtree(folder / "train_x.bin", ignore_errors=True)
+    (folder / "train_x.bin").unlink()
+    (folder / "train_x.bin").mkdir()
+    for place in (folder, folder / "train_x.bin"):
+        (place / "mine.txt").write_text("mine")
+    release(converted(file))  # it is damaged, and made again
+    TableCache().clear()
+    assert keys() == set()
+    assert sorted(path.read_text() for path in cache_path().rglob("mine.txt")) == ["mine", "mine"]
+    assert not [path for path in cache_path().rglob("*") if path.is_file() and path.name != "mine.txt"]
+
+
+def test_an_entry_that_is_a_link_is_not_followed(file: Path, tmp_path: Path):
+    key = release(converted(file))
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "in_use").write_text("")
+    (cache_path() / key).rename(tmp_path / "moved")
+    (cache_path() / key).symlink_to(outside)
+    times = {path: path.stat().st_mtime_ns for path in (outside, *outside.iterdir())}
+    release(converted(file))
+    assert not (cache_path() / key).is_symlink()
+    assert times == {path: path.stat().st_mtime_ns for path in (outside, *outside.iterdir())}
+
+
 def test_an_empty_cache_is_no_error():
     assert TableCache().entries() == []
     assert TableCache().clear() == (0, 0)

@@ -4,6 +4,7 @@ An entry is a folder of row files (raw little-endian numbers) with a manifest th
 """
 
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -42,6 +43,7 @@ FORMAT = 3
 KEY_LENGTH = 40  # hexadecimal digits
 _MANIFEST = "manifest.json"
 _IN_USE = "in_use"  # a file of an entry, on which each reader of the entry holds a shared lock
+_ROW_FILE = re.compile(r"(train|valid|test)_[xy]\.bin|\.manifest\.json\..*")  # and a manifest that was begun
 _HEX = frozenset("0123456789abcdef")
 _RESERVE = 64 * 2**20  # bytes that stay free on the disk
 _ABANDONED_AFTER = 86_400  # seconds until an unfinished entry counts as abandoned, if there are no locks
@@ -270,15 +272,14 @@ class TableCache:
             raise unwritable(self.path, error) from error
         finally:
             if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                _delete(folder)
             if lock is not None:
                 lock.release(remove=True)
 
     def _open(self, key: str, on_damage: Callable[[str], None] | None = None) -> CacheEntry | None:
         """Return the entry, locked and marked as used now; None if it is missing or damaged."""
         folder = self.path / key
-        lock = Lock.acquire(folder / _IN_USE, shared=True)
-        if lock is None:
+        if folder.is_symlink() or (lock := Lock.acquire(folder / _IN_USE, shared=True)) is None:
             return None
         try:
             manifest = Manifest.read(folder)
@@ -344,7 +345,7 @@ class TableCache:
                 continue  # another process is building it
             with suppress(OSError):  # removed meanwhile
                 if LOCKS_SUPPORTED or time.time() - folder.stat().st_mtime > _ABANDONED_AFTER:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    _delete(folder)
             if lock is not None:
                 lock.release(remove=True)
 
@@ -352,14 +353,14 @@ class TableCache:
         return Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".tmp", dir=self.path))
 
     def _remove(self, folder: Path) -> bool:
-        """Move a folder away in one step, then delete its files."""
-        if not folder.exists():
+        """Move a folder away in one step, then delete its files. What is not of an entry stays where it was moved."""
+        if not os.path.lexists(folder):
             return False
         temporary = self._make_temporary(folder.name)
         with suppress(OSError):  # Windows cannot move open files
             folder.rename(temporary / folder.name)
-        shutil.rmtree(temporary, ignore_errors=True)
-        return not folder.exists()
+        _delete(temporary)
+        return not os.path.lexists(folder)
 
     def _folders(self) -> Iterator[Path]:
         for folder in self._subfolders():
@@ -384,6 +385,17 @@ class TableCache:
 
     def _free(self) -> int:
         return shutil.disk_usage(self.path).free
+
+
+def _delete(folder: Path) -> None:
+    """Delete the files of an entry, finished or not, wherever they are in it, and folders that are empty then."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                _delete(path)
+            elif path.name in (_MANIFEST, _IN_USE) or _ROW_FILE.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _folder_bytes(folder: Path) -> int:
