@@ -53,7 +53,9 @@ def digest(learn: Learner) -> str:
             total.update(f"{type(value).__name__} {value!r}".encode())
 
     add(dict(learn.model.state_dict()))
-    add(learn.opt.state_dict())
+    state = learn.opt.state_dict()
+    state["state"] = {key: kept for key, kept in state["state"].items() if kept}  # a step makes empty ones too
+    add(state)
     record = learn.recorder.record
     add([record.batch_losses, record.losses, record.lrs, record.val_losses, record.metrics])
     return total.hexdigest()
