@@ -257,6 +257,7 @@ def may_be(name: str, at: str, new: Any) -> bool:
 # what the command line writes in one of two ways, and what a record only shows
 _ANY = ("null", "bool", "number", "text", "list", "object")
 OTHER_KINDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "bundle of a table": {"info.features": ("null",)},  # as of a folder of images
     "bundle of a program": {"program.calls": ("null",)},  # a layer without bias, for one
     "run": {"checkpoints.best": ("text",), "ended": ("text",)},
     "cache": {  # what `onecycle cache` shows of the settings

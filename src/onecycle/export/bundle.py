@@ -194,8 +194,6 @@ def _read_info(path: Path, values: Any) -> BundleInfo:
     for name, is_valid in _IS_VALID.items():
         if not (is_valid(info[name]) or (info[name] is None and name not in _REQUIRED)):
             raise _damaged(path, f"info.{name}", info[name])
-    if info["features"] is None and info["target"] is not None:  # the two are of one table
-        raise _damaged(path, "info.features", None)
     try:
         info["inputs"] = _inputs_from_json(info["inputs"]) if info["inputs"] is not None else None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
