@@ -495,20 +495,18 @@ def test_a_fit_within_a_fit_has_its_own_number():
 
 def test_fits_in_several_threads_of_python_have_their_own_numbers():
     inside, ended, seen = threading.Barrier(4, timeout=60), threading.Barrier(4, timeout=60), dict[int, list[int]]()
-
-    begun = {number: threading.Event() for number in (1, 2, 3, 4)}
+    # made before the fits: weights are drawn from the generator that they share
+    learners = {number: small(threads=number) if number < 4 else small() for number in (1, 2, 3, 4)}
 
     def train(number: int) -> None:
-        sees = Sees(inside.wait)  # all are under way at once
-        learn = small(threads=number) if number < 4 else small()
-        learn.fit(4, 1e-2, callbacks=[Sees(begun[number].set, at=0), sees])
+        sees, learn = Sees(inside.wait), learners[number]  # all are under way at once
+        learn.fit(4, 1e-2, callbacks=sees)
         seen[number] = [*sees.seen, learn.recorder.record.settings["threads"]]
         ended.wait()
 
-    workers = [threading.Thread(target=train, args=(number,)) for number in (1, 2, 3, 4)]
-    for number, worker in enumerate(workers, 1):  # each after the first step of the one before
+    workers = [threading.Thread(target=train, args=(number,)) for number in learners]
+    for worker in workers:
         worker.start()
-        assert begun[number].wait(60)
     for worker in workers:
         worker.join()
     assert {number: {*found} for number, found in seen.items()} == {1: {1}, 2: {2}, 3: {3}, 4: {1}}
