@@ -18,8 +18,8 @@ from multiprocessing import get_context
 import torch
 
 from onecycle import MLP, DataBunch, Learner
+from onecycle.core.cores import usable_cores
 from onecycle.data.datasets import mnist
-from onecycle.train.threads import usable_cores
 
 _DATA: DataBunch | None = None
 

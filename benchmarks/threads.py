@@ -21,9 +21,10 @@ from measure import beside
 from torch import Tensor, nn
 
 from onecycle import DataBunch, Learner
+from onecycle.core.cores import usable_cores
 from onecycle.core.models import TabularModel
 from onecycle.train.step import plain_forward
-from onecycle.train.threads import number_for, usable_cores, weigh
+from onecycle.train.threads import number_for, weigh
 
 HERE = Path(__file__).parent
 NEIGHBOURS = (0, 1, 2, 4)
@@ -148,9 +149,9 @@ def measure(names: Sequence[str], seconds: float, rounds: int, numbers: list[int
 
 def table(rows: list[dict[str, Any]], numbers: list[int]) -> str:
     """Return the rows as a table of Markdown."""
-    heads = [f"{n} busy, {t}" for n in NEIGHBOURS for t in numbers]
+    heads = [f"{f'{n} busy' if n else 'idle'}: {t}" if t == 1 else str(t) for n in NEIGHBOURS for t in numbers]
     lines = [
-        "| network | ms a step | Mflop an operator | rule | " + " | ".join(heads) + " |",
+        "| network | ms a step | Mflop | rule | " + " | ".join(heads) + " |",
         "| --- " + "| ---: " * (3 + len(heads)) + "|",
     ]
     for row in rows:

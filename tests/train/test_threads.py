@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator
@@ -23,7 +22,7 @@ from onecycle import Callback, DataBunch, Learner, accuracy
 from onecycle.errors import SettingError
 from onecycle.train.fit import Fit
 from onecycle.train.step import plain_forward
-from onecycle.train.threads import WORK_PER_THREAD, Work, usable_cores, weigh
+from onecycle.train.threads import WORK_PER_THREAD, Work, weigh
 
 WIDE = 8192  # its layer is worth several threads at batch 256
 
@@ -295,36 +294,6 @@ def test_weighing_in_several_threads_of_python_leaves_torch_compiles_setting():
     go_on.set()  # the second ends after the first
     second.join()
     assert compiled._stance is before
-
-
-# --- the cores --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
-def test_the_affinity_of_the_process_limits_the_cores():
-    code = (
-        "import os; core = min(os.sched_getaffinity(0)); os.sched_setaffinity(0, [core]);"
-        "from onecycle.train.threads import usable_cores; print(usable_cores())"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
-    assert usable_cores() >= 1
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu.max": "max 100000\n"}, float("inf")),
-        ({"cpu.cfs_quota_us": "400000\n", "cpu.cfs_period_us": "100000\n"}, 4.0),
-        ({"cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n"}, float("inf")),
-        ({"cpu.max": "what\n"}, float("inf")),
-        ({}, float("inf")),
-    ],
-)
-def test_the_quota_of_a_control_group_is_read(tmp_path: Path, files: dict[str, str], cores: float):
-    for name, content in files.items():
-        (tmp_path / name).write_text(content)
-    assert threads_module._quota_of(tmp_path) == cores
 
 
 # --- in a fit ---------------------------------------------------------------------------------------------------------
@@ -615,24 +584,11 @@ def test_threads_that_wait_for_cores_are_said_once(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(threads_module, "_LEAST_SECONDS", 0.0)
     monkeypatch.setattr(threads_module, "seconds_waited", lambda: float(next(waited)))
     for threads, lines in ((2, 1), (1, 0)):
+        if threads == 1:  # for which nothing is read, an epoch may be short
+            monkeypatch.setattr(threads_module, "seconds_waited", lambda: pytest.fail("it is not needed"))
         learn = small(threads=threads)
         learn.silent = False
         learn.fit(3, 1e-2)
         said = capsys.readouterr()
         assert (said.out + said.err).count("threads=1 (--threads 1) none waits for another") == lines
         assert (said.out + said.err).count("s the fit's 2 threads waited 1000.0 s in all for cores that other") == lines
-
-
-@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the system does not count it")
-def test_the_system_counts_how_long_threads_wait():
-    code = (
-        "import os, threading; core = min(os.sched_getaffinity(0)); os.sched_setaffinity(0, [core]);"
-        "from onecycle.train.threads import seconds_waited; before = seconds_waited();"
-        "import time; end = time.thread_time() + 0.3;"
-        "work = lambda: [None for _ in iter(lambda: time.thread_time() > end, True)];"
-        "import subprocess, sys;"
-        "busy = subprocess.Popen([sys.executable, '-c', 'while True: pass']); work(); busy.kill(); busy.wait();"
-        "print(seconds_waited() - before)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 0.05 < float(result.stdout) < 30

@@ -10,6 +10,7 @@ from onecycle.checkpoint.run_folder import RunFolder
 from onecycle.checkpoint.state import FitState
 from onecycle.checkpoint.writer import CheckpointConfig
 from onecycle.core.archives import describe_folder
+from onecycle.core.cores import usable_cores
 from onecycle.core.files import Lock, describe_special
 from onecycle.core.record import Record, decode_nonfinite, encode_nonfinite
 from onecycle.errors import FileError, SettingError, enumerate_first, pluralize, printable, warn_user
@@ -17,7 +18,6 @@ from onecycle.optim.schedules import Schedule, schedule_from_dict
 from onecycle.train.fit import Position
 from onecycle.train.signals import FINISHED, RESUMABLE
 from onecycle.train.signature import Signature, callback_names
-from onecycle.train.threads import usable_cores
 
 _RESTORED = (("model", "frozen"), ("optimizer", "groups"))  # in descriptions of earlier versions
 _MAX_WIDTH = 60  # of a value in a message
@@ -215,8 +215,8 @@ def _check_same_fit(
             expected = "the same data, model, settings and callbacks"
             if all(text.startswith("callbacks: ") for text in differences) and not missing and not more:
                 expected += "; what changes nothing, such as a time, is left out by the callback's resume_settings()"
-            if any(text.startswith("settings: seed ") for text in differences):
-                expected += f"; make the data with seed={saved['settings'].get('seed')}"
+            if "seed" in saved.get("settings", {}) and any(text.startswith("settings: seed ") for text in differences):
+                expected += f"; make the data with seed={saved['settings']['seed']}"
             raise SettingError(f"{message}; expected {expected}")
         warn_user(printable(f"{message}; it is resumed all the same, since strict=False"))
     if differences := _differences(*machine):

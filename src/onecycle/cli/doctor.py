@@ -10,10 +10,10 @@ import torch
 from onecycle import __version__
 from onecycle.cli.terminal import print_table
 from onecycle.core.config import Config
+from onecycle.core.cores import usable_cores
 from onecycle.core.device import pick_device
 from onecycle.data.datasets import mnist_arrays
 from onecycle.errors import OneCycleError
-from onecycle.train.threads import usable_cores
 
 _NOT_FOR_USERS = ("dev", "notebook")  # extras that the library itself never imports
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode  # the documented way in, private by name only
 
+from onecycle.core.dispatch import DispatchMode
 from onecycle.core.nested import tensors_in
 
 _DISPATCH = "__torch_dispatch__"  # a class that has its own has memory of its own kind
@@ -125,12 +125,8 @@ def uncompiled() -> Generator[None]:
                 _eager.close()
 
 
-class _Writes(TorchDispatchMode):
+class _Writes(DispatchMode):
     supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # otherwise torch imports torch.compile for nothing, which takes half a second
 
     def __init__(self, memory: WatchedMemory) -> None:
         super().__init__()

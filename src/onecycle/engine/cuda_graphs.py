@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode  # the documented way in, private by name only
 
 from onecycle.core.device import get_rng_states, preserve_rng_state, set_rng_states
+from onecycle.core.dispatch import DispatchMode
 from onecycle.engine.program import Function
 from onecycle.engine.trace import CannotCaptureError, all_in, depends_on_values, has_mask
 
@@ -162,12 +162,8 @@ def _stream_and_pool(device: torch.device) -> tuple[Any, Any]:
     return torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
 
 
-class _RefuseUnrepeatable(TorchDispatchMode):
+class _RefuseUnrepeatable(DispatchMode):
     """Raises CannotCaptureError for operations that a graph would not repeat, before CUDA does."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # otherwise torch imports torch.compile for nothing
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()

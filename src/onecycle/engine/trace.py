@@ -13,8 +13,8 @@ from weakref import ref
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode  # the documented way in, private by name only
 
+from onecycle.core.dispatch import DispatchMode
 from onecycle.core.writes import written_tensors
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class Trace:
         return any(op.func._schema.is_mutable for op in self.ops)
 
 
-class Tracer(TorchDispatchMode):
+class Tracer(DispatchMode):
     """Records the operations that run inside `with tracer:`.
 
     Args:
@@ -98,10 +98,6 @@ class Tracer(TorchDispatchMode):
         in_backward: To be set when the backward pass of the step begins.
         draws: Whether an operation drew random numbers so far.
     """
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # otherwise torch imports torch.compile for nothing, which takes half a second
 
     def __init__(self, inputs: Sequence[Tensor], known: Callable[[], Iterable[Tensor]] | None = None) -> None:
         super().__init__()

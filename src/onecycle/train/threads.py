@@ -7,23 +7,21 @@ operators, from their shapes; `number_for` makes the number of threads of it. Bo
 and cores, so that a fit does too. docs/engine.md has the measurements behind the rule.
 """
 
-import os
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import suppress
 from copy import deepcopy
 from math import prod
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode  # the documented way in, private by name only
 
 from onecycle.core.checks import check_int
 from onecycle.core.choices import ThreadCount
+from onecycle.core.cores import seconds_waited, usable_cores
+from onecycle.core.dispatch import DispatchMode
 from onecycle.core.nested import tensors_in
 from onecycle.errors import SettingError
 from onecycle.train.snapshot import restoring
@@ -64,7 +62,7 @@ class Threads:
         self.outer = self._before = 1
         self._around: Threads | None = None
         self._asked, self._is_settled, self._has_told = asked, not is_used, False
-        self._waited, self._since = 0.0, 0.0
+        self._is_watched, self._waited, self._since = False, 0.0, 0.0
 
     def __enter__(self) -> Self:
         """Note torch's number, and set that which was asked for; the rule is applied by `settle`."""
@@ -110,13 +108,15 @@ class Threads:
             set_threads(1)
 
     def begin_epoch(self) -> None:
-        """Note the time, for `waiting`."""
-        self._waited, self._since = seconds_waited(), time.perf_counter()
+        """Note the time, for `waiting`, unless there is nothing to tell."""
+        self._is_watched = not self._has_told and self.number not in (None, 1)
+        if self._is_watched:
+            self._waited, self._since = seconds_waited(), time.perf_counter()
 
     def waiting(self) -> str | None:
         """Return a line, once, if the threads of this epoch spent much of it waiting for a core."""
         seconds = time.perf_counter() - self._since
-        if self._has_told or self.number in (None, 1) or seconds < _LEAST_SECONDS:
+        if not self._is_watched or seconds < _LEAST_SECONDS:
             return None
         waited = seconds_waited() - self._waited
         if waited < _MOST_WAITING * seconds:
@@ -163,7 +163,7 @@ def _under_way() -> Threads | None:
     return getattr(_LOCAL, "threads", None)
 
 
-class Work(TorchDispatchMode):
+class Work(DispatchMode):
     """Adds up the work of the operators that are called in its block, in floating point operations.
 
     Args:
@@ -180,10 +180,6 @@ class Work(TorchDispatchMode):
         super().__init__()
         self.total, self.by_size = 0.0, defaultdict[float, float](float)
         self._on_large, self._is_large = on_large, False
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # otherwise torch imports torch.compile for nothing, which takes half a second
 
     @property
     def typical(self) -> float:
@@ -255,43 +251,3 @@ def weigh(model: nn.Module, forward: Forward, xb: Any) -> Work | None:
 def number_for(work: Work | None, most: int) -> int:
     """Return how many threads the work of a batch keeps busy, from 1 to `most`; `most` if it is not known."""
     return most if work is None else max(1, min(most, int(work.typical / WORK_PER_THREAD)))
-
-
-def usable_cores() -> int:
-    """Return how many cores the process may use, by its affinity and by the quota of its container."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min(cores, _quota())))
-
-
-def _quota() -> float:
-    """Return how many cores the control groups of the process (of Linux, version 1 or 2) let it use."""
-    found = [float("inf")]
-    with suppress(OSError, ValueError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            root = Path("/sys/fs/cgroup" + ("" if not controllers else "/cpu"))
-            if not controllers or "cpu" in controllers.split(","):
-                group = root / path.lstrip("/")
-                found += [_quota_of(folder) for folder in (group, *group.parents) if folder.is_relative_to(root)]
-    return min(found)
-
-
-def _quota_of(folder: Path) -> float:
-    with suppress(OSError, ValueError):
-        if (file := folder / "cpu.max").exists():
-            quota, period = file.read_text().split()
-        else:
-            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        if quota != "max" and int(quota) > 0:
-            return int(quota) / int(period)
-    return float("inf")
-
-
-def seconds_waited() -> float:
-    """Return how long the threads of the process were ready to run and had no core; 0 where that is not known."""
-    waited = 0
-    with suppress(OSError, ValueError, IndexError):
-        for task in Path("/proc/self/task").iterdir():
-            with suppress(OSError):  # it has ended
-                waited += int((task / "schedstat").read_text().split()[1])
-    return waited / 1e9
