@@ -169,6 +169,11 @@ def option(
     return typer.Option(*names, metavar=metavar, help=description, parser=parser, show_default="auto" if auto else True)
 
 
+def count_or_auto(description: str, least: int = 1) -> Any:
+    """Declare an option that takes a whole number of at least `least`, or auto, which is None."""
+    return option("N|auto", description, parser=or_auto(whole(least, ", or auto")), auto=True)
+
+
 def choice_option(literal: Any, description: str) -> Any:
     """Declare an option that takes one of the values of a Literal type."""
     values: tuple[str, ...] = get_args(literal)
@@ -228,12 +233,7 @@ def train_settings(
     ] = None,
     epochs: Annotated[
         int | None,
-        option(
-            "N|auto",
-            "Epochs of the one cycle; auto is 1 for mnist, else by size.",
-            parser=or_auto(whole(0, ", or auto")),
-            auto=True,
-        ),
+        count_or_auto("Epochs of the one cycle; auto is 1 for mnist, else by size.", least=0),
     ] = None,
     lr: Annotated[
         float | None,
@@ -241,12 +241,7 @@ def train_settings(
     ] = None,
     bs: Annotated[
         int | None,
-        option(
-            "N|auto",
-            "Batch size; auto is 64 for mnist, else by size.",
-            parser=or_auto(whole(1, ", or auto")),
-            auto=True,
-        ),
+        count_or_auto("Batch size; auto is 64 for mnist, else by size."),
     ] = None,
     model: Annotated[
         ModelChoice | None,
@@ -261,12 +256,7 @@ def train_settings(
     engine: Annotated[EngineName, choice_option(EngineName, "What runs the steps.")] = "auto",
     threads: Annotated[
         int | None,
-        option(
-            "N|auto",
-            "CPU threads; auto takes as many as the model keeps busy.",
-            parser=or_auto(whole(1, ", or auto")),
-            auto=True,
-        ),
+        count_or_auto("CPU threads; auto takes as many as the model keeps busy."),
     ] = None,
     seed: Annotated[
         int, option("N", "Decides split, weights and batch order: same seed, same run.", parser=whole(0))
