@@ -15,7 +15,7 @@ import numpy as np
 
 from onecycle.core.streams import unfiltered
 from onecycle.errors import SettingError, printable
-from onecycle.tables.cache.folder import FORMAT, KEY_LENGTH, CacheEntry, Manifest, RowWriter, TableCache
+from onecycle.tables.cache.folder import FORMAT, KEY_LENGTH, CacheEntry, Manifest, RowWriter, TableCache, row_file
 from onecycle.tables.cache.numpy_files import RowChunk
 from onecycle.tables.cache.rowwise_split import SETS, RowwiseSplit, SetCodes
 from onecycle.tables.cache.sizes import cache_limit, format_size
@@ -174,7 +174,7 @@ class Conversion:
         make_room(int(self._counts.sum()) * sum(rows.dtype.itemsize * prod(rows.shape[1:]) for rows in (x, y)))
         with ExitStack() as stack:
             writers = {
-                f"{name}_{part}": stack.enter_context(RowWriter(folder / f"{name}_{part}.bin", rows))
+                f"{name}_{part}": stack.enter_context(RowWriter(folder / row_file(name, part), rows))
                 for name, count in zip(SETS, self._counts, strict=True)
                 for part, rows in (("x", x), ("y", y))
                 if count

@@ -4,7 +4,6 @@ An entry is a folder of row files (raw little-endian numbers) with a manifest th
 """
 
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -43,7 +42,7 @@ FORMAT = 3
 KEY_LENGTH = 40  # hexadecimal digits
 _MANIFEST = "manifest.json"
 _IN_USE = "in_use"  # a file of an entry, on which each reader of the entry holds a shared lock
-_ROW_FILE = re.compile(r"(train|valid|test)_[xy]\.bin|\.manifest\.json\..*")  # and a manifest that was begun
+_SETS: tuple[SetName, ...] = ("train", "valid", "test")
 _HEX = frozenset("0123456789abcdef")
 _RESERVE = 64 * 2**20  # bytes that stay free on the disk
 _ABANDONED_AFTER = 86_400  # seconds until an unfinished entry counts as abandoned, if there are no locks
@@ -387,13 +386,19 @@ class TableCache:
         return shutil.disk_usage(self.path).free
 
 
+def row_file(name: SetName, part: str) -> str:
+    """Return the name of the file with the inputs (part x) or targets (y) of a set."""
+    return f"{name}_{part}.bin"
+
+
 def _delete(folder: Path) -> None:
     """Delete the files of an entry, finished or not, wherever they are in it, and folders that are empty then."""
+    own = {_MANIFEST, _IN_USE, *(row_file(name, part) for name in _SETS for part in "xy")}
     with suppress(OSError):
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():
                 _delete(path)
-            elif path.name in (_MANIFEST, _IN_USE) or _ROW_FILE.fullmatch(path.name):
+            elif path.name in own or path.name.startswith(f".{_MANIFEST}."):  # one that was begun
                 path.unlink(missing_ok=True)
         folder.rmdir()
 
